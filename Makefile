@@ -1,0 +1,40 @@
+# make demo: from nothing to a trained, evaluated small model and its pictures
+# make test: linter, type checker and all tests
+# Both set up .venv by themselves; PYTHON=python3.12 picks another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+RUN := $(BIN)/prior-fast
+
+.PHONY: setup test lint demo clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+
+demo: setup
+	rm -rf $(DEMO)
+	$(RUN) phantom --out $(DEMO)/phantom --studies 2000 --seed 1
+	$(RUN) prepare mimic --images $(DEMO)/phantom --out $(DEMO)/prepared
+	$(RUN) train --preset tiny --data $(DEMO)/prepared --out $(DEMO)/run
+	$(RUN) evaluate zero-shot --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/zero-shot
+	$(RUN) evaluate retrieval --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/retrieval
+	$(RUN) pictures --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/pictures
+	@echo "Open $(DEMO)/pictures/index.html to see what the model learned."
+
+clean:
+	rm -rf $(VENV) $(DEMO)

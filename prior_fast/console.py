@@ -1,0 +1,40 @@
+"""What the commands show a person: progress bars and short tables, on standard error and standard output."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+# Progress goes to standard error, so that standard output can be piped.
+stdout = Console(highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def progress(*extra_columns: str) -> Progress:
+    """A progress bar with time left; it draws nothing when standard error is no terminal.
+
+    extra_columns: names of task fields (keywords of `add_task` and `update`) shown at the end of the line.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        *(TextColumn(f"{{task.fields[{name}]}}") for name in extra_columns),
+        console=stderr,
+        disable=not stderr.is_terminal,
+    )
+
+
+def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table to standard output; numbers are aligned right, floats shown with 4 digits."""
+    rows = [tuple(row) for row in rows]
+    table = Table(title=title, title_justify="left")
+    for column, name in enumerate(header):
+        numeric = bool(rows) and all(isinstance(row[column], (int, float)) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row))
+    stdout.print(table)
