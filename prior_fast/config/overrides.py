@@ -1,0 +1,116 @@
+"""`key=value` words and dictionaries to and from the typed configuration."""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from prior_fast.errors import UsageError
+
+Config = TypeVar("Config")
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def apply_overrides(config: Config, words: Iterable[str]) -> Config:
+    """`config` with fields changed by words like `batch_size=64` or `model.bank.prototypes=256`.
+
+    Tuples are written with commas: `stage_epochs=20,30,50`.
+
+    Raises:
+        UsageError: a word without "=", an unknown key (the nearest known one is named), or a value of the wrong type.
+    """
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise UsageError(f"{word!r} is not of the form key=value")
+        known = list(field_names(config))
+        if key not in known:
+            raise UsageError(f"unknown setting {key!r}{nearest(key, known)}")
+        config = _replace(config, key.split("."), key, text)
+    return config
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question that names the known word nearest to `word`, or nothing when none is near."""
+    known = list(known)
+    last_parts = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+    last_part = word.rsplit(".", 1)[-1]
+    close = [last_parts[last_part]] if last_part in last_parts else difflib.get_close_matches(word, known, 1, 0.6)
+    close = close or [last_parts[part] for part in difflib.get_close_matches(last_part, last_parts, 1, 0.6)]
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def field_names(config: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all fields that hold a value."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from field_names(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as nested dictionaries of JSON's types."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`.
+
+    Raises:
+        UsageError: a key that `kind` does not have.
+    """
+    hints = typing.get_type_hints(kind)
+    unknown = [name for name in values if name not in hints]
+    if unknown:
+        raise UsageError(f"unknown setting {unknown[0]!r} in a saved configuration{nearest(unknown[0], hints)}")
+    return kind(**{name: _from_json(hints[name], value) for name, value in values.items()})
+
+
+def _from_json(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _replace(config: Any, path: list[str], key: str, text: str) -> Any:
+    name, rest = path[0], path[1:]
+    if rest:
+        value = _replace(getattr(config, name), rest, key, text)
+    else:
+        value = _parse(typing.get_type_hints(type(config))[name], key, text)
+    return dataclasses.replace(config, **{name: value})
+
+
+def _parse(hint: Any, key: str, text: str) -> Any:
+    if get_origin(hint) is tuple:
+        return _parse_tuple(hint, key, text)
+    if get_origin(hint) is Literal:
+        if text not in get_args(hint):
+            raise UsageError(f"{key}={text}: choose from {', '.join(map(str, get_args(hint)))}")
+        return text
+    if hint is bool:
+        if text.lower() not in _TRUE + _FALSE:
+            raise UsageError(f"{key}={text}: choose true or false")
+        return text.lower() in _TRUE
+    try:
+        return hint(text)
+    except ValueError:
+        raise UsageError(f"{key}={text}: wants {_KINDS[hint]}") from None
+
+
+_KINDS = {int: "a whole number", float: "a number"}
+
+
+def _parse_tuple(hint: Any, key: str, text: str) -> tuple[Any, ...]:
+    kinds, parts = get_args(hint), text.split(",")
+    if isinstance(kinds[-1], types.EllipsisType):
+        kinds = (kinds[0],) * len(parts)
+    if len(parts) != len(kinds):
+        raise UsageError(f"{key}={text}: wants {len(kinds)} values with commas between them, got {len(parts)}")
+    return tuple(_parse(kind, key, part) for kind, part in zip(kinds, parts))

@@ -1,0 +1,78 @@
+"""The named configurations."""
+
+from collections.abc import Callable
+
+from prior_fast.config.schema import (
+    BankConfig,
+    DataConfig,
+    ImageEncoderConfig,
+    ModelConfig,
+    RunConfig,
+    SentenceDecoderConfig,
+    TextEncoderConfig,
+)
+from prior_fast.errors import UsageError
+
+
+def paper() -> RunConfig:
+    """The paper and its supplement; where they are silent, the released code's value."""
+    return RunConfig()
+
+
+def released() -> RunConfig:
+    """The released code's values where they differ from the paper's, its memory layout included."""
+    return RunConfig(
+        preset="released",
+        model=ModelConfig(
+            bank=BankConfig(init="gaussian", tau_decay="fixed"),
+            sentence_decoder=SentenceDecoderConfig(layers=8, causal=True),
+            projection="linear",
+            sentence_pool="mean",
+            decoder_norm="before_relu",
+            layout="released",
+        ),
+        data=DataConfig(flip=True),
+        stage_epochs=(20, 30, 100),
+        batch_size=588,
+        optimizer="adamw",
+        learning_rate=(1e-5, 1e-5, 5e-6),
+        clip_norm=0.0,
+    )
+
+
+def tiny() -> RunConfig:
+    """The same structure with every part small: for two CPU cores, tests and the demo. Starts from random weights."""
+    return RunConfig(
+        preset="tiny",
+        model=ModelConfig(
+            image=ImageEncoderConfig(depths=(1, 1, 1, 1), width=16, weights="random"),
+            text=TextEncoderConfig(
+                weights="random", hidden_size=128, layers=2, heads=4, intermediate_size=256, dropout=0.0
+            ),
+            bank=BankConfig(prototypes=64, init="gaussian"),
+            sentence_decoder=SentenceDecoderConfig(layers=2, heads=4, intermediate_size=256, dropout=0.0),
+            embed_dim=128,
+            temperature=0.07,
+        ),
+        data=DataConfig(workers=0),  # two cores are busy with the model already
+        stage_epochs=(6, 2, 2),
+        batch_size=64,
+        learning_rate=(1e-3, 5e-4, 5e-4),
+        learning_rate_start=(1e-5, 1e-5, 1e-5),
+        warmup_epochs=(0.5, 0.2, 0.2),
+        checkpoint_every=200,
+    )
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {"paper": paper, "released": released, "tiny": tiny}
+
+
+def preset(name: str) -> RunConfig:
+    """The configuration called `name`.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"no preset {name!r}: choose from {', '.join(PRESETS)}")
+    return PRESETS[name]()

@@ -1,0 +1,122 @@
+"""Every field of the configuration, its type, its default (the `paper` preset) and where the value comes from.
+
+Sources: "supplement N" is a section of the paper's supplement; "released" marks a number that neither document gives,
+taken from the authors' released code.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ImageEncoderConfig:
+    """A torchvision bottleneck ResNet with one input channel and attention pooling (supplement 2.2)."""
+
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    width: int = 64  # channels of the stem; the last stage has 32 times as many
+    pool_heads: int = 8  # released
+    weights: str = "imagenet"  # "imagenet", "random", or a file with a ResNet state dict (.safetensors, .pt, .pth)
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    """BERT (supplement 2.2). The sizes count only for weights="random"; else they are those of the weights."""
+
+    weights: str = "emilyalsentzer/Bio_ClinicalBERT"  # a Hugging Face name or folder, or "random"
+    hidden_size: int = 768
+    layers: int = 12
+    heads: int = 12
+    intermediate_size: int = 3072
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class BankConfig:
+    """The sentence prototype memory bank (supplement 2.3)."""
+
+    prototypes: int = 512  # released
+    init: Literal["gaussian_l1", "gaussian"] = "gaussian_l1"
+    tau_start: float = 0.9
+    tau_end: float = 0.01
+    tau_decay: Literal["exponential", "linear", "fixed"] = "exponential"  # the paper gives only the two ends
+
+
+@dataclass(frozen=True)
+class SentenceDecoderConfig:
+    """The BERT decoder that generates sentence prototypes from learned queries (supplement 2.3)."""
+
+    layers: int = 6
+    heads: int = 12
+    intermediate_size: int = 3072
+    queries: int = 16  # released
+    dropout: float = 0.1
+    causal: bool = False
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """PRIOR (supplement 2.2, 2.3)."""
+
+    image: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    bank: BankConfig = field(default_factory=BankConfig)
+    sentence_decoder: SentenceDecoderConfig = field(default_factory=SentenceDecoderConfig)
+    embed_dim: int = 768
+    projection: Literal["mlp", "linear"] = "mlp"
+    sentence_pool: Literal["attention", "mean"] = "attention"
+    report_pool_heads: int = 8  # released
+    attention: Literal["sigmoid", "softmax"] = "sigmoid"
+    temperature: float = 0.01  # released: logit scales start at 1 / temperature
+    mask_ratio: float = 0.5  # released: share of the image embedding's channels that image reconstruction masks
+    decoder_norm: Literal["after_relu", "before_relu"] = "after_relu"
+    layout: Literal["patches", "released"] = "patches"
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss terms (all released)."""
+
+    global_alignment: tuple[float, float, float] = (1.0, 1.0, 10.0)  # one per stage
+    local_image: float = 1.0
+    local_text: float = 1.0
+    prototype: float = 10.0
+    image_reconstruction: float = 1.0
+    prototype_generation: float = 10.0
+    prototype_kl: float = 1.0
+    report_generation: float = 1.0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the loader does to the prepared pairs (supplement 2.1)."""
+
+    max_tokens: int = 256
+    shuffle_sentences: bool = True  # released
+    rotation: float = 5.0  # degrees, released
+    flip: bool = False  # reports speak of left and right
+    workers: int = 2  # processes that make batches; 0 makes them in the training process
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run (supplement 2.4)."""
+
+    preset: str = "paper"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossWeights = field(default_factory=LossWeights)
+    data: DataConfig = field(default_factory=DataConfig)
+    stage_epochs: tuple[int, int, int] = (20, 30, 50)
+    max_steps_per_stage: int = 0  # 0: no limit
+    batch_size: int = 128  # pairs in a step, all ranks together
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: tuple[float, float, float] = (1e-5, 1e-5, 1e-5)  # one per stage
+    learning_rate_start: tuple[float, float, float] = (1e-7, 1e-7, 1e-8)  # released
+    warmup_epochs: tuple[float, float, float] = (1.0, 1.0, 5.0)  # released
+    weight_decay: float = 1e-6
+    clip_norm: float = 1.0  # not in either document; 0 turns clipping off
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the hardware has it, fp32 elsewhere
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+    log_every: int = 10  # steps
+    checkpoint_every: int = 500  # steps; one more is always made at the end of each stage
+    keep_checkpoints: int = 3

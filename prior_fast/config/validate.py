@@ -1,0 +1,36 @@
+"""Whether the values of a configuration make sense together."""
+
+from prior_fast.config.schema import RunConfig
+from prior_fast.errors import UsageError
+
+
+def validate_config(config: RunConfig) -> None:
+    """Raise UsageError, with the field's name, for the first value that can't be used."""
+    model, bank = config.model, config.model.bank
+    _require(config.batch_size >= 2, "batch_size", config.batch_size, "at least 2: a contrastive loss needs negatives")
+    _require(min(config.stage_epochs) >= 0, "stage_epochs", config.stage_epochs, "no negative numbers")
+    _require(sum(config.stage_epochs) > 0, "stage_epochs", config.stage_epochs, "at least one epoch")
+    _require(min(config.learning_rate) > 0, "learning_rate", config.learning_rate, "more than 0")
+    _require(min(config.warmup_epochs) >= 0, "warmup_epochs", config.warmup_epochs, "no negative numbers")
+    _require(0 < bank.tau_end <= bank.tau_start, "model.bank.tau_end", bank.tau_end, "more than 0, at most tau_start")
+    _require(0 <= model.mask_ratio < 1, "model.mask_ratio", model.mask_ratio, "at least 0 and less than 1")
+    _require(model.temperature > 0, "model.temperature", model.temperature, "more than 0")
+    _require(8 <= config.data.max_tokens <= 512, "data.max_tokens", config.data.max_tokens, "8 to 512")
+    for name in ("max_steps_per_stage", "weight_decay", "clip_norm", "seed"):
+        _require(getattr(config, name) >= 0, name, getattr(config, name), "no negative number")
+    for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
+        _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
+    _require(config.data.workers >= 0, "data.workers", config.data.workers, "no negative number")
+    for name, width, heads in (
+        ("model.text.heads", model.text.hidden_size, model.text.heads),
+        ("model.sentence_decoder.heads", model.embed_dim, model.sentence_decoder.heads),
+        ("model.report_pool_heads", model.embed_dim, model.report_pool_heads),
+        ("model.image.pool_heads", 32 * model.image.width, model.image.pool_heads),
+    ):
+        _require(heads >= 1 and width % heads == 0, name, heads, f"a divisor of the width {width}")
+    _require(model.embed_dim % 16 == 0, "model.embed_dim", model.embed_dim, "a multiple of 16, for the image decoder")
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise UsageError(f"{name}={value}: wants {wanted}")
