@@ -1,0 +1,56 @@
+"""The image decoder of conditional reconstruction: five x2 blocks from a 7x7 map to 224x224 (supplement 2.3)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BLOCKS = 5
+
+
+class DecoderBlock(nn.Module):
+    """Nearest x2, then two 3x3 convolutions, each with ReLU and batch normalization."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Literal["after_relu", "before_relu"]) -> None:
+        super().__init__()
+        self.conv1 = _convolution(in_channels, out_channels, norm)
+        self.conv2 = _convolution(out_channels, out_channels, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, h, w] -> [B, out, 2h, 2w]."""
+        return self.conv2(self.conv1(F.interpolate(x, scale_factor=2, mode="nearest")))
+
+
+def _convolution(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.BatchNorm2d(out_channels), nn.ReLU(inplace=norm == "before_relu")]
+    if norm == "after_relu":
+        layers.reverse()
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), *layers)
+
+
+class ImageDecoder(nn.Module):
+    """A masked image embedding and the text's context for it -> the image.
+
+    norm: batch normalization after the ReLU, as the paper says, or before it (released).
+    """
+
+    def __init__(self, channels: int, norm: Literal["after_relu", "before_relu"]) -> None:
+        super().__init__()
+        widths = [channels >> block for block in range(BLOCKS + 1)]
+        self.blocks = nn.ModuleList(DecoderBlock(a, b, norm) for a, b in zip(widths, widths[1:]))
+        self.output_head = nn.Sequential(nn.Conv2d(widths[-1], 1, 3, padding=1))
+
+    def forward(self, image_map: Tensor, text_map: Tensor) -> Tensor:
+        """image_map, text_map [B, D, 7, 7] -> [B, 1, 224, 224]."""
+        x = torch.cat([image_map, text_map], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.output_head(x)
+
+
+def reconstruction_loss(output: Tensor, image: Tensor) -> Tensor:
+    """Mean absolute difference [] of the output and the image, brought to the output's size where it differs."""
+    if image.shape[2:] != output.shape[2:]:
+        image = F.interpolate(image, size=output.shape[2:], mode="bilinear", align_corners=True)
+    return F.l1_loss(output.float(), image.float())

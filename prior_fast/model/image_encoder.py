@@ -1,0 +1,147 @@
+"""The image encoder: a ResNet with one input channel, its 7x7 map as tokens, and attention pooling.
+
+Letters in shapes: B images, C channels of the last map, P = 49 tokens.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import Bottleneck, ResNet50_Weights
+
+from prior_fast.config import ImageEncoderConfig
+from prior_fast.errors import UsageError
+from prior_fast.model.weights import load_tensors
+
+MAP_SIZE = 7  # of a 224x224 image
+
+
+class ResNet(nn.Module):
+    """torchvision's bottleneck ResNet without its classifier, for gray images and any width; same parameter names."""
+
+    def __init__(self, depths: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.out_channels = width
+        for stage, depth in enumerate(depths):
+            self.add_module(f"layer{stage + 1}", self._stage(width * 2**stage, depth, 1 if stage == 0 else 2))
+        self.num_stages = len(depths)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def _stage(self, planes: int, depth: int, stride: int) -> nn.Sequential:
+        blocks = []
+        for block in range(depth):
+            downsample = None
+            if block == 0:
+                downsample = nn.Sequential(
+                    nn.Conv2d(self.out_channels, planes * Bottleneck.expansion, 1, stride, bias=False),
+                    nn.BatchNorm2d(planes * Bottleneck.expansion),
+                )
+            blocks.append(Bottleneck(self.out_channels, planes, stride if block == 0 else 1, downsample))
+            self.out_channels = planes * Bottleneck.expansion
+        return nn.Sequential(*blocks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 1, 224, 224] -> [B, C, 7, 7]."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        for stage in range(self.num_stages):
+            x = self.get_submodule(f"layer{stage + 1}")(x)
+        return x
+
+
+class AttentionPool2d(nn.Module):
+    """Attention pooling of a map, the mean as the only query (CLIP's; supplement 2.2)."""
+
+    def __init__(self, map_size: int, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.positional_embedding = nn.Parameter(torch.randn(map_size**2 + 1, channels) / channels**0.5)
+        self.k_proj = nn.Linear(channels, channels)
+        self.q_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+        self.c_proj = nn.Linear(channels, channels)
+        self.num_heads = num_heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, C]."""
+        x = x.flatten(2).transpose(1, 2)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding
+        query = self._heads(self.q_proj(x[:, :1]))
+        pooled = F.scaled_dot_product_attention(query, self._heads(self.k_proj(x)), self._heads(self.v_proj(x)))
+        return self.c_proj(pooled.transpose(1, 2).flatten(1))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class ImageEncoder(nn.Module):
+    """Images -> local tokens and one global vector (supplement 2.2).
+
+    layout: "patches" makes token p the C channels at position p. "released" keeps the released code's view, which
+        mixes channels with positions; published weights were trained with it.
+    """
+
+    def __init__(self, config: ImageEncoderConfig, layout: Literal["patches", "released"]) -> None:
+        super().__init__()
+        self.layout = layout
+        self.encoder = ResNet(config.depths, config.width)
+        self.out_channels = self.encoder.out_channels
+        self.atten_pool = AttentionPool2d(MAP_SIZE, self.out_channels, config.pool_heads)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 1, 224, 224] -> local [B, P, C], global [B, C]."""
+        x = self.encoder(images)
+        return map_to_tokens(x, self.layout), self.atten_pool(x)
+
+
+def map_to_tokens(x: Tensor, layout: str) -> Tensor:
+    """[B, C, h, w] -> [B, h w, C]."""
+    if layout == "released":
+        return x.reshape(x.shape[0], -1, x.shape[1])
+    return x.flatten(2).transpose(1, 2)
+
+
+def tokens_to_map(x: Tensor, layout: str) -> Tensor:
+    """[B, P, C] -> [B, C, sqrt P, sqrt P]; the inverse of `map_to_tokens` for layout "patches"."""
+    side = int(x.shape[1] ** 0.5)
+    if layout == "released":
+        return x.reshape(x.shape[0], x.shape[2], side, side)
+    return x.transpose(1, 2).unflatten(2, (side, side))
+
+
+def load_resnet_weights(encoder: ResNet, weights: str) -> str:
+    """Fill `encoder` from "imagenet", "random" or a file, and say in a line what was done.
+
+    Three-channel stems are summed over the colours; a classifier (`fc.*`) is left out.
+
+    Raises:
+        UsageError: the weights can't be had or do not fit.
+    """
+    if weights == "random":
+        return "image encoder: random weights"
+    if weights == "imagenet":
+        try:
+            state = dict(ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True))
+        except OSError as error:
+            raise UsageError(
+                f"model.image.weights=imagenet could not be downloaded ({error}): give the path of a ResNet-50 state "
+                "dict, or ask for model.image.weights=random"
+            ) from None
+    else:
+        state = load_tensors(Path(weights), "model.image.weights")
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    stem = state.get("conv1.weight")
+    if stem is not None and stem.shape[1] == 3:
+        state["conv1.weight"] = stem.sum(dim=1, keepdim=True)
+    try:
+        encoder.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UsageError(f"model.image.weights={weights} does not fit the encoder: {first}") from None
+    return f"image encoder: weights from {weights}"

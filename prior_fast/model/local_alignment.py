@@ -1,0 +1,82 @@
+"""The local alignment module: sigmoid cross-attention between image patches and sentences, and its two losses.
+
+Letters in shapes: B pairs, P patches of an image, S sentences, D embedding width.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prior_fast.ops.attention_weights import attention_weights
+from prior_fast.ops.sigmoid_attention import sigmoid_attention
+
+
+class LocalContext(NamedTuple):
+    """What each side gathers from the other: for_image [B, P, D], for_text [S, D]."""
+
+    for_image: Tensor
+    for_text: Tensor
+
+
+class LocalCrossAttention(nn.Module):
+    """Attention both ways with one head and separate projections; 1 is the image's side, 2 the text's."""
+
+    def __init__(self, channels: int, activation: Literal["sigmoid", "softmax"] = "sigmoid") -> None:
+        super().__init__()
+        for side in (1, 2):
+            for name in ("query", "key", "value"):
+                self.add_module(f"{name}{side}", nn.Linear(channels, channels))
+        self.activation: Literal["sigmoid", "softmax"] = activation
+
+    def forward(self, image: Tensor, text: Tensor, cu_sentences: Tensor, max_sentences: int) -> LocalContext:
+        """image [B, P, D], text [S, D], cu_sentences [B + 1]."""
+        patches, cu_patches, per_image = flatten_patches(image)
+        patches, text = patches[:, None], text[:, None]
+        for_text = sigmoid_attention(
+            self.query2(text), self.key1(patches), self.value1(patches),
+            cu_sentences, cu_patches, max_sentences, per_image, activation=self.activation,
+        )  # fmt: skip
+        for_image = sigmoid_attention(
+            self.query1(patches), self.key2(text), self.value2(text),
+            cu_patches, cu_sentences, per_image, max_sentences, activation=self.activation,
+        )  # fmt: skip
+        return LocalContext(for_image[:, 0].unflatten(0, (-1, per_image)), for_text[:, 0])
+
+    def weights(
+        self, image: Tensor, text: Tensor, cu_sentences: Tensor, max_sentences: int
+    ) -> tuple[Tensor, Tensor]:
+        """Attention of sentences over patches [B, max_sentences, P] and of patches over sentences [B, P, max_sentences]."""
+        patches, cu_patches, per_image = flatten_patches(image)
+        patches, text = patches[:, None], text[:, None]
+        text_over_image = attention_weights(
+            self.query2(text), self.key1(patches), cu_sentences, cu_patches, max_sentences, per_image,
+            activation=self.activation,
+        )  # fmt: skip
+        image_over_text = attention_weights(
+            self.query1(patches), self.key2(text), cu_patches, cu_sentences, per_image, max_sentences,
+            activation=self.activation,
+        )  # fmt: skip
+        return text_over_image[:, 0], image_over_text[:, 0]
+
+
+def flatten_patches(image: Tensor) -> tuple[Tensor, Tensor, int]:
+    """[B, P, D] -> packed [B P, D], offsets [B + 1] int32, P."""
+    batch, patches = image.shape[:2]
+    offsets = torch.arange(0, (batch + 1) * patches, patches, device=image.device, dtype=torch.int32)
+    return image.flatten(0, 1), offsets, patches
+
+
+class SimSiamPredictor(nn.Sequential):
+    """D -> D / 2 -> D, shared by both sides of the local image loss."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(nn.Linear(channels, channels // 2), nn.ReLU(), nn.Linear(channels // 2, channels))
+
+
+def simsiam_loss(a: Tensor, b: Tensor, predictor: nn.Module) -> Tensor:
+    """Symmetric SimSiam: -(mean cos(pred a, sg b) + mean cos(pred b, sg a)) / 2; a, b [..., D] -> []."""
+    towards_b = F.cosine_similarity(predictor(a), b.detach(), dim=-1).mean()
+    towards_a = F.cosine_similarity(predictor(b), a.detach(), dim=-1).mean()
+    return -(towards_a + towards_b) / 2

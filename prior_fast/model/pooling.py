@@ -1,0 +1,76 @@
+"""Pools over packed segments: tokens to sentences, sentences to a report.
+
+Letters in shapes: T tokens in sentences, S sentences, B reports, C channels.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from prior_fast.ops._segments import segment_ids
+from prior_fast.ops.segment_mean import segment_mean
+from prior_fast.ops.segment_softmax_pool import segment_softmax_pool
+from prior_fast.ops.sigmoid_attention import sigmoid_attention
+
+
+class SentenceGather(nn.Module):
+    """Tokens of a sentence -> one vector (supplement 2.2).
+
+    pool: "attention": softmax over a sentence of e_i = q_i . sum_j k_j, with queries and keys of an eighth of the
+        width; "mean": the mean (released).
+    """
+
+    def __init__(self, channels: int, pool: Literal["attention", "mean"]) -> None:
+        super().__init__()
+        self.pool = pool
+        if pool == "attention":
+            self.query = nn.Linear(channels, channels // 8)
+            self.key = nn.Linear(channels, channels // 8)
+
+    def forward(self, tokens: Tensor, cu_sentence_tokens: Tensor) -> Tensor:
+        """tokens [T, C], cu_sentence_tokens [S + 1] -> [S, C]."""
+        if self.pool == "mean":
+            return segment_mean(tokens, cu_sentence_tokens)
+        lengths = cu_sentence_tokens.diff()[:, None]
+        keys = segment_mean(self.key(tokens), cu_sentence_tokens) * lengths
+        sentence = segment_ids(cu_sentence_tokens, tokens.shape[0])
+        scores = (self.query(tokens) * keys[sentence]).sum(dim=-1)
+        return segment_softmax_pool(tokens, scores.to(tokens.dtype), cu_sentence_tokens)
+
+
+class SentenceAttentionPool(nn.Module):
+    """Sentences of a report -> one vector: multi-head attention of the mean over the mean and the sentences."""
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.k_proj = nn.Linear(channels, channels)
+        self.q_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+        self.c_proj = nn.Linear(channels, channels)
+        self.num_heads = num_heads
+
+    def forward(self, sentences: Tensor, cu_sentences: Tensor, max_sentences: int) -> Tensor:
+        """sentences [S, C], cu_sentences [B + 1] -> [B, C]."""
+        reports = cu_sentences.shape[0] - 1
+        each = torch.arange(reports + 1, device=cu_sentences.device, dtype=cu_sentences.dtype)
+        mean = segment_mean(sentences, cu_sentences)
+        # Each report's mean goes before its sentences: rows [mean_0, s_0, s_1, mean_1, s_2, ...].
+        rows = sentences.shape[0]
+        places = torch.arange(rows, device=sentences.device) + segment_ids(cu_sentences, rows) + 1
+        keys = sentences.new_zeros(rows + reports, sentences.shape[1])
+        keys = keys.index_copy(0, (cu_sentences + each)[:-1].long(), mean).index_copy(0, places, sentences)
+        pooled = sigmoid_attention(
+            self._heads(self.q_proj(mean)),
+            self._heads(self.k_proj(keys)),
+            self._heads(self.v_proj(keys)),
+            each,
+            cu_sentences + each,
+            1,
+            max_sentences + 1,
+            activation="softmax",
+        )
+        return self.c_proj(pooled.flatten(1))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1))

@@ -1,0 +1,111 @@
+"""PRIOR: prototype representation joint learning from medical images and reports (ICCV 2023).
+
+Letters in shapes: B pairs, P patches, S sentences, Q queries, D embedding width.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from prior_fast.config import ModelConfig
+from prior_fast.data.batch import PackedBatch
+from prior_fast.model.image_decoder import ImageDecoder
+from prior_fast.model.image_encoder import ImageEncoder, tokens_to_map
+from prior_fast.model.local_alignment import LocalCrossAttention, SimSiamPredictor
+from prior_fast.model.pooling import SentenceAttentionPool, SentenceGather
+from prior_fast.model.prototypes import SentencePrototypeBank
+from prior_fast.model.sentence_decoder import SentenceDecoder
+from prior_fast.model.text_encoder import TextEncoder
+
+
+class ImageEmbedding(NamedTuple):
+    """patches [B, P, D] and whole [B, D], not normalized."""
+
+    patches: Tensor
+    whole: Tensor
+
+
+class PRIOR(nn.Module):
+    """The two encoders, the prototype bank, the local alignment module and the two decoders.
+
+    vocab_size: tokens of the dataset's tokenizer.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        width = config.embed_dim
+        self.image_encoder = ImageEncoder(config.image, config.layout)
+        self.text_encoder = TextEncoder(config.text, vocab_size)
+        image_width, text_width = self.image_encoder.out_channels, self.text_encoder.out_channels
+        self.item_gather = SentenceGather(text_width, config.sentence_pool)
+        self.global_image_projection = projection(image_width, width, config.projection)
+        self.local_image_projection = projection(image_width, width, config.projection)
+        self.local_text_projection = projection(text_width, width, config.projection)
+        # The released code builds a global text projection and never uses it.
+        self.global_text_projection = (
+            projection(width, width, "mlp") if config.projection == "mlp" else nn.Identity()
+        )
+        self.global_text_attention = SentenceAttentionPool(width, config.report_pool_heads)
+        self.sentence_bank = SentencePrototypeBank(config.bank.prototypes, width, config.bank.init)
+        self.local_cross_attention = LocalCrossAttention(width, config.attention)
+        self.predictor = SimSiamPredictor(width)
+        self.sentence_decoder = SentenceDecoder(config.sentence_decoder, width)
+        self.image_decoder = ImageDecoder(2 * width, config.decoder_norm)
+        self.logit_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self.local_logit_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        # Convolutions run faster with the channels innermost, on GPUs and CPUs alike; values and shapes stay.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def encode_images(self, images: Tensor) -> ImageEmbedding:
+        """Normalized images [B, 1, 224, 224] -> patches [B, P, D] and whole images [B, D]."""
+        local, whole = self.image_encoder(images.contiguous(memory_format=torch.channels_last))
+        return ImageEmbedding(self.local_image_projection(local), self.global_image_projection(whole))
+
+    def encode_sentences(self, batch: PackedBatch) -> Tensor:
+        """The sentences of a batch, before the bank: [S, D]."""
+        tokens = self.text_encoder(batch.token_ids, batch.position_ids, batch.cu_tokens, batch.max_tokens)
+        tokens = tokens[batch.sentence_token_rows()]
+        return self.local_text_projection(self.item_gather(tokens, batch.cu_sentence_tokens))
+
+    def pool_report(self, sentences: Tensor, cu_sentences: Tensor, max_sentences: int) -> Tensor:
+        """Sentences, of the encoder or of the bank, [S, D] -> reports [B, D]."""
+        return self.global_text_projection(self.global_text_attention(sentences, cu_sentences, max_sentences))
+
+    def reconstruct_images(self, patches: Tensor, context: Tensor, channel_mask: Tensor | None = None) -> Tensor:
+        """Image patches and the text's context for them [B, P, D] -> images [B, 1, 224, 224].
+
+        channel_mask: factors [B, D] for the image embedding's channels; none is masked without it.
+        """
+        layout = self.config.layout
+        image_map = tokens_to_map(patches, layout)
+        if channel_mask is not None:
+            image_map = image_map * channel_mask[:, :, None, None].to(image_map.dtype)
+        return self.image_decoder(image_map, tokens_to_map(context, layout))
+
+    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
+        """The parts that get a gradient in `stage` (1, 2 or 3)."""
+        parts: list[nn.Module | nn.Parameter] = [
+            self.image_encoder, self.text_encoder, self.item_gather,
+            self.global_image_projection, self.local_image_projection, self.local_text_projection,
+            self.global_text_projection, self.global_text_attention, self.local_cross_attention, self.predictor,
+            self.logit_scale, self.local_logit_scale,
+        ]  # fmt: skip
+        if stage >= 2:
+            parts += [self.sentence_bank]
+        if stage >= 3:
+            parts += [self.sentence_decoder, self.image_decoder]
+        return parts
+
+
+def projection(in_channels: int, out_channels: int, kind: str) -> nn.Module:
+    """A Linear layer, or Linear, ReLU, Linear for kind "mlp"; Linear weights start at std in_channels^-0.5."""
+    first = nn.Linear(in_channels, out_channels)
+    nn.init.normal_(first.weight, std=in_channels**-0.5)
+    if kind == "linear":
+        return first
+    second = nn.Linear(out_channels, out_channels)
+    nn.init.normal_(second.weight, std=out_channels**-0.5)
+    return nn.Sequential(first, nn.ReLU(), second)

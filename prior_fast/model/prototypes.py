@@ -1,0 +1,44 @@
+"""The sentence prototype memory bank (supplement 2.3)."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from prior_fast.config import BankConfig
+from prior_fast.ops.prototype_kl import prototype_kl
+from prior_fast.ops.prototype_lookup import PrototypeLookup, prototype_lookup
+
+
+class SentencePrototypeBank(nn.Module):
+    """K prototypes, read by a Gumbel-softmax over the inner products with a sentence.
+
+    init: "gaussian_l1" draws from the standard Gaussian and divides by the L1 norm, as the paper says; "gaussian"
+        leaves the norm as it is (released).
+    """
+
+    def __init__(self, prototypes: int, channels: int, init: Literal["gaussian_l1", "gaussian"]) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(prototypes, channels)
+        if init == "gaussian_l1":
+            with torch.no_grad():
+                self.embed.weight.div_(self.embed.weight.abs().sum(dim=1, keepdim=True))
+
+    def forward(self, x: Tensor, tau: float, seed: int | Tensor | None = None, first_row: int = 0) -> PrototypeLookup:
+        """x [S, C] -> mixtures [S, C], index [S], l1 []; without a seed the lookup is free of noise."""
+        return prototype_lookup(x.to(self.embed.weight.dtype), self.embed.weight, tau, seed=seed, first_row=first_row)
+
+    def kl(self, target: Tensor, prediction: Tensor) -> Tensor:
+        """KL divergence of the two query distributions over the bank, mean over rows: [S, C], [S, C] -> []."""
+        dtype = self.embed.weight.dtype
+        return prototype_kl(target.to(dtype), prediction.to(dtype), self.embed.weight)
+
+
+def temperature(config: BankConfig, progress: float) -> float:
+    """tau at `progress` in [0, 1] of the bank's training (stages 2 and 3)."""
+    if config.tau_decay == "fixed":
+        return config.tau_start
+    if config.tau_decay == "linear":
+        return config.tau_start + (config.tau_end - config.tau_start) * progress
+    return config.tau_start * math.exp(progress * math.log(config.tau_end / config.tau_start))
