@@ -1,0 +1,86 @@
+"""The `prior-fast` command: finds the verb, runs it, and turns errors into one line and an exit code."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import prior_fast
+from prior_fast.config.overrides import nearest
+from prior_fast.errors import RunError, UsageError
+
+# In the order of use, which is the order that --help shows.
+VERBS = ("doctor", "phantom", "prepare", "train", "evaluate", "pictures")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours: one line, no usage text around it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def make_parser() -> Parser:
+    """The parser of all verbs."""
+    parser = Parser(prog="prior-fast", description=prior_fast.__doc__)
+    parser.add_argument("--version", action="version", version=f"prior-fast {prior_fast.__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for verb in VERBS:
+        importlib.import_module(f"prior_fast.cli.{verb}").add_parser(verbs)
+    return parser
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments; `key=value` words may stand anywhere after a verb that takes them.
+
+    Raises:
+        UsageError: words that the verb does not take.
+    """
+    parser = make_parser()
+    args, rest = parser.parse_known_args(words)
+    settings = [word for word in rest if "=" in word and not word.startswith("-")]
+    unknown = [word for word in rest if word not in settings]
+    if settings and not hasattr(args, "settings"):
+        unknown = settings + unknown
+    if unknown:
+        hint = nearest(unknown[0], _options(parser, words))
+        raise UsageError(f"unknown argument {unknown[0]!r}{hint} (see prior-fast {words[0]} --help)")
+    if settings:
+        args.settings = settings
+    return args
+
+
+def _options(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """The options that the verbs named in `words` take."""
+    options = [option for action in parser._actions for option in action.option_strings]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word in words:
+                if word in action.choices:
+                    return options + _options(action.choices[word], words)
+    return options
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; 0: done, 1: failed, 2: wrong use, 130: interrupted."""
+    try:
+        args = parse(sys.argv[1:] if words is None else words)
+        return args.run(args)
+    except UsageError as error:
+        return _complain(str(error), 2)
+    except RunError as error:
+        return _complain(str(error), 1)
+    except OSError as error:
+        return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"prior-fast: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

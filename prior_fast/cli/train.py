@@ -1,0 +1,103 @@
+"""`prior-fast train`: pre-train all three stages."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+EXAMPLE = """examples:
+  prior-fast train --preset tiny --data prepared --out run
+  prior-fast train --preset paper --data prepared --out run batch_size=256 model.bank.prototypes=1024
+  torchrun --nproc-per-node 4 -m prior_fast.cli.main train --preset paper --data prepared --out run
+  prior-fast train --data prepared --out run --resume auto
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    parser = subparsers.add_parser(
+        "train",
+        help="pre-train PRIOR in its three stages",
+        description="Pre-train PRIOR in its three stages. Any setting of the configuration can be changed with "
+        "key=value words; `--settings` lists them with their values.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--preset", help="paper (the default), released or tiny")
+    parser.add_argument("--data", type=Path, help="a prepared dataset")
+    parser.add_argument("--out", type=Path, help="folder of the run: configuration, log, checkpoints")
+    parser.add_argument("--resume", metavar="auto|PATH", help="go on from the run's newest checkpoint, or from PATH")
+    parser.add_argument("--stop-after", type=int, default=0, metavar="N", help="stop after N steps of the whole run")
+    parser.add_argument("--settings", dest="list_settings", action="store_true", help="list the settings and end")
+    parser.set_defaults(run=run, settings=[])
+
+
+def run(args: argparse.Namespace) -> int:
+    from prior_fast.config import apply_overrides, preset, validate_config
+    from prior_fast.errors import UsageError
+
+    config = apply_overrides(preset(args.preset or "paper"), args.settings)
+    if args.list_settings:
+        return list_settings(config)
+    for name in ("data", "out"):
+        if getattr(args, name) is None:
+            raise UsageError(f"--{name} is missing (see prior-fast train --help)")
+    validate_config(config)
+    from prior_fast.training.checkpoint import list_checkpoints, open_checkpoint
+    from prior_fast.training.run import train
+
+    checkpoints = list_checkpoints(args.out / "checkpoints")
+    if args.resume is None:
+        if checkpoints:
+            raise UsageError(f"{args.out} already holds a run: add --resume auto to go on with it, or name another --out")
+        checkpoint = None
+    elif args.resume == "auto":
+        checkpoint = open_checkpoint(args.out) if checkpoints else None
+    else:
+        checkpoint = open_checkpoint(Path(args.resume))
+    if checkpoint:
+        config = resumed_config(args, checkpoint)
+    train(config, args.data, args.out, checkpoint, args.stop_after)
+    return 0
+
+
+# Settings that a run may change when it goes on; the others would make it another run.
+FREE = ("device", "log_every", "checkpoint_every", "keep_checkpoints", "workers")
+
+
+def resumed_config(args: argparse.Namespace, checkpoint):  # noqa: ANN201
+    """The checkpoint's configuration with the free settings of the command line.
+
+    Raises:
+        UsageError: the command line asks for another preset or setting than the checkpoint's.
+    """
+    from prior_fast.config import apply_overrides, to_dict
+    from prior_fast.errors import UsageError
+
+    saved = checkpoint.config
+    if args.preset not in (None, saved.preset):
+        raise UsageError(f"{checkpoint.path} was made with --preset {saved.preset}, not {args.preset}")
+    config = apply_overrides(saved, args.settings)
+    for word in args.settings:
+        key = word.split("=")[0]
+        old, new = _lookup(to_dict(saved), key), _lookup(to_dict(config), key)
+        if old != new and key.rsplit(".", 1)[-1] not in FREE:
+            raise UsageError(f"{checkpoint.path} was made with {key}={old}: a resumed run can't change it to {new}")
+    return dataclasses.replace(config)
+
+
+def _lookup(values: dict, key: str) -> object:
+    for part in key.split("."):
+        values = values[part]
+    return values
+
+
+def list_settings(config: object) -> int:
+    """Print every setting of `config` with its value."""
+    from prior_fast.config import to_dict
+    from prior_fast.config.overrides import field_names
+    from prior_fast.console import stdout
+
+    values = to_dict(config)
+    for name in field_names(config):
+        value = _lookup(values, name)
+        stdout.print(f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}")
+    return 0

@@ -1,0 +1,174 @@
+"""Checkpoints: folders that appear whole, with everything needed to evaluate or to go on.
+
+    step-00000500/
+      model.safetensors      parameters and buffers
+      optimizer.safetensors  Adam's state, `exp_avg.<parameter>` and so on
+      checkpoint.json        where the run stood, its configuration, the model's structure
+      tokenizer/             a Hugging Face fast tokenizer
+"""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from prior_fast.config import ModelConfig, RunConfig, from_dict, to_dict
+from prior_fast.data.store import PreparedDataset
+from prior_fast.errors import UsageError
+from prior_fast.files import atomic_directory, write_json
+from prior_fast.model.build import structure_of
+from prior_fast.model.prior import PRIOR
+
+FORMAT, VERSION = "prior-fast-checkpoint", 1
+_FOLDER = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: `step` steps of `stage` are done, `total_steps` of all stages."""
+
+    stage: int = 1
+    step: int = 0
+    total_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's folder and the small part of its content.
+
+    image_mean, image_std: of the training images in [0, 1]; whatever the model is shown is normalized with them.
+    """
+
+    path: Path
+    position: Position
+    config: RunConfig
+    structure: ModelConfig
+    vocab_size: int
+    image_mean: float
+    image_std: float
+
+    def load_model(self) -> PRIOR:
+        """The model, in evaluation mode, on the CPU.
+
+        Raises:
+            UsageError: the weights are missing, damaged or of another structure.
+        """
+        model = PRIOR(self.structure, self.vocab_size)
+        try:
+            model.load_state_dict(self._tensors("model.safetensors"))
+        except RuntimeError as error:
+            detail = " ".join(str(error).split())[:200]
+            raise UsageError(f"{self.path / 'model.safetensors'} does not fit its checkpoint.json: {detail}") from None
+        return model.eval()
+
+    def check_dataset(self, dataset: PreparedDataset) -> None:
+        """Raise UsageError unless `dataset` has the tokenizer that the model was trained with."""
+        if self.tokenizer().get_vocab() != dataset.tokenizer().get_vocab():
+            raise UsageError(
+                f"{dataset.root} was prepared with another tokenizer than the data of {self.path}: prepare it again "
+                f"with --tokenizer {self.path / 'tokenizer'}"
+            )
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, names: dict[str, Tensor]) -> None:
+        """Fill the optimizer's state; names maps the parameters' names to the parameters it holds."""
+        tensors = self._tensors("optimizer.safetensors")
+        for key, value in tensors.items():
+            slot, name = key.split(".", 1)
+            parameter = names[name]
+            optimizer.state[parameter][slot] = value if slot == "step" else value.to(parameter.device)
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer that the model was trained with."""
+        return PreTrainedTokenizerFast.from_pretrained(self.path / "tokenizer")
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        try:
+            return safetensors.torch.load_file(self.path / name)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UsageError(f"{self.path / name} can't be read: {error}") from None
+
+
+def save_checkpoint(
+    folder: Path,
+    position: Position,
+    config: RunConfig,
+    model: PRIOR,
+    optimizer: torch.optim.Optimizer,
+    names: dict[str, Tensor],
+    dataset: PreparedDataset,
+) -> Path:
+    """Write a checkpoint into the run's `folder` and return its path; an older one of the same step is replaced."""
+    path = folder / f"step-{position.total_steps:08d}"
+    state = {
+        f"{slot}.{name}": value.contiguous()
+        for name, parameter in names.items()
+        for slot, value in optimizer.state.get(parameter, {}).items()
+    }
+    with atomic_directory(path) as partial:
+        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        safetensors.torch.save_file(weights, partial / "model.safetensors")
+        safetensors.torch.save_file(state, partial / "optimizer.safetensors")
+        dataset.tokenizer().save_pretrained(partial / "tokenizer")
+        info: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "position": asdict(position),
+            "config": to_dict(config),
+            "structure": to_dict(structure_of(model)),
+            "vocab_size": dataset.vocab_size,
+            "image_mean": dataset.image_mean,
+            "image_std": dataset.image_std,
+        }
+        write_json(partial / "checkpoint.json", info)
+    return path
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints of a run."""
+    for path in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(path)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """A run's checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if _FOLDER.fullmatch(path.name))
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at `path`, or the newest one of the run at `path`.
+
+    Raises:
+        UsageError: there is none, or it is of another format or version.
+    """
+    if not path.is_dir():
+        raise UsageError(f"no checkpoint at {path}: give a run's folder or one of its step-... folders")
+    if not (path / "checkpoint.json").is_file():
+        checkpoints = list_checkpoints(path / "checkpoints") or list_checkpoints(path)
+        if not checkpoints:
+            raise UsageError(f"no checkpoint in {path}: give a run's folder or one of its step-... folders")
+        path = checkpoints[-1]
+    try:
+        info = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+        if (info["format"], info["version"]) != (FORMAT, VERSION):
+            raise UsageError(
+                f"{path} is of format {info['format']} {info['version']}; this version reads {FORMAT} {VERSION}"
+            )
+        return Checkpoint(
+            path=path,
+            position=Position(**info["position"]),
+            config=from_dict(RunConfig, info["config"]),
+            structure=from_dict(ModelConfig, info["structure"]),
+            vocab_size=info["vocab_size"],
+            image_mean=info["image_mean"],
+            image_std=info["image_std"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path / 'checkpoint.json'} can't be read: {error!r}") from None

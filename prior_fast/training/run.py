@@ -1,0 +1,205 @@
+"""A training run from its configuration to its last checkpoint."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.progress import Progress, TaskID
+
+from prior_fast.config import RunConfig, to_dict
+from prior_fast.console import progress, stdout
+from prior_fast.data.batch import PackedBatch
+from prior_fast.data.loader import LoaderConfig, TrainingLoader
+from prior_fast.data.store import PreparedDataset
+from prior_fast.files import write_json
+from prior_fast.model.batch_norm import join_batch_norms
+from prior_fast.model.build import build_model
+from prior_fast.model.prior import PRIOR
+from prior_fast.training.checkpoint import Checkpoint, Position, prune_checkpoints, save_checkpoint
+from prior_fast.training.distributed import Ranks, join_ranks
+from prior_fast.training.log import LossWindow, RunLog
+from prior_fast.training.schedule import Schedule
+from prior_fast.training.stages import StepContext
+from prior_fast.training.step import StageTrainer
+from prior_fast.training.validate import validate
+
+
+def train(config: RunConfig, data: Path, out: Path, checkpoint: Checkpoint | None, stop_after: int = 0) -> None:
+    """Train all stages, from the start or from `checkpoint`, into the folder `out`.
+
+    stop_after: make a checkpoint and stop after this many steps of the whole run; 0 goes to the end.
+
+    Raises:
+        UsageError: the data, weights or settings can't be used together.
+        RunError: a loss became non-finite.
+    """
+    with join_ranks(config) as ranks:
+        run = Run(config, data, out, ranks, checkpoint)
+        try:
+            run.execute(stop_after)
+        finally:
+            run.close()
+
+
+class Run:
+    """The parts of a run, and the loop over stages and steps."""
+
+    def __init__(self, config: RunConfig, data: Path, out: Path, ranks: Ranks, checkpoint: Checkpoint | None) -> None:
+        self.config, self.out, self.ranks, self.checkpoint = config, out, ranks, checkpoint
+        self.position = checkpoint.position if checkpoint else Position()
+        self.dataset = PreparedDataset.open(data, "train")
+        self.validation = PreparedDataset.open(data, "validate") if has_split(self.dataset, "validate") else None
+        self.schedule = Schedule(config, len(self._loader(stage=1)))
+        if checkpoint:
+            checkpoint.check_dataset(self.dataset)
+            model, notes = checkpoint.load_model(), [f"weights from {checkpoint.path}"]
+        else:
+            model, notes = build_model(config.model, self.dataset.vocab_size, config.seed)
+        self.model = model.to(ranks.device).train()
+        if ranks.group is not None:
+            join_batch_norms(self.model, ranks.group)
+        self.log: RunLog | None = None
+        self.bar: Progress = progress("losses")
+        if ranks.writes:
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / "config.json", to_dict(config))
+            self.dataset.tokenizer().save_pretrained(out / "tokenizer")
+            self.log = RunLog(out, self.position)
+            stdout.print(
+                f"{len(self.dataset)} training studies, {self.schedule.steps_per_epoch} steps an epoch, "
+                f"{self.schedule.total_steps} steps in all, on {ranks.count} x {ranks.device.type}"
+            )
+            for note in notes:
+                stdout.print(note)
+
+    def execute(self, stop_after: int) -> None:
+        """Go through what is left of the stages."""
+        started, first = time.perf_counter(), self.position.total_steps
+        with self.bar:
+            for stage in range(self.position.stage, 4):
+                if self._stage(stage, stop_after):
+                    break
+                if stage < 3:
+                    self.position = Position(stage + 1, 0, self.position.total_steps)
+        self._finish(time.perf_counter() - started, self.position.total_steps - first)
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
+
+    def _stage(self, stage: int, stop_after: int) -> bool:
+        """Take the steps of one stage; True when the run is to stop here."""
+        steps = self.schedule.steps(stage)
+        trainer = StageTrainer(self.model, stage, self.config, self.ranks)
+        if self.checkpoint and self.position.step:
+            self.checkpoint.load_optimizer(trainer.optimizer, trainer.parameters)
+        self.checkpoint = None
+        task = self.bar.add_task(f"stage {stage}", total=steps, completed=self.position.step, losses="")
+        window = LossWindow()
+        for batch in self._batches(stage, self.position.step, steps):
+            step, total = self.position.step, self.position.total_steps
+            # The noise of a step, dropout included, is a function of the seed and the step: resuming needs no state.
+            seed_everything(self.config.seed, total, self.ranks)
+            context = StepContext(
+                self.schedule.tau(stage, step), step_seed(self.config.seed, total), self.ranks.group
+            )
+            learning_rate = self.schedule.learning_rate(stage, step)
+            terms = trainer.step(batch.to(self.ranks.device), context, learning_rate)
+            window.add(terms, self.config.batch_size)
+            self.position = Position(stage, step + 1, total + 1)
+            last = step + 1 == steps or total + 1 == stop_after
+            saves = last or (total + 1) % self.config.checkpoint_every == 0
+            if saves or (step + 1) % self.config.log_every == 0:
+                values = window.close(self.position)
+                self._report(task, values, learning_rate, context.tau)
+            if last or (step + 1) % self.schedule.steps_per_epoch == 0:
+                self._validate(stage, context.tau)
+            if saves:
+                self._save(trainer)
+            if total + 1 == stop_after:
+                return True
+        return False
+
+    def _batches(self, stage: int, step: int, steps: int) -> Iterator[PackedBatch]:
+        """The batches of a stage from number `step` on; epochs are numbered through all stages."""
+        loader = self._loader(stage)
+        per_epoch = len(loader)
+        epochs_before = sum(self.config.stage_epochs[: stage - 1])
+        while step < steps:
+            epoch, first = divmod(step, per_epoch)
+            for batch in loader.epoch(epochs_before + epoch, first, min(per_epoch, first + steps - step)):
+                yield batch
+                step += 1
+
+    def _loader(self, stage: int) -> TrainingLoader:
+        loader = LoaderConfig(
+            data=self.config.data,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            # The sentence decoder can generate no more prototypes than it has queries.
+            max_sentences=self.config.model.sentence_decoder.queries if stage == 3 else 0,
+            rank=self.ranks.rank,
+            ranks=self.ranks.count,
+        )
+        return TrainingLoader(self.dataset, loader)
+
+    def _report(self, task: TaskID, values: dict[str, float], learning_rate: float, tau: float) -> None:
+        if self.log is None:
+            return
+        values = {**values, "learning_rate": learning_rate, "tau": tau}
+        values["logit_scale"] = float(self.model.logit_scale.detach().exp())
+        self.log.write("train", self.position, values)
+        shown = f"loss {values['loss']:.3f} global {values['global_alignment']:.3f}"
+        self.bar.update(
+            task,
+            completed=self.position.step,
+            losses=f"{shown} {values['pairs_per_second']:.0f} pairs/s",
+        )
+
+    def _validate(self, stage: int, tau: float) -> None:
+        if self.log is not None and self.validation is not None:
+            values = validate(self.model, self.validation, self.config, stage, tau, self.ranks.device)
+            self.log.write("validate", self.position, values)
+        self.ranks.barrier()
+
+    def _save(self, trainer: StageTrainer) -> None:
+        if self.ranks.writes:
+            folder = self.out / "checkpoints"
+            arguments = (self.position, self.config, self.model, trainer.optimizer, trainer.parameters, self.dataset)
+            save_checkpoint(folder, *arguments)
+            prune_checkpoints(folder, self.config.keep_checkpoints)
+        self.ranks.barrier()
+
+    def _finish(self, seconds: float, steps: int) -> None:
+        if not self.ranks.writes:
+            return
+        done = self.position.total_steps == self.schedule.total_steps
+        rate = steps * self.config.batch_size / seconds
+        write_json(
+            self.out / "metrics.json",
+            {
+                **dataclasses.asdict(self.position),
+                "finished": done,
+                "seconds": round(seconds, 1),
+                "pairs_per_second": round(rate, 1),
+            },
+        )
+        state = "finished" if done else f"stopped in stage {self.position.stage}; --resume auto goes on"
+        stdout.print(f"{state}: {steps} steps in {seconds:.0f} s, {rate:.0f} pairs/s, in {self.out}")
+
+
+def has_split(dataset: PreparedDataset, split: str) -> bool:
+    """Whether the dataset that `dataset` is a split of has studies in another."""
+    return dataset.info["splits"].get(split, {}).get("studies", 0) > 0
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of a step's noise; far apart for different runs, so that no two share a stream."""
+    return (seed * 0x9E3779B97F4A7C15 + step) % 2**56
+
+
+def seed_everything(seed: int, step: int, ranks: Ranks) -> None:
+    """Seed torch's generators, which dropout uses, differently for each step and rank."""
+    torch.manual_seed(step_seed(seed, step) * 64 + ranks.rank)

@@ -1,0 +1,46 @@
+"""Where a run stands, and the learning rate and temperature that follow from it."""
+
+import math
+from dataclasses import dataclass
+
+from prior_fast.config import RunConfig
+from prior_fast.model.prototypes import temperature
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The steps of each stage and what changes with them.
+
+    Attributes:
+        config: the run's.
+        steps_per_epoch: batches of the training split.
+    """
+
+    config: RunConfig
+    steps_per_epoch: int
+
+    def steps(self, stage: int) -> int:
+        """Steps of stage 1, 2 or 3."""
+        steps = self.config.stage_epochs[stage - 1] * self.steps_per_epoch
+        limit = self.config.max_steps_per_stage
+        return min(steps, limit) if limit else steps
+
+    @property
+    def total_steps(self) -> int:
+        return sum(self.steps(stage) for stage in (1, 2, 3))
+
+    def learning_rate(self, stage: int, step: int) -> float:
+        """Linear warm-up, then a cosine to zero, restarted in each stage (supplement 2.4); step counts from 0."""
+        peak = self.config.learning_rate[stage - 1]
+        start = self.config.learning_rate_start[stage - 1]
+        steps = self.steps(stage)
+        warmup = min(round(self.config.warmup_epochs[stage - 1] * self.steps_per_epoch), steps - 1)
+        if step < warmup:
+            return start + (peak - start) * step / warmup
+        return peak * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+    def tau(self, stage: int, step: int) -> float:
+        """Temperature of the bank; it decays over stages 2 and 3 together (supplement 2.3)."""
+        done = 0 if stage <= 2 else self.steps(2)
+        last = max(self.steps(2) + self.steps(3) - 1, 1)
+        return temperature(self.config.model.bank, min((done + step) / last, 1.0))

@@ -1,0 +1,191 @@
+"""The three stages' losses, one function each (supplement 2.4).
+
+A stage function maps a model and a batch to named loss terms, unweighted; `weighted_sum` makes the loss of them.
+Letters in shapes: B pairs, P patches, S sentences, Q queries, D embedding width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+from torch.nn import functional as F
+
+from prior_fast.config import LossWeights
+from prior_fast.data.batch import PackedBatch
+from prior_fast.model.image_decoder import reconstruction_loss
+from prior_fast.model.local_alignment import LocalContext, simsiam_loss
+from prior_fast.model.prior import PRIOR, ImageEmbedding
+from prior_fast.ops.info_nce import info_nce
+from prior_fast.ops.match_prototypes import match_prototypes
+from prior_fast.ops._philox import uniform
+from prior_fast.ops.segment_info_nce import segment_info_nce
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a step needs besides the model and the batch.
+
+    Attributes:
+        tau: temperature of the bank's Gumbel-softmax.
+        seed: of the step's noise; the same on every rank. None: no noise and no masking.
+        group: the process group whose ranks share the global negatives; None in a single process.
+    """
+
+    tau: float
+    seed: int | None = None
+    group: ProcessGroup | None = None
+
+    def noise_seed(self, stream: int) -> int | None:
+        """The seed of one of a step's independent noise streams."""
+        return None if self.seed is None else self.seed * 4 + stream
+
+
+def stage1(model: PRIOR, batch: PackedBatch, step: StepContext) -> Terms:
+    """Global and local alignment on sentence embeddings, without the bank."""
+    image = model.encode_images(batch.images)
+    sentences = model.encode_sentences(batch)
+    report = model.pool_report(sentences, batch.cu_sentences, batch.max_sentences)
+    return {
+        "global_alignment": global_alignment(model, image.whole, report, step),
+        **local_alignment(model, batch, image, sentences)[0],
+    }
+
+
+def stage2(model: PRIOR, batch: PackedBatch, step: StepContext) -> Terms:
+    """Stage 1 on the prototypes that the sentences read from the bank, and the bank's own loss."""
+    image = model.encode_images(batch.images)
+    sentences = model.encode_sentences(batch)
+    read = model.sentence_bank(sentences, step.tau, step.noise_seed(0), batch.first_sentence)
+    report = model.pool_report(read.output, batch.cu_sentences, batch.max_sentences)
+    return {
+        "global_alignment": global_alignment(model, image.whole, report, step),
+        **local_alignment(model, batch, image, read.output)[0],
+        "prototype": read.l1 * batch.sentence_share,
+    }
+
+
+def stage3(model: PRIOR, batch: PackedBatch, step: StepContext) -> Terms:
+    """Stage 2, and conditional reconstruction of the masked image and of the report's prototypes."""
+    image = model.encode_images(batch.images)
+    sentences = model.encode_sentences(batch)
+    read = model.sentence_bank(sentences, step.tau, step.noise_seed(0), batch.first_sentence)
+    report = model.pool_report(read.output, batch.cu_sentences, batch.max_sentences)
+    local, context = local_alignment(model, batch, image, read.output)
+    mask = channel_mask(image.patches, model.config.mask_ratio, batch, step.noise_seed(1))
+    reconstructed = model.reconstruct_images(image.patches, context.for_image, mask)
+    return {
+        "global_alignment": global_alignment(model, image.whole, report, step),
+        **local,
+        "prototype": read.l1 * batch.sentence_share,
+        "image_reconstruction": reconstruction_loss(reconstructed, batch.images),
+        **prototype_generation(model, batch, step, image, sentences, read.output, report),
+    }
+
+
+STAGES = {1: stage1, 2: stage2, 3: stage3}
+
+
+def weighted_sum(terms: Terms, weights: LossWeights, stage: int) -> Tensor:
+    """The stage's loss []."""
+    factors = {name: getattr(weights, name) for name in terms}
+    factors["global_alignment"] = weights.global_alignment[stage - 1]
+    return torch.stack([terms[name].float() * factors[name] for name in terms]).sum()
+
+
+def global_alignment(model: PRIOR, a: Tensor, b: Tensor, step: StepContext) -> Tensor:
+    """Symmetric InfoNCE [] of two sets of embeddings [B, D], with the negatives of all ranks."""
+    a, b = F.normalize(widen(a), dim=-1), F.normalize(widen(b), dim=-1)
+    if step.group is not None:
+        a, b = gradient_of_all_ranks(a, step.group), gradient_of_all_ranks(b, step.group)
+    return info_nce(a, b, model.logit_scale.exp(), group=step.group)
+
+
+def widen(x: Tensor) -> Tensor:
+    """x in float32 where autocast made it narrower: losses are not computed in half precision."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def gradient_of_all_ranks(x: Tensor, group: ProcessGroup) -> Tensor:
+    """x, with its gradient times the number of ranks.
+
+    `info_nce` gives each rank the gradient of the joined loss to its own rows. Data parallelism averages over ranks
+    what is to be summed here, since no other rank sees these rows.
+    """
+    ranks = torch.distributed.get_world_size(group)
+    return x + (ranks - 1) * (x - x.detach())
+
+
+def local_alignment(
+    model: PRIOR, batch: PackedBatch, image: ImageEmbedding, sentences: Tensor
+) -> tuple[Terms, LocalContext]:
+    """SimSiam between patches and the text's context for them, InfoNCE within a report the other way.
+
+    sentences [S, D] are the encoder's in stage 1 and the bank's after it.
+    """
+    context = model.local_cross_attention(image.patches, sentences, batch.cu_sentences, batch.max_sentences)
+    terms = {
+        "local_image": simsiam_loss(image.patches, context.for_image, model.predictor),
+        "local_text": segment_info_nce(
+            F.normalize(widen(sentences), dim=-1),
+            F.normalize(widen(context.for_text), dim=-1),
+            model.local_logit_scale.exp(),
+            batch.cu_sentences,
+            batch.max_sentences,
+        ),
+    }
+    return terms, context
+
+
+def channel_mask(patches: Tensor, ratio: float, batch: PackedBatch, seed: int | None) -> Tensor | None:
+    """Factors [B, D] that drop a share `ratio` of an image embedding's channels and scale up the rest."""
+    if seed is None or ratio == 0:
+        return None
+    pairs, _, channels = patches.shape
+    noise = uniform(seed, (pairs, channels), first=batch.first_pair * channels, device=patches.device)
+    return (noise >= ratio).float() / (1 - ratio)
+
+
+def prototype_generation(
+    model: PRIOR,
+    batch: PackedBatch,
+    step: StepContext,
+    image: ImageEmbedding,
+    sentences: Tensor,
+    prototypes: Tensor,
+    report: Tensor,
+) -> Terms:
+    """Prototypes predicted from the image alone, matched one to one with the report's.
+
+    sentences, prototypes [S, D]: before and after the bank; report [B, D].
+    """
+    predicted = model.sentence_decoder(image.patches)
+    match = match_prototypes(predicted.to(prototypes.dtype), prototypes, batch.cu_sentences)
+    target, query = gather_matched(match, batch.cu_sentences, prototypes)
+    # Row j: the prediction that took sentence j.
+    generated = predicted.flatten(0, 1)[query]
+    read = model.sentence_bank(generated, step.tau, step.noise_seed(2), batch.first_sentence)
+    generated_report = model.pool_report(read.output, batch.cu_sentences, batch.max_sentences)
+    return {
+        "prototype_generation": F.l1_loss(widen(predicted), widen(target)),
+        "prototype_kl": model.sentence_bank.kl(sentences, generated) * batch.sentence_share,
+        "report_generation": global_alignment(model, generated_report, report, step),
+    }
+
+
+def gather_matched(match: Tensor, cu_sentences: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    """The prototype that each query took, and the query that took each sentence.
+
+    match [B, Q] int64 (-1: padding), cu_sentences [B + 1], prototypes [S, D] -> targets [B, Q, D], zero where a query
+    took padding, and rows [S] of the flattened queries.
+    """
+    reports, queries = match.shape
+    sentences = prototypes.shape[0]
+    # Queries that took padding point at row S, one past the sentences: zero as a target, and dropped as a source.
+    row = torch.where(match >= 0, match + cu_sentences[:-1, None], sentences)
+    target = torch.cat([prototypes, prototypes.new_zeros(1, prototypes.shape[1])])[row]
+    numbers = torch.arange(reports * queries, device=match.device)
+    query = numbers.new_zeros(sentences + 1).scatter(0, row.flatten(), numbers)[:sentences]
+    return target, query

@@ -1,0 +1,99 @@
+"""One optimizer step of a stage, and what it needs: the trained parameters, their optimizer, data parallelism."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from prior_fast.config import RunConfig
+from prior_fast.data.batch import PackedBatch
+from prior_fast.errors import UsageError
+from prior_fast.model.prior import PRIOR
+from prior_fast.training.distributed import Ranks
+from prior_fast.training.stages import STAGES, StepContext, weighted_sum
+
+
+class StageLoss(nn.Module):
+    """A stage's loss as a module, so that data parallelism can wrap it."""
+
+    def __init__(self, model: PRIOR, stage: int, config: RunConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.stage = stage
+        self.config = config
+
+    def forward(self, batch: PackedBatch, step: StepContext) -> dict[str, Tensor]:
+        """The stage's terms, and `loss`, their weighted sum."""
+        terms = STAGES[self.stage](self.model, batch, step)
+        return {"loss": weighted_sum(terms, self.config.loss, self.stage), **terms}
+
+
+class StageTrainer:
+    """Takes the steps of one stage; the optimizer starts anew in each stage (supplement 2.4)."""
+
+    def __init__(self, model: PRIOR, stage: int, config: RunConfig, ranks: Ranks) -> None:
+        self.config = config
+        self.ranks = ranks
+        self.parameters = train_only(model, stage)
+        self.optimizer = make_optimizer(config, list(self.parameters.values()), ranks.device)
+        self.autocast = make_autocast(config.precision, ranks.device)
+        loss = StageLoss(model, stage, config)
+        # Buffers are equal on all ranks already: batch statistics are joined.
+        self.loss = loss if ranks.group is None else DistributedDataParallel(loss, broadcast_buffers=False)
+
+    def step(self, batch: PackedBatch, context: StepContext, learning_rate: float) -> dict[str, Tensor]:
+        """Forward, backward, update; returns the loss terms of the joined batch, still on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        with self.autocast:
+            terms = self.loss(batch, context)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
+        self.optimizer.step()
+        return average_over_ranks(terms, self.ranks)
+
+
+def train_only(model: PRIOR, stage: int) -> dict[str, nn.Parameter]:
+    """Let gradients flow into the parts that `stage` trains and no others; returns their parameters by name."""
+    model.requires_grad_(False)
+    for part in model.stage_modules(stage):
+        part.requires_grad_(True)
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def make_optimizer(config: RunConfig, parameters: list[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
+    """Adam (supplement 2.4) or AdamW (released)."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    return kind(parameters, weight_decay=config.weight_decay, fused=device.type == "cuda", foreach=None)
+
+
+def make_autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """The context that a step's forward pass runs in.
+
+    Raises:
+        UsageError: bf16 is asked for on a GPU without it.
+    """
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UsageError("precision=bf16: this GPU has no bfloat16; use precision=fp32")
+    if precision == "bf16" or (precision == "auto" and bf16_is_fast(device)):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16; without them it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def average_over_ranks(terms: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """The terms' means over the ranks, which are the joined batch's."""
+    if ranks.group is None:
+        return terms
+    values = torch.stack([term.detach().float() for term in terms.values()])
+    torch.distributed.all_reduce(values, group=ranks.group)
+    return dict(zip(terms, values / ranks.count))
