@@ -1,0 +1,260 @@
+"""The prepared dataset, opened without reading it: images and tokens are memory-mapped.
+
+Its files are described in docs/architecture.md.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from prior_fast.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+FORMAT, VERSION = "prior-fast-dataset", 1
+INFO_FILE = "dataset.json"
+
+# In the order of MIMIC-CXR-JPG's table.
+CHEXPERT_LABELS = (
+    *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture"),
+    *("Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia"),
+    *("Pneumothorax", "Support Devices"),
+)
+
+Verify = Literal["sizes", "full"]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A finding marked in an image.
+
+    Attributes:
+        image_row: row of the image in `PreparedDataset.images`.
+        box: x, y, width, height in pixels of the 224x224 image, from its top left corner.
+        mask: bool [224, 224].
+    """
+
+    image_row: int
+    finding: str
+    side: str
+    severity: str
+    box: tuple[float, float, float, float]
+    mask: np.ndarray
+
+
+class PreparedDataset:
+    """The studies of a prepared dataset, or of one split of it, numbered from 0.
+
+    Attributes:
+        root: the dataset's folder.
+        info: what dataset.json says.
+        split: "train", "validate", "test", or None for all.
+        study_ids: int64 [N].
+        subject_ids: int64 [N].
+        labels: float32 [N, 14], 1 present, 0 absent, -1 uncertain, nan blank; columns as in `CHEXPERT_LABELS`.
+        sentence_counts: int64 [N].
+        images: uint8 [images, 224, 224], memory-mapped, the images of all splits.
+    """
+
+    def __init__(self, root: Path, info: dict[str, Any], split: str | None) -> None:
+        """Use `PreparedDataset.open`, which checks what it opens."""
+        self.root, self.info, self.split = root, info, split
+        self.images: np.ndarray = _map_array(root, "images.npy", (info["images"], 224, 224), np.uint8)
+        # Plain views of the mapped files: slicing a memmap costs more.
+        self._tokens = np.asarray(_map_array(root, "tokens.npy", (info["tokens"],), np.int32))
+        self._offsets = np.asarray(_map_array(root, "sentence_offsets.npy", (info["sentences"] + 1,), np.int64))
+        ranges = ("image_begin", "image_end", "sentence_begin", "sentence_end")
+        table = self._manifest(["study_id", "subject_id", *ranges, *CHEXPERT_LABELS])
+        column = {name: table[name].to_numpy() for name in ("study_id", "subject_id", *ranges)}
+        self.study_ids: np.ndarray = column["study_id"]
+        self.subject_ids: np.ndarray = column["subject_id"]
+        self._image_begin, self._image_end = column["image_begin"], column["image_end"]
+        self._sentence_begin, self._sentence_end = column["sentence_begin"], column["sentence_end"]
+        self.sentence_counts: np.ndarray = self._sentence_end - self._sentence_begin
+        labels = [table[name].to_numpy().astype(np.float32) for name in CHEXPERT_LABELS]
+        self.labels: np.ndarray = np.stack(labels, axis=1)
+
+    @classmethod
+    def open(cls, path: Path | str, split: str | None = None, verify: Verify = "sizes") -> "PreparedDataset":
+        """Open the dataset at `path`.
+
+        Args:
+            split: "train", "validate" or "test"; None for all of them.
+            verify: "sizes" checks that each file is there with its size; "full" also compares SHA-256.
+
+        Raises:
+            UsageError: no prepared dataset is there, a file is missing, cut or changed, the split is unknown or empty.
+            ValueError: `verify` is neither "sizes" nor "full".
+        """
+        if verify not in ("sizes", "full"):
+            raise ValueError(f"verify must be 'sizes' or 'full', not {verify!r}")
+        root = Path(path)
+        info = _read_info(root)
+        check_files(root, info, verify)
+        _check_split(root, info, split)
+        return cls(root, info, split)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process maps the files again instead of receiving a copy of them.
+        return PreparedDataset, (self.root, self.info, self.split)
+
+    def __len__(self) -> int:
+        return len(self.study_ids)
+
+    def image_rows(self, index: int) -> range:
+        """The rows of a study's images in `images`."""
+        return range(int(self._image_begin[index]), int(self._image_end[index]))
+
+    def image(self, row: int) -> np.ndarray:
+        """A view of the image in a row of `images`: uint8 [224, 224]."""
+        return np.asarray(self.images[row])
+
+    def sentence_count(self, index: int) -> int:
+        """The number of sentences of a study's report."""
+        return int(self.sentence_counts[index])
+
+    def sentences(self, index: int) -> list[str]:
+        """The sentences of a study's report, findings before impression."""
+        return self._sentences[index].as_py()
+
+    def sentence_tokens(self, index: int) -> list[np.ndarray]:
+        """The token ids of each sentence of a study's report, without special tokens: int32 views."""
+        bounds = self._offsets[self._sentence_begin[index] : self._sentence_end[index] + 1].tolist()
+        return [self._tokens[begin:end] for begin, end in pairwise(bounds)]
+
+    def tokenizer(self) -> "PreTrainedTokenizerFast":
+        """The tokenizer that made the tokens."""
+        from transformers import AutoTokenizer
+
+        folder = self.root / "tokenizer"
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return cast("PreTrainedTokenizerFast", tokenizer)
+
+    def annotations(self) -> list[Annotation]:
+        """The annotations of this split's images; an empty list when the source had none."""
+        path = self.root / "annotations.parquet"
+        if not path.exists() or not len(self):
+            return []
+        first, end = int(self._image_begin[0]), int(self._image_end[-1])
+        table = pq.read_table(path, filters=[("image_row", ">=", first), ("image_row", "<", end)])
+        return [
+            Annotation(
+                **{name: row[name] for name in ("image_row", "finding", "side", "severity")},
+                box=(row["x"], row["y"], row["width"], row["height"]),
+                mask=np.asarray(Image.open(io.BytesIO(row["mask"]))),
+            )
+            for row in table.to_pylist()
+        ]
+
+    @property
+    def image_mean(self) -> float:
+        """Mean of the training images' pixels, in [0, 1]."""
+        return self.info["image_mean"]
+
+    @property
+    def image_std(self) -> float:
+        """Standard deviation of the training images' pixels, in [0, 1]."""
+        return self.info["image_std"]
+
+    @property
+    def cls_id(self) -> int:
+        """The id of the tokenizer's [CLS]."""
+        return self.info["tokenizer"]["cls_id"]
+
+    @property
+    def sep_id(self) -> int:
+        """The id of the tokenizer's [SEP]."""
+        return self.info["tokenizer"]["sep_id"]
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of the tokenizer's tokens, special ones included."""
+        return self.info["tokenizer"]["vocab_size"]
+
+    @cached_property
+    def _sentences(self) -> pa.ChunkedArray:
+        return self._manifest(["sentences"])["sentences"]
+
+    def _manifest(self, columns: list[str]) -> pa.Table:
+        path = self.root / "manifest.parquet"
+        filters = None if self.split is None else [("split", "==", self.split)]
+        try:
+            return pq.read_table(path, columns=columns, filters=filters)
+        except (pa.ArrowException, OSError) as error:
+            raise UsageError(
+                f"{path} can't be read ({str(error).splitlines()[0]}); prepare the dataset again"
+            ) from error
+
+
+def check_files(root: Path, info: dict[str, Any], verify: Verify) -> None:
+    """Compare the files of a dataset with what its dataset.json says of them.
+
+    Raises:
+        UsageError: a file is missing, has another size, or with verify="full" another SHA-256; names the file.
+    """
+    for name, facts in info["files"].items():
+        path = root / name
+        if not path.is_file():
+            raise UsageError(f"{path} is missing; prepare the dataset again")
+        size = path.stat().st_size
+        if size != facts["bytes"]:
+            raise UsageError(f"{path} has {size} bytes, not {facts['bytes']}; prepare the dataset again")
+        if verify == "full" and sha256(path) != facts["sha256"]:
+            raise UsageError(f"{path} was changed (its SHA-256 is not that in {INFO_FILE}); prepare the dataset again")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    path = root / INFO_FILE
+    if not path.is_file():
+        raise UsageError(f"{root} is no prepared dataset: it has no {INFO_FILE}; make one with `prior-fast prepare`")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid JSON ({error}); prepare the dataset again") from error
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise UsageError(f"{path} does not describe a prepared dataset (no format {FORMAT!r})")
+    if info.get("version") != VERSION:
+        raise UsageError(f"{path} has version {info.get('version')}; this prior-fast reads version {VERSION}")
+    return info
+
+
+def _check_split(root: Path, info: dict[str, Any], split: str | None) -> None:
+    if split is None:
+        return
+    splits = {name: counts["studies"] for name, counts in info["splits"].items()}
+    known = ", ".join(f"{name} ({count} studies)" for name, count in splits.items())
+    if split not in splits:
+        near = get_close_matches(str(split), splits, n=1)
+        hint = f" (is it {near[0]!r}?)" if near else ""
+        raise UsageError(f"{root} has no split {split!r}{hint}; it has {known}")
+    if not splits[split]:
+        raise UsageError(f"the split {split!r} of {root} has no study; it has {known}")
+
+
+def _map_array(root: Path, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    path = root / name
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} can't be read ({error}); prepare the dataset again") from error
+    if array.shape != shape or array.dtype != dtype:
+        raise UsageError(f"{path} holds {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
+    return array

@@ -1,0 +1,43 @@
+"""The ops of PRIOR: one op, one file; each file's `__all__` is exported here, so `ops.sigmoid_attention(...)` works.
+
+Every op takes `backend=None`, the best backend for its input; `prior_fast.ops._backend` tells how it is chosen.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; a running program finds the ops by itself
+    from prior_fast.ops.attention_weights import attention_weights as attention_weights
+    from prior_fast.ops.info_nce import info_nce as info_nce
+    from prior_fast.ops.linear_sum_assignment import linear_sum_assignment as linear_sum_assignment
+    from prior_fast.ops.match_prototypes import match_prototypes as match_prototypes
+    from prior_fast.ops.prototype_kl import prototype_kl as prototype_kl
+    from prior_fast.ops.prototype_lookup import PrototypeLookup as PrototypeLookup
+    from prior_fast.ops.prototype_lookup import prototype_lookup as prototype_lookup
+    from prior_fast.ops.segment_info_nce import segment_info_nce as segment_info_nce
+    from prior_fast.ops.segment_mean import segment_mean as segment_mean
+    from prior_fast.ops.segment_softmax_pool import segment_softmax_pool as segment_softmax_pool
+    from prior_fast.ops.sigmoid_attention import sigmoid_attention as sigmoid_attention
+
+
+def _exports() -> dict[str, Any]:
+    exports: dict[str, Any] = {}
+    for info in pkgutil.iter_modules(__path__):
+        if not info.name.startswith("_"):
+            module = importlib.import_module(f"{__name__}.{info.name}")
+            exports.update({name: getattr(module, name) for name in module.__all__})
+    return exports
+
+
+# An import binds the submodule's name on the package; a function of the same name has to be bound after all imports.
+_EXPORTS = _exports()
+globals().update(_EXPORTS)
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    nearest = difflib.get_close_matches(name, _EXPORTS, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise AttributeError(f"module {__name__!r} has no op {name!r}{hint}")

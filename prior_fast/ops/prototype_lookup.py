@@ -1,0 +1,125 @@
+"""Looking sentences up in the sentence-wise prototype memory bank, by a Gumbel-softmax."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prior_fast.ops._backend import resolve_backend
+from prior_fast.ops._checks import (
+    check_device,
+    check_dtype,
+    check_is_tensor,
+    check_length,
+    check_scalar,
+    check_shape,
+    check_tensors,
+    values_are_checked,
+)
+from prior_fast.ops._philox import gumbel as gumbel_noise
+from prior_fast.ops._precision import accumulation_dtype, full_precision
+
+__all__ = ["PrototypeLookup", "prototype_lookup"]
+
+
+class PrototypeLookup(NamedTuple):
+    """What `prototype_lookup` returns."""
+
+    output: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a lookup
+    l1: Tensor
+
+
+def prototype_lookup_reference(
+    x: Tensor, prototypes: Tensor, tau: float | Tensor, *, gumbel: Tensor | None = None
+) -> PrototypeLookup:
+    """`prototype_lookup` in plain PyTorch; noise from a seed is made by `prior_fast.ops._philox.gumbel`."""
+    dtype = accumulation_dtype(x)
+    temperature = tau.detach().to(dtype) if isinstance(tau, Tensor) else tau
+    with full_precision(x):
+        rows, bank = x.to(dtype), prototypes.to(dtype)
+        logits = rows @ bank.T
+        if gumbel is not None:
+            logits = logits + gumbel.detach().to(dtype)
+        output = torch.softmax(logits / temperature, dim=-1) @ bank
+        l1 = (output - rows).abs().sum() / max(x.numel(), 1)
+    return PrototypeLookup(output.to(x.dtype), logits.argmax(dim=-1), l1)
+
+
+def prototype_lookup(
+    x: Tensor,
+    prototypes: Tensor,
+    tau: float | Tensor,
+    *,
+    gumbel: Tensor | None = None,
+    seed: int | Tensor | None = None,
+    first_row: int = 0,
+    backend: str | None = None,
+) -> PrototypeLookup:
+    """W = softmax((x E^T + g) / tau), output = W E, index = argmax W, l1 = mean |output - x|.
+
+    The bank of prototypes E and the annealed temperature are the supplement's section 2.3; the relaxation is Jang et
+    al., "Categorical reparameterization with Gumbel-softmax" (ICLR 2017), equation 2. Logits are raw inner products.
+
+    Args:
+        x: [N, D] sentence embeddings.
+        prototypes: [K, D] the bank E, K >= 1, of the dtype of `x`.
+        tau: temperature > 0, a number or a tensor without dimensions; it gets no gradient.
+        gumbel: [N, K] the noise g, of the dtype of `x` or float32; it gets no gradient.
+        seed: makes the noise g inside: row n has the numbers of row first_row + n, by the contract of
+            `prior_fast.ops._philox`. An int64 value: an int, or a tensor of one element on the device of
+            `x`; under torch.compile give a tensor, since another int may mean another compilation.
+        first_row: index of the first row of `x` in the batch joined over all ranks.
+        backend: see `prior_fast.ops._backend.resolve_backend`.
+
+    Without `gumbel` and `seed` there is no noise, which is what evaluation uses.
+
+    Returns:
+        output [N, D] of the dtype of `x`; index [N] int64 of the greatest noisy logit; l1 [], float32 (float64 for
+        float64), with gradients to both sides, 0 when N is 0. Output and l1 are differentiable in x and prototypes.
+
+    Raises:
+        ValueError: a shape, dtype, device, temperature, seed or backend that does not fit, or both `gumbel` and `seed`.
+    """
+    check_tensors(x=(x, "N D"), prototypes=(prototypes, "K D"))
+    if prototypes.shape[0] == 0:
+        raise ValueError(f"prototypes has shape {list(prototypes.shape)}, wanted at least one row")
+    _check_tau(tau, x)
+    _check_noise(x, prototypes, gumbel, seed, first_row)
+    resolve_backend("prototype_lookup", backend, {"reference": None})
+    if seed is not None:
+        key = seed.reshape(()) if isinstance(seed, Tensor) else seed
+        gumbel = gumbel_noise(key, x.shape[0], prototypes.shape[0], first_row, x.device, accumulation_dtype(x))
+    return prototype_lookup_reference(x, prototypes, tau, gumbel=gumbel)
+
+
+def _check_tau(tau: float | Tensor, x: Tensor) -> None:
+    check_scalar("tau", tau, "x", x)
+    if isinstance(tau, Tensor) and not values_are_checked(tau):
+        return
+    value = float(tau.detach()) if isinstance(tau, Tensor) else float(tau)
+    if not value > 0:
+        raise ValueError(f"tau is {value}, wanted more than 0")
+
+
+def _check_noise(
+    x: Tensor, prototypes: Tensor, gumbel: Tensor | None, seed: int | Tensor | None, first_row: int
+) -> None:
+    check_length("first_row", first_row)
+    if gumbel is not None and seed is not None:
+        raise ValueError("gumbel and seed are both given, wanted at most one of them")
+    if gumbel is not None:
+        check_is_tensor("gumbel", gumbel, "N K")
+        check_dtype("gumbel", gumbel, (torch.float32,) if x.dtype == torch.float32 else (x.dtype, torch.float32))
+        check_shape("gumbel", gumbel, ["N", "K"], {"N": (x.shape[0], "x"), "K": (prototypes.shape[0], "prototypes")})
+        check_device("gumbel", gumbel, "x", x)
+    if isinstance(seed, Tensor):
+        check_dtype("seed", seed, (torch.int64,))
+        check_device("seed", seed, "x", x)
+        if seed.numel() != 1:
+            raise ValueError(f"seed has shape {list(seed.shape)}, wanted one element")
+    elif seed is not None:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ValueError(f"seed must be an int or an int64 tensor, got {type(seed).__name__}")
+        if not -(2**63) <= seed < 2**63:
+            raise ValueError(f"seed is {seed}, wanted a number that int64 holds")

@@ -1,0 +1,98 @@
+"""Attention with an elementwise sigmoid, over packed segments: PRIOR's cross-modality local alignment."""
+
+import torch
+from torch import Tensor
+
+from prior_fast.ops._backend import resolve_backend
+from prior_fast.ops._checks import check_tensors
+from prior_fast.ops._precision import accumulation_dtype, full_precision
+from prior_fast.ops._segments import pad, unpad
+from prior_fast.ops.attention_weights import attention_weights_reference, check_attention
+
+__all__ = ["sigmoid_attention"]
+
+
+def sigmoid_attention_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    scale: float | None = None,
+    bias: float = 0.0,
+    activation: str = "sigmoid",
+) -> Tensor:
+    """`sigmoid_attention` in plain PyTorch, by padding each segment."""
+    weights = attention_weights_reference(
+        q,
+        k,
+        cu_seqlens_q,
+        cu_seqlens_k,
+        max_seqlen_q,
+        max_seqlen_k,
+        scale=scale,
+        bias=bias,
+        activation=activation,
+    )
+    with full_precision(q):
+        padded_v = pad(v.to(accumulation_dtype(v)), cu_seqlens_k, max_seqlen_k)
+        output = torch.einsum("bhqk,bkhd->bqhd", weights, padded_v)
+        return unpad(output, cu_seqlens_q, q.shape[0]).to(q.dtype)
+
+
+def sigmoid_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    scale: float | None = None,
+    bias: float = 0.0,
+    activation: str = "sigmoid",
+    backend: str | None = None,
+) -> Tensor:
+    """out_i = sum_j sigmoid(scale * q_i.k_j + bias) v_j over the keys j of i's own segment.
+
+    Weights do not sum to 1, so a query may take nothing, and outputs grow with the number of keys (supplement,
+    section 4.2). A query whose segment has no keys gets zeros.
+
+    Args:
+        q: [Tq, H, D] packed queries.
+        k: [Tk, H, D] packed keys, of the dtype of `q`.
+        v: [Tk, H, Dv] packed values, of the dtype of `q`.
+        cu_seqlens_q: [B + 1] int32 (or int64) offsets of the segments in `q`.
+        cu_seqlens_k: [B + 1] the same for `k` and `v`; segment b of `q` attends to segment b of `k`.
+        max_seqlen_q: rows of the longest segment of `q`, or more; an int, so that the host need not wait.
+        max_seqlen_k: the same for `k`.
+        scale: multiplies the inner products; D**-0.5 when None.
+        bias: is added to the scaled products.
+        activation: "sigmoid", or "softmax" over a segment's keys (the ablation of the supplement's table 3).
+        backend: see `prior_fast.ops._backend.resolve_backend`.
+
+    Returns:
+        [Tq, H, Dv] of the dtype of `q`. Differentiable in q, k and v.
+
+    Raises:
+        ValueError: a shape, dtype, device, offset, activation or backend that does not fit; the message names it.
+    """
+    check_attention(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, activation)
+    check_tensors(k=(k, "Tk H D"), v=(v, "Tk H Dv"))
+    resolve_backend("sigmoid_attention", backend, {"reference": None})
+    return sigmoid_attention_reference(
+        q,
+        k,
+        v,
+        cu_seqlens_q,
+        cu_seqlens_k,
+        max_seqlen_q,
+        max_seqlen_k,
+        scale=scale,
+        bias=bias,
+        activation=activation,
+    )

@@ -1,0 +1,118 @@
+"""Batches of a prepared dataset: every study once an epoch, shared by ranks, and made again from their number alone."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from prior_fast.config import DataConfig
+from prior_fast.data.batch import PackedBatch
+from prior_fast.data.loader import LoaderConfig, TrainingLoader, evaluation_batches
+from prior_fast.data.store import PreparedDataset
+from prior_fast.errors import UsageError
+
+CONFIG = LoaderConfig(DataConfig(workers=0), batch_size=4, seed=3)
+
+
+@pytest.fixture(scope="module")
+def dataset(small_store: Path) -> PreparedDataset:
+    return PreparedDataset.open(small_store, "train")
+
+
+def equal(a: PackedBatch, b: PackedBatch) -> bool:
+    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a)]
+    return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)
+
+
+def test_an_epoch_has_each_study_once(dataset: PreparedDataset) -> None:
+    loader = TrainingLoader(dataset, CONFIG)
+    seen = torch.cat([batch.study_ids for batch in loader.epoch(0)])
+    assert len(seen) == len(loader) * 4
+    assert len(seen) > len(dataset) - 4
+    assert seen.unique().numel() == len(seen)
+    assert set(seen.tolist()) <= set(dataset.study_ids.tolist())
+
+
+def test_epochs_and_seeds_differ_and_repeat(dataset: PreparedDataset) -> None:
+    first = next(TrainingLoader(dataset, CONFIG).epoch(0))
+    assert equal(first, next(TrainingLoader(dataset, CONFIG).epoch(0)))
+    assert not equal(first, next(TrainingLoader(dataset, CONFIG).epoch(1)))
+    assert not equal(first, next(TrainingLoader(dataset, dataclasses.replace(CONFIG, seed=4)).epoch(0)))
+
+
+def test_an_epoch_can_begin_in_its_middle_and_in_workers(dataset: PreparedDataset) -> None:
+    loader = TrainingLoader(dataset, CONFIG)
+    whole = list(loader.epoch(2))
+    assert len(whole) == len(loader) >= 4
+    assert all(equal(a, b) for a, b in zip(whole[2:4], loader.epoch(2, 2, 4), strict=True))
+    in_workers = dataclasses.replace(CONFIG, data=DataConfig(workers=2))
+    assert all(equal(a, b) for a, b in zip(whole, TrainingLoader(dataset, in_workers).epoch(2), strict=True))
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_share_a_batch(dataset: PreparedDataset, ranks: int) -> None:
+    joined = next(TrainingLoader(dataset, CONFIG).epoch(0))
+    parts = [
+        next(TrainingLoader(dataset, dataclasses.replace(CONFIG, rank=rank, ranks=ranks)).epoch(0))
+        for rank in range(ranks)
+    ]
+    for name in ("images", "token_ids", "study_ids", "image_rows", "position_ids"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(joined, name))
+    assert [part.first_pair for part in parts] == [rank * 4 // ranks for rank in range(ranks)]
+    assert [part.first_sentence for part in parts] == joined.cu_sentences[:-1][:: 4 // ranks].tolist()
+    assert sum(part.sentence_share for part in parts) == pytest.approx(ranks)
+    assert (joined.first_pair, joined.first_sentence, joined.sentence_share) == (0, 0, 1.0)
+
+
+def test_sentences_are_those_of_the_report(dataset: PreparedDataset) -> None:
+    tokens = {int(study): dataset.sentence_tokens(i) for i, study in enumerate(dataset.study_ids)}
+    shuffled = False
+    for batch in TrainingLoader(dataset, CONFIG).epoch(0):
+        inner = batch.token_ids[batch.sentence_token_rows()]
+        sentences = [tuple(s.tolist()) for s in torch.tensor_split(inner, batch.cu_sentence_tokens[1:-1].long())]
+        for i, study in enumerate(batch.study_ids.tolist()):
+            own = sentences[batch.cu_sentences[i] : batch.cu_sentences[i + 1]]
+            expected = [tuple(s.tolist()) for s in tokens[study]]
+            assert sorted(own) == sorted(expected)
+            shuffled |= own != expected
+    assert shuffled
+
+
+def test_order_is_kept_and_sentences_are_limited_on_demand(dataset: PreparedDataset) -> None:
+    data = DataConfig(workers=0, shuffle_sentences=False, rotation=0.0)
+    config = dataclasses.replace(CONFIG, data=data, max_sentences=3)
+    batch = next(TrainingLoader(dataset, config).epoch(0))
+    assert batch.cu_sentences.tolist() == [0, 3, 6, 9, 12]
+    index = dataset.study_ids.tolist().index(batch.study_ids[0])
+    expected = torch.cat([torch.as_tensor(s) for s in dataset.sentence_tokens(index)[:3]])
+    assert torch.equal(batch.token_ids[1 : 1 + len(expected)], expected.long())
+    raw = torch.tensor(dataset.images[batch.image_rows.numpy()]).float() / 255
+    assert (batch.images[:, 0] * dataset.image_std + dataset.image_mean - raw).abs().max() < 1e-5
+
+
+def test_images_belong_to_their_studies_and_all_are_drawn(dataset: PreparedDataset) -> None:
+    loader = TrainingLoader(dataset, CONFIG)
+    drawn: set[int] = set()
+    for epoch in range(12):
+        for batch in loader.epoch(epoch):
+            for study, row in zip(batch.study_ids.tolist(), batch.image_rows.tolist()):
+                assert row in dataset.image_rows(dataset.study_ids.tolist().index(study))
+                drawn.add(row)
+    assert drawn == {row for i in range(len(dataset)) for row in dataset.image_rows(i)}
+
+
+def test_evaluation_sees_every_study_in_order_as_it_is(small_store: Path) -> None:
+    dataset = PreparedDataset.open(small_store, "test")
+    batches = list(evaluation_batches(dataset, 3, 256))
+    assert torch.cat([batch.study_ids for batch in batches]).tolist() == dataset.study_ids.tolist()
+    rows = torch.cat([batch.image_rows for batch in batches]).tolist()
+    assert rows == [dataset.image_rows(i)[0] for i in range(len(dataset))]
+    assert sum(batch.num_sentences for batch in batches) == dataset.sentence_counts.sum()
+
+
+def test_batches_that_cannot_be_are_refused(dataset: PreparedDataset) -> None:
+    with pytest.raises(UsageError, match=f"batch_size=1000 is more than the {len(dataset)} studies of the train split"):
+        TrainingLoader(dataset, dataclasses.replace(CONFIG, batch_size=1000))
+    with pytest.raises(UsageError, match="batch_size=4 can't be shared evenly by 3 processes"):
+        TrainingLoader(dataset, dataclasses.replace(CONFIG, ranks=3))

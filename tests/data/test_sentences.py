@@ -1,0 +1,101 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prior_fast.data.prepare.sections import findings_and_impression
+from prior_fast.data.prepare.sentences import split_sentences
+
+TABLE = [
+    ("", []),
+    (" \n ", []),
+    ("No effusion. Heart is normal.", ["No effusion.", "Heart is normal."]),
+    ("No effusion.\n Heart\n is   normal", ["No effusion.", "Heart is normal"]),
+    ("No effusion. heart is normal.", ["No effusion.", "heart is normal."]),
+    ("A 1.5 cm nodule. Next.", ["A 1.5 cm nodule.", "Next."]),
+    ("It measures 1.5 cm. No change.", ["It measures 1.5 cm.", "No change."]),
+    ("A 5 mm. nodule. No change.", ["A 5 mm. nodule.", "No change."]),
+    ("Dr. ___ was told. Mr. Smith too.", ["Dr. ___ was told.", "Mr. Smith too."]),
+    ("Seen by Dr. J. R. Smith. Normal.", ["Seen by Dr. J. R. Smith.", "Normal."]),
+    ("Discussed with Dr. ___. No change.", ["Discussed with Dr. ___.", "No change."]),
+    ("Edema vs. pneumonia. Clear.", ["Edema vs. pneumonia.", "Clear."]),
+    ("Devices, e.g. a line, i.e. a port, are seen.", ["Devices, e.g. a line, i.e. a port, are seen."]),
+    ("It ends approx. 3 cm above. Fine.", ["It ends approx. 3 cm above.", "Fine."]),
+    ("Told at 3:15 p.m. by phone.", ["Told at 3:15 p.m. by phone."]),
+    ("Told at 9 a.m. ___ minutes later.", ["Told at 9 a.m. ___ minutes later."]),
+    ("Told at 3:15 p.m. No effusion.", ["Told at 3:15 p.m.", "No effusion."]),
+    ("St. Jude valve. Clear.", ["St. Jude valve.", "Clear."]),
+    ("Compared to Jan. 5. No change since Dec. Stable.", ["Compared to Jan. 5.", "No change since Dec.", "Stable."]),
+    ("1. Cardiomegaly. 2. No effusion.", ["Cardiomegaly.", "No effusion."]),
+    (
+        "\n 1. Cardiomegaly\n 2. No effusion,\n clear lungs\n 3. Line\n",
+        ["Cardiomegaly", "No effusion, clear lungs", "Line"],
+    ),
+    ("1) Cardiomegaly. 2) No effusion.", ["Cardiomegaly.", "No effusion."]),
+    ("There are\n 2. No effusion.", ["There are 2.", "No effusion."]),
+    ("Compared to ___ 2012. No change.", ["Compared to ___ 2012.", "No change."]),
+    ("___. The ___ is clear ___.", ["The ___ is clear ___."]),
+    ("No acute process. .", ["No acute process."]),
+    ("Opacity... may be old. Stable... Fine.", ["Opacity... may be old.", "Stable...", "Fine."]),
+    ("Is it new? Yes! Stable.", ["Is it new?", "Yes!", "Stable."]),
+    ("Opacity ? pneumonia. Clear.", ["Opacity ? pneumonia.", "Clear."]),
+    ("Clear (no change.) Heart normal.", ["Clear (no change.)", "Heart normal."]),
+    ("No effusion.Heart is normal.", ["No effusion.", "Heart is normal."]),
+    ("History of hepatitis C. No effusion.", ["History of hepatitis C.", "No effusion."]),
+    ("Fracture of T12. Stable.", ["Fracture of T12.", "Stable."]),
+]
+
+
+@pytest.mark.parametrize(("text", "sentences"), TABLE, ids=[text.strip()[:30] or "blank" for text, _ in TABLE])
+def test_table(text, sentences):
+    assert split_sentences(text) == sentences
+
+
+WORDS = st.sampled_from(
+    [
+        *(
+            "Heart",
+            "normal",
+            "No",
+            "effusion",
+            "1.5",
+            "cm",
+            "mm.",
+            "Dr.",
+            "___",
+            "___.",
+            "2.",
+            "1)",
+            "p.m.",
+            "vs.",
+            "J.",
+        ),
+        *("clear.", "size!", "?", "...", ".", "Mild.)", "e.g.", "\n", "\n 1. ", "normal.The", "a.", "Jan."),
+    ]
+)
+
+
+@given(st.one_of(st.lists(WORDS).map(" ".join), st.text()))
+def test_no_letter_is_lost_and_every_sentence_is_clean(text):
+    sentences = split_sentences(text)
+    assert [c for sentence in sentences for c in sentence if c.isalpha()] == [c for c in text if c.isalpha()]
+    for sentence in sentences:
+        assert sentence == " ".join(sentence.split())
+        assert any(character.isalpha() for character in sentence)
+
+
+@given(st.lists(WORDS.filter(lambda word: "\n" not in word)).map(" ".join))
+def test_only_numbers_and_pieces_without_a_letter_are_dropped(text):
+    kept = iter("".join(text.split()))
+    assert all(character in kept for sentence in split_sentences(text) for character in sentence if character != " ")
+
+
+def test_real_reports_have_the_recorded_counts(real_cxr):
+    expected = json.loads((real_cxr / "expected.json").read_text(encoding="utf-8"))["per_study"]
+    assert len(expected) == 160
+    for row in expected:
+        subject, study = str(row["subject_id"]), f"s{row['study_id']}"
+        report = (real_cxr / f"files/p{subject[:2]}/p{subject}/{study}.txt").read_text(encoding="utf-8")
+        sections = findings_and_impression(report, study) or {}
+        assert sum(len(split_sentences(text)) for text in sections.values()) == row["sentences"], study

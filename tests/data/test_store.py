@@ -1,0 +1,162 @@
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+
+from prior_fast.data.batch import pack_reports
+from prior_fast.data.prepare.pipeline import Settings, prepare_mimic
+from prior_fast.data.store import CHEXPERT_LABELS, PreparedDataset
+from prior_fast.errors import UsageError
+from tests.data.mimic_tree import small_tree
+
+FILES = (
+    *("images.npy", "tokens.npy", "sentence_offsets.npy", "manifest.parquet", "rejected.csv"),
+    *("tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"),
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A small prepared dataset; not to be changed."""
+    folder = tmp_path_factory.mktemp("store")
+    prepare_mimic(Settings(images=small_tree(folder / "tree").root, out=folder / "prepared"))
+    return folder / "prepared"
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    """A copy of the dataset, to be damaged."""
+    return shutil.copytree(made, tmp_path / "prepared")
+
+
+def test_splits_part_the_dataset(made):
+    whole = PreparedDataset.open(made)
+    parts = [PreparedDataset.open(made, split) for split in ("train", "validate", "test")]
+    assert len(whole) == sum(map(len, parts)) == 20
+    for name in ("study_ids", "subject_ids", "labels", "sentence_counts"):
+        np.testing.assert_array_equal(getattr(whole, name), np.concatenate([getattr(part, name) for part in parts]))
+    rows = [row for part in parts for index in range(len(part)) for row in part.image_rows(index)]
+    assert rows == list(range(len(whole.images)))
+    index = len(parts[0]) + 1
+    assert whole.sentences(index) == parts[1].sentences(1)
+    for one, other in zip(whole.sentence_tokens(index), parts[1].sentence_tokens(1), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_shapes_and_types(made):
+    dataset = PreparedDataset.open(made, "train")
+    count = len(dataset)
+    assert (dataset.study_ids.dtype, dataset.study_ids.shape) == (np.int64, (count,))
+    assert (dataset.labels.dtype, dataset.labels.shape) == (np.float32, (count, len(CHEXPERT_LABELS)))
+    assert isinstance(dataset.images, np.memmap)
+    image = dataset.image(dataset.image_rows(0)[0])
+    assert (image.dtype, image.shape) == (np.uint8, (224, 224))
+    assert np.shares_memory(image, dataset.images)
+    for index in range(count):
+        tokens = dataset.sentence_tokens(index)
+        assert len(tokens) == len(dataset.sentences(index)) == dataset.sentence_count(index)
+        assert dataset.sentence_count(index) == dataset.sentence_counts[index]
+        assert {array.dtype for array in tokens} == {np.dtype(np.int32)}
+    assert dataset.annotations() == []
+
+
+def test_the_tokenizer_agrees_with_the_facts(made):
+    dataset = PreparedDataset.open(made)
+    tokenizer = dataset.tokenizer()
+    facts = (len(tokenizer), tokenizer.cls_token_id, tokenizer.sep_token_id)
+    assert facts == (dataset.vocab_size, dataset.cls_id, dataset.sep_id)
+    assert dataset.info["splits"]["train"]["tokens"] > 0
+    packed = pack_reports([dataset.sentence_tokens(0)], dataset.cls_id, dataset.sep_id)
+    text = tokenizer.decode(packed.token_ids, skip_special_tokens=True)
+    assert "".join(text.split()) == "".join("".join(dataset.sentences(0)).lower().split())
+
+
+def test_a_pickled_dataset_maps_the_files_again(made):
+    dataset = PreparedDataset.open(made, "test")
+    dataset.sentences(0)
+    data = pickle.dumps(dataset)
+    assert len(data) < 4000
+    again = pickle.loads(data)
+    assert again.split == "test"
+    np.testing.assert_array_equal(again.images, dataset.images)
+    np.testing.assert_array_equal(again.study_ids, dataset.study_ids)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(UsageError, match=f"{name} is missing"):
+        PreparedDataset.open(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_cut_file_is_named(copy, name):
+    data = (copy / name).read_bytes()
+    (copy / name).write_bytes(data[:-1])
+    with pytest.raises(UsageError, match=f"{name} has {len(data) - 1} bytes, not {len(data)}"):
+        PreparedDataset.open(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_byte_is_found_by_the_full_check(copy, name):
+    data = bytearray((copy / name).read_bytes())
+    data[-1] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(UsageError, match=f"{name} was changed"):
+        PreparedDataset.open(copy, verify="full")
+
+
+def test_every_file_is_listed(made):
+    listed = set(json.loads((made / "dataset.json").read_text(encoding="utf-8"))["files"])
+    there = {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()}
+    assert listed == set(FILES) == there - {"dataset.json", "report.json"}
+
+
+def test_damage_that_keeps_the_size(copy):
+    for name, message in [("manifest.parquet", "can't be read"), ("tokens.npy", "can't be read")]:
+        data = (copy / name).read_bytes()
+        (copy / name).write_bytes(bytes(len(data)))
+        with pytest.raises(UsageError, match=f"{name} {message}"):
+            PreparedDataset.open(copy)
+        (copy / name).write_bytes(data)
+    tokens = np.load(copy / "tokens.npy")
+    np.save(copy / "tokens.npy", tokens.astype(np.uint32))
+    with pytest.raises(UsageError, match=r"tokens.npy holds uint32 .* not int32"):
+        PreparedDataset.open(copy)
+    np.save(copy / "tokens.npy", tokens[None])
+    with pytest.raises(UsageError, match=r"tokens.npy holds int32 \(1, \d+\), not int32 \(\d+,\)"):
+        PreparedDataset.open(copy)
+
+
+def test_what_is_no_dataset(copy, tmp_path):
+    def message(**changes) -> str:
+        info = json.loads((copy / "dataset.json").read_text(encoding="utf-8"))
+        path = tmp_path / "other"
+        path.mkdir(exist_ok=True)
+        (path / "dataset.json").write_text(json.dumps({**info, **changes}), encoding="utf-8")
+        with pytest.raises(UsageError) as caught:
+            PreparedDataset.open(path)
+        return str(caught.value)
+
+    assert "does not describe a prepared dataset" in message(format="else")
+    assert "has version 2; this prior-fast reads version 1" in message(version=2)
+    (tmp_path / "other/dataset.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UsageError, match="is not valid JSON"):
+        PreparedDataset.open(tmp_path / "other")
+    with pytest.raises(UsageError, match="is no prepared dataset"):
+        PreparedDataset.open(tmp_path)
+
+
+def test_splits_that_are_not_there(tmp_path, made):
+    with pytest.raises(UsageError, match=r"no split 'valid' \(is it 'validate'\?\); it has train \(12 studies\)"):
+        PreparedDataset.open(made, "valid")
+    tree = small_tree(tmp_path / "tree", studies=3)
+    prepare_mimic(Settings(images=tree.root, out=tmp_path / "out"))
+    with pytest.raises(
+        UsageError, match=r"the split 'test' of .* has no study; it has train \(3 studies\), validate \(0"
+    ):
+        PreparedDataset.open(tmp_path / "out", "test")
+    with pytest.raises(ValueError, match="'sizes' or 'full'"):
+        PreparedDataset.open(made, verify="some")

@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from prior_fast import ops
+
+
+def naive(x, lengths):
+    return torch.stack([part.mean(dim=0) if len(part) else part.sum(dim=0) for part in x.split(lengths)])
+
+
+def test_golden_sentence_gather(golden_file, gradients, offsets):
+    """The tokens of file 5 stand in the order of their sentences; those without a sentence are taken out here."""
+    file = golden_file("sentence_gather")
+    tokens, index = file.leaf("tokens"), file["sentence_index"]
+    lengths = [int((row == number).sum()) for row in index for number in row[row > 0].unique()]
+    output = ops.segment_mean(tokens[index > 0], offsets(*lengths))
+    file.check(output, "avg.output")
+    (gradient,) = gradients((output * file["w"][: len(output)].to(output.dtype)).sum(), [tokens])
+    file.check(gradient, "avg.g.tokens")
+
+
+def test_golden_whole_sequences(golden_file, gradients, offsets):
+    file = golden_file("sentence_gather")
+    tokens = file.leaf("tokens")
+    output = ops.segment_mean(tokens.flatten(0, 1), offsets(40, 40, 40))
+    file.check(output, "avg.nobatch.output")
+    (gradient,) = gradients((output * file["w"][:3].to(output.dtype)).sum(), [tokens])
+    file.check(gradient, "avg.nobatch.g.tokens")
+
+
+@pytest.mark.parametrize("lengths", [(1,), (3, 1, 7), (0, 2, 0, 0, 5, 0), (0, 0)])
+def test_shapes(lengths, randn, offsets, check_equal):
+    check_equal(lambda x: ops.segment_mean(x, offsets(*lengths)), lambda x: naive(x, lengths), randn(sum(lengths), 5))
+
+
+def test_no_segment_and_int64_offsets(randn):
+    assert ops.segment_mean(torch.zeros(0, 3), torch.zeros(1, dtype=torch.int64)).shape == (0, 3)
+
+
+def test_non_contiguous(randn, check_equal):
+    cu = torch.tensor([[0, 9], [2, 9], [6, 9]], dtype=torch.int32)[:, 0]
+    check_equal(lambda x: ops.segment_mean(x.T, cu), lambda x: naive(x.T, (2, 4)), randn(5, 6))
+
+
+def test_precision(randn, offsets, check_precision):
+    lengths = (40, 1, 9)
+    check_precision(lambda x: ops.segment_mean(x, offsets(*lengths)), lambda x: naive(x, lengths), randn(50, 8))
+
+
+def test_gradcheck(randn, offsets):
+    assert torch.autograd.gradcheck(lambda x: ops.segment_mean(x, offsets(2, 0, 3)), (randn(5, 2),))
+
+
+def test_compiles_to_one_graph(randn, offsets, check_compiled):
+    check_compiled(ops.segment_mean, (randn(7, 4), offsets(3, 4)), (randn(9, 4), offsets(3, 2, 4)))
+
+
+def test_reads_nothing_back(randn, offsets, no_host_read):
+    x, cu = randn(5, 3), offsets(2, 0, 3)
+    with no_host_read:
+        ops.segment_mean(x, cu).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("x", "cu", "message"),
+    [
+        (torch.zeros(4), [0, 4], r"x has shape \[4\], wanted \[T, D\], 2 dimensions"),
+        (torch.zeros(4, 2), [0, 3], r"cu_seqlens ends at 3, wanted 4, the rows of x"),
+        (torch.zeros(4, 2), [], r"cu_seqlens has shape \[0\], wanted \[B\+1\]"),
+        (torch.zeros(4, 2, dtype=torch.int64), [0, 4], r"x has dtype torch.int64, wanted one of float32"),
+    ],
+)
+def test_wrong_arguments(x, cu, message):
+    with pytest.raises(ValueError, match=message):
+        ops.segment_mean(x, torch.tensor(cu, dtype=torch.int32))

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from prior_fast import ops
+
+
+def naive(x, scores, lengths):
+    parts = zip(x.split(lengths), scores.split(lengths), strict=True)
+    return torch.stack([(s.softmax(dim=0).unsqueeze(1) * rows).sum(dim=0) for rows, s in parts])
+
+
+@pytest.mark.parametrize("case", ["attention", "attention.nobatch"])
+def test_golden_sentence_gather(case, golden_file, gradients, offsets):
+    """Scores e_i = q_i . sum_j k_j over the sentence (or, without a batch, over the whole sequence)."""
+    file = golden_file("sentence_gather")
+    tokens, p = file.leaf("tokens"), file.parameters("p.attention_pool.")
+    index = file["sentence_index"] if case == "attention" else torch.ones(3, 40, dtype=torch.int64)
+    lengths = [int((row == number).sum()) for row in index for number in row[row > 0].unique()]
+    rows, cu = tokens[index > 0], offsets(*lengths)
+    q, k = (rows @ p[f"{name}.weight"].T + p[f"{name}.bias"] for name in ("query", "key"))
+    counts = torch.tensor(lengths)
+    sums = (ops.segment_mean(k, cu) * counts.unsqueeze(1)).repeat_interleave(counts, dim=0)
+    output = ops.segment_softmax_pool(rows, (q * sums).sum(dim=1), cu)
+    file.check(output, f"{case}.output")
+    found = gradients((output * file["w"][: len(output)].to(output.dtype)).sum(), [tokens, *p.values()])
+    for name, gradient in zip(["tokens", *(f"p.attention_pool.{name}" for name in p)], found, strict=True):
+        file.check(gradient, f"{case}.g.{name}")
+
+
+@pytest.mark.parametrize("lengths", [(1,), (3, 1, 7), (0, 2, 0, 0, 5, 0), (0, 0)])
+def test_shapes(lengths, randn, offsets, check_equal):
+    check_equal(
+        lambda x, scores: ops.segment_softmax_pool(x, scores, offsets(*lengths)),
+        lambda x, scores: naive(x, scores, lengths),
+        randn(sum(lengths), 5),
+        randn(sum(lengths)),
+    )
+
+
+def test_large_scores_stay_finite(offsets, gradients):
+    """Maxima of the segments 1e4 apart, so no common shift serves."""
+    x = torch.eye(4, requires_grad=True)
+    scores = torch.tensor([1e4, 1e4 + 1, -1e4, -1e4], requires_grad=True)
+    output = ops.segment_softmax_pool(x, scores, offsets(2, 2))
+    torch.testing.assert_close(output, torch.tensor([[0.26894142, 0.73105858, 0, 0], [0, 0, 0.5, 0.5]]))
+    assert all(g.isfinite().all() for g in gradients(output.sum(), [x, scores]))
+
+
+def test_non_contiguous(randn, offsets, check_equal):
+    check_equal(
+        lambda x, scores: ops.segment_softmax_pool(x.T, scores[::2], offsets(2, 4)),
+        lambda x, scores: naive(x.T, scores[::2], (2, 4)),
+        randn(5, 6),
+        randn(12),
+    )
+
+
+def test_precision(randn, offsets, check_precision):
+    lengths = (40, 1, 9)
+    check_precision(
+        lambda x, scores: ops.segment_softmax_pool(x, scores, offsets(*lengths)),
+        lambda x, scores: naive(x, scores, lengths),
+        randn(50, 8),
+        randn(50),
+    )
+
+
+def test_gradcheck(randn, offsets):
+    function = lambda x, scores: ops.segment_softmax_pool(x, scores, offsets(2, 0, 3))  # noqa: E731
+    assert torch.autograd.gradcheck(function, (randn(5, 2), randn(5)))
+
+
+def test_compiles_to_one_graph(randn, offsets, check_compiled):
+    cases = ((3, 4), (3, 2, 4))
+    check_compiled(ops.segment_softmax_pool, *((randn(sum(n), 4), randn(sum(n)), offsets(*n)) for n in cases))
+
+
+def test_reads_nothing_back(randn, offsets, no_host_read):
+    x, scores, cu = randn(5, 3), randn(5), offsets(2, 0, 3)
+    with no_host_read:
+        ops.segment_softmax_pool(x, scores, cu).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("scores", "cu", "message"),
+    [
+        (torch.zeros(4, 1), [0, 4], r"scores has shape \[4, 1\], wanted \[T\], 1 dimensions"),
+        (torch.zeros(1), [0, 4], r"scores has shape \[1\], wanted \[T\] with T = 4 as in x"),
+        (torch.zeros(4).double(), [0, 4], r"scores has dtype torch.float64, wanted torch.float32, the dtype of x"),
+        (torch.zeros(4), [0, 5], r"cu_seqlens ends at 5, wanted 4, the rows of x"),
+    ],
+)
+def test_wrong_arguments(scores, cu, message):
+    with pytest.raises(ValueError, match=message):
+        ops.segment_softmax_pool(torch.zeros(4, 2), scores, torch.tensor(cu, dtype=torch.int32))
