@@ -1,0 +1,48 @@
+"""`prior-fast phantom`: a made-up dataset in MIMIC-CXR-JPG's layout."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    """Add the verb `phantom`."""
+    parser = subparsers.add_parser(
+        "phantom",
+        help="make up a dataset of chest X-rays and reports",
+        description="Draw made-up chest X-rays with findings, and write reports, labels, masks and boxes that agree "
+        "with them, in MIMIC-CXR-JPG's layout. The same seed gives the same files; more studies only add to them.",
+        epilog="example: prior-fast phantom --out phantom --studies 2000 --seed 1",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the dataset's folder, not there yet")
+    parser.add_argument("--studies", type=int, default=1000, metavar="N", help="how many studies (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which dataset (default: 0)")
+    parser.add_argument("--size", type=int, default=512, metavar="PX", help="the images' longer side (default: 512)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the dataset and print what is in it."""
+    from prior_fast.data.phantom.generate import Settings, generate_dataset
+
+    workers = (os.cpu_count() or 1) if args.workers is None else args.workers
+    settings = Settings(args.out, args.studies, args.seed, args.size, workers)
+    _show(generate_dataset(settings), args.out)
+    return 0
+
+
+def _show(report: dict[str, Any], out: Path) -> None:
+    from prior_fast.console import print_table, stdout
+
+    columns = ("studies", "images", "frontal_images", "sentences")
+    rows = [(split, *(counts.get(name, 0) for name in columns)) for split, counts in report["splits"].items()]
+    print_table("Made up", ("split", "studies", "images", "frontal", "sentences"), rows)
+    alone = report["only_one_of_five"]
+    findings = [
+        (name, *counts.values(), alone["test"].get(name, "")) for name, counts in report["labels"].items()
+    ]  # fmt: skip
+    header = ("label", "positive", "negative", "uncertain", "not mentioned", "alone in test")
+    print_table("Labels by study", header, findings)
+    stdout.print(f"{out}: {report['studies']} studies in {report['seconds']} s with {report['workers']} workers.")

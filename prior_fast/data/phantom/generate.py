@@ -1,0 +1,238 @@
+"""One study of the phantom, and the whole dataset from many processes."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prior_fast.console import progress
+from prior_fast.data.phantom.anatomy import Patient
+from prior_fast.data.phantom.lateral import render_lateral
+from prior_fast.data.phantom.layout import (
+    SPLITS,
+    Place,
+    StudyRows,
+    box,
+    dicom_id,
+    place_studies,
+    write_jpeg,
+    write_mask,
+    write_tables,
+)
+from prior_fast.data.phantom.phrases import EXAMINATIONS
+from prior_fast.data.phantom.plan import BLOCK_SIZE, FINDINGS, FIVE, Plan, plan_study, stream
+from prior_fast.data.phantom.render import render_frontal
+from prior_fast.data.phantom.report import write_report
+from prior_fast.errors import RunError, UsageError
+from prior_fast.files import atomic_directory, write_json
+
+_CHUNK = 8
+_SIZES = (64, 4096)
+_SECOND_FRONTAL_SHARE = 0.3
+_LATERAL_SHARE = 0.15
+_BLANK_VIEW_SHARE = 0.015
+_VIEW_CODES = {"AP": "antero-posterior", "PA": "postero-anterior", "LATERAL": "lateral"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to make. studies: how many; size: the images' longer side in pixels; workers: processes."""
+
+    out: Path
+    studies: int = 1000
+    seed: int = 0
+    size: int = 512
+    workers: int = 1
+
+
+def generate_dataset(settings: Settings) -> dict[str, Any]:
+    """Write a made-up dataset into `settings.out`, whole or not at all.
+
+    Study i depends on the seed, the size and i alone, whatever the number of studies and of workers.
+
+    Returns:
+        What report.json holds: settings, counts, seconds.
+
+    Raises:
+        UsageError: a setting out of range, or `out` is a file or a folder that is not empty.
+        RunError: a worker process died.
+    """
+    _check(settings)
+    start = time.perf_counter()
+    places = place_studies(settings.seed, settings.studies)
+    with atomic_directory(settings.out) as root:
+        (root / "masks").mkdir()
+        make = partial(write_study, root=root, seed=settings.seed, size=settings.size)
+        studies = []
+        with progress() as bar:
+            task = bar.add_task("drawing", total=settings.studies)
+            for rows in _map(make, places, settings.workers):
+                studies.append(rows)
+                bar.advance(task)
+        write_tables(root, studies)
+        report = summarize(settings, studies)
+        report["seconds"] = round(time.perf_counter() - start, 2)
+        write_json(root / "report.json", report)
+    return report
+
+
+def plan_of(seed: int, place: Place) -> Plan:
+    """What the study at `place` shows; each split has the same shares of findings."""
+    block, position = divmod(place.study_of_split, BLOCK_SIZE)
+    block_rng = stream(seed, 2, 1, SPLITS.index(place.split), block)
+    return plan_study(stream(seed, 2, 0, place.study), block_rng, position)
+
+
+def write_study(place: Place, root: Path, seed: int, size: int) -> StudyRows:
+    """Draw and describe one study, write its files below `root`, and give back its rows of the tables."""
+    plan = plan_of(seed, place)
+    patient = Patient.sample(stream(seed, 8, place.subject))
+    rng = stream(seed, 7, place.study)
+    views = _sample_views(rng)
+    key = "PA AND LAT" if "LATERAL" in views else views[0]
+    report = write_report(stream(seed, 6, place.study), plan, key)
+    (root / place.folder).mkdir(parents=True)
+    # Bytes, since text files would get the platform's line ends.
+    (root / f"{place.folder}.txt").write_bytes(report.text.encode())
+    ids = {"subject_id": place.subject_id, "study_id": place.study_id}
+    rows = StudyRows(sentences=len(report.findings) + len(report.impression))
+    rows.chexpert.append({**ids, **report.labels})
+    exam = {
+        "PerformedProcedureStepDescription": EXAMINATIONS[key],
+        "StudyDate": f"{int(rng.integers(2110, 2200))}{int(rng.integers(1, 13)):02d}{int(rng.integers(1, 29)):02d}",
+        "ProcedureCodeSequence_CodeMeaning": EXAMINATIONS[key],
+    }
+    for number, view in enumerate(views):
+        name = dicom_id(rng)
+        if view == "LATERAL":
+            pixels = render_lateral(patient, plan, seed, place.study, number, size)
+        else:
+            drawing = render_frontal(patient, plan, seed, place.study, number, size)
+            pixels = drawing.pixels
+            rows.annotations += _write_masks(root, name, plan, drawing.masks)
+        write_jpeg(root / place.folder / f"{name}.jpg", pixels)
+        blank = rng.random() < _BLANK_VIEW_SHARE
+        clock = f"{int(rng.integers(24)):02d}{int(rng.integers(60)):02d}{int(rng.integers(60)):02d}"
+        facts = {
+            "ViewPosition": "" if blank else view,
+            "Rows": pixels.shape[0],
+            "Columns": pixels.shape[1],
+            "StudyTime": f"{int(clock)}.{int(rng.integers(1000)):03d}",
+            "ViewCodeSequence_CodeMeaning": "" if blank else _VIEW_CODES[view],
+            "PatientOrientationCodeSequence_CodeMeaning": "Erect"
+            if view != "AP"
+            else str(rng.choice(["Recumbent", ""])),
+        }
+        rows.metadata.append({"dicom_id": name, **ids, **exam, **facts})
+        rows.split.append({"dicom_id": name, **ids, "split": place.split})
+    return rows
+
+
+def summarize(settings: Settings, studies: list[StudyRows]) -> dict[str, Any]:
+    """The counts of a dataset: studies, images and sentences, and each finding by how it is labelled."""
+    splits: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    labels = {name: Counter[str]() for name in (*FINDINGS, "Support Devices", "No Finding")}
+    alone = {split: dict.fromkeys(FIVE, 0) for split in splits}
+    for study in studies:
+        split, (row,) = study.split[0]["split"], study.chexpert
+        views = [image["ViewPosition"] for image in study.metadata]
+        splits[split].update(studies=1, images=len(views), frontal_images=sum(v in ("AP", "PA") for v in views))
+        splits[split].update(sentences=study.sentences)
+        for name, counter in labels.items():
+            value = {1.0: "positive", 0.0: "negative", -1.0: "uncertain"}.get(row.get(name, ""), "not_mentioned")
+            counter[value] += 1
+        present = [name for name in FIVE if row.get(name) == 1.0]
+        if len(present) == 1:
+            alone[split][present[0]] += 1
+    values = ("positive", "negative", "uncertain", "not_mentioned")
+    return {
+        "seed": settings.seed,
+        "size": settings.size,
+        "workers": settings.workers,
+        "studies": len(studies),
+        "subjects": len({study.split[0]["subject_id"] for study in studies}),
+        "images": sum(len(study.metadata) for study in studies),
+        "annotations": sum(len(study.annotations) for study in studies),
+        "splits": {split: dict(counts) for split, counts in splits.items()},
+        "labels": {name: {value: counter[value] for value in values} for name, counter in labels.items()},
+        "only_one_of_five": alone,
+        "studies_by_sentences": {str(n): c for n, c in sorted(Counter(s.sentences for s in studies).items())},
+    }
+
+
+def _check(settings: Settings) -> None:
+    smallest, largest = _SIZES
+    if settings.studies < 1:
+        raise UsageError(f"--studies is {settings.studies}: give 1 or more")
+    if settings.seed < 0:
+        raise UsageError(f"--seed is {settings.seed}: give 0 or more")
+    if not smallest <= settings.size <= largest:
+        raise UsageError(f"--size is {settings.size}: give the longer side in pixels, {smallest} to {largest}")
+    if settings.workers < 1:
+        raise UsageError(f"--workers is {settings.workers}: give 1 or more")
+    if settings.out.exists() and not settings.out.is_dir():
+        raise UsageError(f"--out {settings.out} is a file: name a folder that is not there yet")
+    if settings.out.is_dir() and any(settings.out.iterdir()):
+        raise UsageError(f"--out {settings.out} is not empty: name a folder that is not there yet, or empty this one")
+
+
+def _sample_views(rng: np.random.Generator) -> list[str]:
+    """One or two frontal views, in some studies a lateral one too, which only stands beside a PA view."""
+    lateral = rng.random() < _LATERAL_SHARE
+    view = "PA" if lateral or rng.random() < 0.35 else "AP"
+    views = [view] * (2 if rng.random() < _SECOND_FRONTAL_SHARE else 1)
+    return [*views, "LATERAL"] if lateral else views
+
+
+def _write_masks(root: Path, name: str, plan: Plan, masks: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    rows = []
+    for finding in plan.findings:
+        path = Path("masks") / f"{name}_{finding.name.replace(' ', '_')}.png"
+        write_mask(root / path, masks[finding.name])
+        place = dict(zip(("x", "y", "width", "height"), box(masks[finding.name])))
+        facts = {"finding": finding.name, "side": finding.side, "severity": finding.severity}
+        rows.append({"dicom_id": name, **facts, **place, "mask": path.as_posix()})
+    return rows
+
+
+def _map(make: "partial[StudyRows]", places: list[Place], workers: int) -> Iterator[StudyRows]:
+    """`make` of each place, in order, from `workers` processes; in this one when one is enough."""
+    workers = min(workers, -(-len(places) // _CHUNK))
+    if workers <= 1:
+        yield from map(make, places)
+        return
+    # "spawn", since a fork copies the locks of whatever threads the calling process has.
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        yield from executor.map(make, places, chunksize=_CHUNK)
+    except BrokenProcessPool as error:
+        raise RunError("a worker process died, perhaps for want of memory: give a smaller --workers") from error
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches every process of the terminal; the parent alone answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    """End this process when its parent is gone; a pool's worker would wait for its next task forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
