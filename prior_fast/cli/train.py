@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     checkpoints = list_checkpoints(args.out / "checkpoints")
     if args.resume is None:
         if checkpoints:
-            raise UsageError(f"{args.out} already holds a run: add --resume auto to go on with it, or name another --out")
+            raise UsageError(
+                f"{args.out} already holds a run: add --resume auto to go on with it, or name another --out"
+            )
         checkpoint = None
     elif args.resume == "auto":
         checkpoint = open_checkpoint(args.out) if checkpoints else None
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 FREE = ("device", "log_every", "checkpoint_every", "keep_checkpoints", "workers")
 
 
-def resumed_config(args: argparse.Namespace, checkpoint):  # noqa: ANN201
+def resumed_config(args: argparse.Namespace, checkpoint):
     """The checkpoint's configuration with the free settings of the command line.
 
     Raises:

@@ -1,0 +1,198 @@
+"""`prior-fast doctor`: what this machine has, and which backend each op will use on it."""
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = ("torch", "torchvision", "transformers", "triton", "numpy", "scipy")
+DALI = "nvidia-dali-cuda"
+Row = tuple[str, str]
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    parser = subparsers.add_parser(
+        "doctor",
+        help="what this machine has, and which backend each op will use",
+        description="Say what this machine has (GPU, CUDA, Triton, DALI, compilers, built extension) and which backend "
+        "each op will use on it, and why.",
+        epilog="example: prior-fast doctor --out doctor",
+    )
+    parser.add_argument("--out", type=Path, help="folder for report.json")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from prior_fast.console import print_table, stdout
+    from prior_fast.files import write_json
+
+    software, hardware, tools, ops = versions(), machine(), compilers(), backends()
+    print_table("software", ("package", "version"), software)
+    print_table("machine", ("part", "here"), [*hardware, *tools])
+    print_table(f"ops on {op_device()}", ("op", "backend", "why"), [(op["op"], op["backend"], op["why"]) for op in ops])
+    if args.out:
+        report = {"software": dict(software), "machine": dict(hardware), "tools": dict(tools), "ops": ops}
+        write_json(args.out / "report.json", report)
+        stdout.print(f"report.json is in {args.out}")
+    return 0
+
+
+def versions() -> list[Row]:
+    """Python's version and those of the packages that matter, "not installed" where one is missing."""
+    import prior_fast
+
+    rows = [("prior-fast", prior_fast.__version__), ("python", platform.python_version())]
+    rows += [(name, package_version(name)) for name in PACKAGES]
+    dali = sorted({dist.name for dist in metadata.distributions() if (dist.name or "").startswith(DALI)})
+    found = ", ".join(f"{name} {package_version(name)}" for name in dali)
+    return [*rows, ("DALI", found or f"not installed: pip install {DALI}130 (optional, reads JPEGs on the GPU)")]
+
+
+def package_version(name: str) -> str:
+    """The version of an installed package, without importing it."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return f"not installed: pip install {name}"
+
+
+def machine() -> list[Row]:
+    """Processor, memory and GPUs."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    rows = [("system", f"{platform.system()} {platform.machine()}"), ("CPU cores", str(cores)), ("memory", memory())]
+    rows.append(("CUDA of torch", torch.version.cuda or "none: torch is a CPU build"))
+    if not torch.cuda.is_available():
+        return [*rows, ("GPU", "none")]
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        capability = f"compute capability {facts.major}.{facts.minor}"
+        rows.append((f"GPU {index}", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, {capability}"))
+    return rows
+
+
+def memory() -> str:
+    """The machine's memory."""
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return "unknown on this system"
+    return f"{size / 2**30:.0f} GiB"
+
+
+def compilers() -> list[Row]:
+    """nvcc, the C++ compiler and the built extension."""
+    extension = sorted(Path(__file__).resolve().parents[1].glob("_C*.so"))
+    compiler = os.environ.get("CXX") or next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), "c++")
+    return [
+        ("nvcc", tool_version("nvcc", r"release (\S+?),")),
+        ("C++ compiler", tool_version(compiler, r"(.+)")),
+        ("built extension", extension[0].name if extension else "not built"),
+    ]
+
+
+def tool_version(name: str, pattern: str) -> str:
+    """What `name --version` says, or that it is not there; pattern: its first group is shown."""
+    words = name.split()
+    path = shutil.which(words[0])
+    if path is None:
+        return "not found"
+    try:
+        done = subprocess.run([path, *words[1:], "--version"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return f"{path} does not run"
+    match = re.search(pattern, done.stdout)
+    return f"{match.group(1).strip()} ({path})" if match else path
+
+
+def op_device() -> "torch.device":
+    """Where the ops run on this machine."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def backends() -> list[dict[str, Any]]:
+    """For each op: the backend that a call on this machine uses, why, and why others do not serve."""
+    from prior_fast import ops
+
+    examples, rows = example_calls(op_device()), []
+    for name in ops.__all__:
+        op = getattr(ops, name)
+        if not isinstance(op, type):
+            rows.append({"op": name, **explain(op, examples.get(name, ()))})
+    return rows
+
+
+def explain(op: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """The backend that serves `op(*arguments)`.
+
+    An op that is asked for a backend that does not exist answers with those it has, best first, and why the others
+    can't serve: the same answer that its own choice follows.
+    """
+    import inspect
+
+    from prior_fast.ops._backend import BACKENDS, ENVIRONMENT_VARIABLE
+
+    if "backend" not in inspect.signature(op).parameters:
+        return {"backend": "pytorch", "why": "plain PyTorch on every device", "unable": {}}
+    answer = ""
+    try:
+        op(*arguments, backend="?")
+    except (ValueError, TypeError) as error:
+        answer = str(error)
+    match = re.search(r"can serve: ([^;]*)(.*)$", answer, re.DOTALL)
+    if match is None:
+        return {"backend": "unknown", "why": answer, "unable": {}}
+    able = [name for name in match.group(1).split(", ") if name in BACKENDS]
+    parts = re.split(rf"; (?=(?:{'|'.join(BACKENDS)}): )", match.group(2))
+    unable = dict(part.split(": ", 1) for part in parts if ": " in part)
+    asked = os.environ.get(ENVIRONMENT_VARIABLE)
+    if asked in able:
+        return {"backend": asked, "why": f"{ENVIRONMENT_VARIABLE}={asked} asks for it", "unable": unable}
+    if asked and (asked in unable or asked not in BACKENDS):
+        why = f"{ENVIRONMENT_VARIABLE}={asked}: {unable.get(asked, 'there is no such backend')}; calls will fail"
+        return {"backend": "none", "why": why, "unable": unable}
+    why = "; ".join(f"{name}: {reason}" for name, reason in unable.items())
+    notes = [
+        f"the best of {', '.join(able)}" if len(able) > 1 else "" if why else "the only backend of this op",
+        f"it has no {asked} ({ENVIRONMENT_VARIABLE})" if asked else "",
+        why,
+    ]
+    return {"backend": able[0] if able else "none", "why": "; ".join(filter(None, notes)), "unable": unable}
+
+
+def example_calls(device: "torch.device") -> dict[str, tuple[Any, ...]]:
+    """Positional arguments for each op, in PRIOR's shapes: one report of two sentences, 49 patches, width 768."""
+    import torch
+
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    sentences = torch.zeros(2, 768, dtype=dtype, device=device)
+    heads = torch.zeros(2, 1, 768, dtype=dtype, device=device)
+    patches = torch.zeros(49, 1, 768, dtype=dtype, device=device)
+    own, image = (torch.tensor([0, size], dtype=torch.int32, device=device) for size in (2, 49))
+    bank = torch.zeros(512, 768, dtype=dtype, device=device)
+    scores = torch.zeros(2, dtype=dtype, device=device)
+    generated = torch.zeros(1, 16, 768, dtype=dtype, device=device)
+    return {
+        "attention_weights": (heads, patches, own, image, 2, 49),
+        "info_nce": (sentences, sentences, 1.0),
+        "linear_sum_assignment": (torch.zeros(1, 16, 16, device=device),),
+        "match_prototypes": (generated, sentences, own),
+        "prototype_kl": (sentences, sentences, bank),
+        "prototype_lookup": (sentences, bank, 0.9),
+        "segment_info_nce": (sentences, sentences, 1.0, own, 2),
+        "segment_mean": (sentences, own),
+        "segment_softmax_pool": (sentences, scores, own),
+        "sigmoid_attention": (heads, patches, patches, own, image, 2, 49),
+    }

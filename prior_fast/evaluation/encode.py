@@ -1,0 +1,193 @@
+"""Encoding images and texts once, for every evaluation and picture.
+
+Letters in shapes: N images, P patches, M texts, S sentences, D embedding width.
+"""
+
+import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from prior_fast.data.augment import normalize
+from prior_fast.data.batch import PackedBatch, pack_reports
+from prior_fast.data.loader import cut_report
+from prior_fast.data.prepare.tokenizer import tokenize
+from prior_fast.data.store import PreparedDataset
+from prior_fast.errors import UsageError
+from prior_fast.training.checkpoint import Checkpoint
+from prior_fast.training.schedule import Schedule
+
+Advance = Callable[[int], object]
+# Starts a progress bar of a name and a total, and returns what moves it on.
+Track = Callable[[str, int], Advance]
+
+
+def no_track(name: str, total: int) -> Advance:
+    """For callers that show no progress."""
+    return lambda count: None
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """patches [N, P, D] and whole [N, D], float32, on the encoder's device, not normalized."""
+
+    patches: Tensor
+    whole: Tensor
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Texts of one or more sentences, float32, on the encoder's device.
+
+    Attributes:
+        sentences: [S, D], before the bank.
+        prototypes: [S, D], what the sentences read from the bank; without a trained bank, the sentences themselves.
+        reports: [M, D], pooled from the prototypes, not normalized.
+        cu_sentences: [M + 1] int32, offsets of the texts in the sentences.
+        cut: how many texts were longer than the model takes and lost their last sentences.
+    """
+
+    sentences: Tensor
+    prototypes: Tensor
+    reports: Tensor
+    cu_sentences: Tensor
+    cut: int
+
+
+class Encoder:
+    """A checkpoint's model on a device, in evaluation mode: no noise, no masking, no augmentation.
+
+    Attributes:
+        uses_bank: whether the bank was trained (stage 2 and later) and is read.
+        tau: its temperature where the checkpoint was made.
+
+    Raises:
+        UsageError: the checkpoint's files can't be read, or the device is not there.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto", batch_size: int = 64) -> None:
+        self.checkpoint = checkpoint
+        self.device = choose_device(device)
+        self.batch_size = batch_size
+        self.model = checkpoint.load_model().to(self.device).eval()
+        self.tokenizer = _tokenizer(checkpoint)
+        self.uses_bank = checkpoint.position.stage >= 2
+        self.tau = bank_temperature(checkpoint)
+
+    @torch.inference_mode()
+    def images(
+        self, images: np.ndarray, rows: Sequence[int] | np.ndarray, advance: Advance | None = None
+    ) -> EncodedImages:
+        """Encode rows of images uint8 [., 224, 224]; `advance` is told the number of images after each batch."""
+        parts = []
+        for first in range(0, len(rows), self.batch_size):
+            batch = np.asarray(rows[first : first + self.batch_size])
+            parts.append(self.model.encode_images(self.normalized(images[batch])))
+            if advance:
+                advance(len(batch))
+        return EncodedImages(torch.cat([part.patches for part in parts]), torch.cat([part.whole for part in parts]))
+
+    def normalized(self, images: np.ndarray) -> Tensor:
+        """uint8 [N, 224, 224] -> [N, 1, 224, 224] as the model was trained to see them."""
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)[:, None].float() / 255
+        return normalize(pixels, self.checkpoint.image_mean, self.checkpoint.image_std)
+
+    @torch.inference_mode()
+    def texts(self, texts: Sequence[Sequence[str]], advance: Advance | None = None) -> EncodedTexts:
+        """Encode texts, each a sequence of sentences, with the checkpoint's tokenizer.
+
+        Sentences without a token are left out.
+
+        Raises:
+            ValueError: a text without a token.
+        """
+        reports, cut = self._tokenized(texts)
+        sentences, prototypes, pooled, counts = [], [], [], [0]
+        for first in range(0, len(reports), self.batch_size):
+            batch = self._packed(reports[first : first + self.batch_size])
+            encoded = self.model.encode_sentences(batch)
+            read = self.read_bank(encoded)
+            sentences.append(encoded)
+            prototypes.append(read)
+            pooled.append(self.model.pool_report(read, batch.cu_sentences, batch.max_sentences))
+            counts += batch.cu_sentences.diff().tolist()
+            if advance:
+                advance(len(batch))
+        offsets = torch.tensor(counts, device=self.device).cumsum(0).int()
+        return EncodedTexts(torch.cat(sentences), torch.cat(prototypes), torch.cat(pooled), offsets, cut)
+
+    def read_bank(self, sentences: Tensor) -> Tensor:
+        """Sentences [S, D] -> prototypes [S, D], without noise; the sentences themselves before stage 2."""
+        return self.model.sentence_bank(sentences, self.tau).output if self.uses_bank else sentences
+
+    def _tokenized(self, texts: Sequence[Sequence[str]]) -> tuple[list[list[np.ndarray]], int]:
+        ids = iter(tokenize(self.tokenizer, [sentence for text in texts for sentence in text]))
+        limit = self.checkpoint.config.data.max_tokens
+        reports, cut = [], 0
+        for index, text in enumerate(texts):
+            sentences = [tokens for tokens in (next(ids) for _ in text) if len(tokens)]
+            if not sentences:
+                raise ValueError(f"texts[{index}] has no token of the checkpoint's tokenizer: {' '.join(text)!r}")
+            reports.append(cut_report(sentences, limit))
+            cut += sum(map(len, reports[-1])) < sum(map(len, sentences))
+        return reports, cut
+
+    def _packed(self, reports: Sequence[Sequence[np.ndarray]]) -> PackedBatch:
+        text = pack_reports(reports, self.tokenizer.cls_token_id, self.tokenizer.sep_token_id)
+        none = torch.zeros(len(reports), dtype=torch.int64)
+        batch = PackedBatch(
+            images=torch.empty(len(reports), 1, 0, 0),
+            **text.tensors(),  # type: ignore[arg-type]
+            study_ids=none,
+            image_rows=none,
+        )
+        return batch.to(self.device, non_blocking=False)
+
+
+def first_image_rows(dataset: PreparedDataset, studies: np.ndarray) -> np.ndarray:
+    """The row of each study's first frontal image: int64 [N]."""
+    return np.array([dataset.image_rows(int(study))[0] for study in studies], np.int64)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called "auto" (the GPU where there is one), "cpu" or "cuda".
+
+    Raises:
+        UsageError: "cuda" without a GPU.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device=cuda: PyTorch finds no GPU here; use device=cpu")
+    return torch.device(name)
+
+
+def bank_temperature(checkpoint: Checkpoint) -> float:
+    """The bank's temperature in the last step before the checkpoint.
+
+    It follows from where the run stood: the steps of the stages before tell how many steps an epoch had. Where
+    `max_steps_per_stage` ended those stages early, it is the schedule of the fewest steps an epoch that fits.
+    """
+    config, position = checkpoint.config, checkpoint.position
+    before = position.total_steps - position.step
+
+    def fits(steps_per_epoch: int) -> bool:
+        steps = Schedule(config, steps_per_epoch).steps
+        done = sum(steps(stage) for stage in range(1, position.stage))
+        return done >= before and steps(position.stage) >= position.step
+
+    candidates = range(1, position.total_steps + 1)
+    steps_per_epoch = 1 + bisect.bisect_left(candidates, True, key=fits)
+    return Schedule(config, steps_per_epoch).tau(position.stage, max(position.step - 1, 0))
+
+
+def _tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerFast:
+    try:
+        return checkpoint.tokenizer()
+    except Exception as error:  # transformers and tokenizers each raise their own types
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{checkpoint.path / 'tokenizer'} can't be read ({reason}); use another checkpoint") from error

@@ -1,0 +1,105 @@
+"""The pointing game: does the attention of "<finding> is observed" peak where the finding is marked?
+
+Zhang et al., "Top-down neural attention by excitation backprop" (IJCV 2018), section 4.2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prior_fast.data.store import Annotation, PreparedDataset
+from prior_fast.evaluation.attention_map import attention_maps, upsample
+from prior_fast.evaluation.encode import Encoder
+
+EXTRA_FINDING = "Pneumothorax"
+
+
+@dataclass(frozen=True)
+class Target:
+    """All marks of one finding in one image, as one mask: bool [224, 224]."""
+
+    image_row: int
+    finding: str
+    mask: np.ndarray
+
+
+def targets(annotations: Sequence[Annotation], findings: Sequence[str]) -> list[Target]:
+    """The marks of `findings`, those of one finding in one image joined; marks without a pixel are left out."""
+    names = {name.lower(): name for name in findings}
+    masks: dict[tuple[int, str], np.ndarray] = {}
+    for annotation in annotations:
+        name = names.get(annotation.finding.lower())
+        if name is None or not annotation.mask.any():
+            continue
+        key = (annotation.image_row, name)
+        masks[key] = masks[key] | annotation.mask if key in masks else annotation.mask.astype(bool)
+    return [Target(row, name, mask) for (row, name), mask in sorted(masks.items(), key=lambda item: item[0])]
+
+
+def play(maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+    """Score attention maps against masks, both [N, H, W]; returns float64 [N] each.
+
+    hit: 1 where the map's maximum lies in the mask; of several equal maxima, the share that does. chance: the mask's
+    share of the image. contrast: mean attention in the mask over that outside of it.
+    """
+    peak = maps == maps.max(axis=(1, 2), keepdims=True)
+    inside, outside = masks.sum(axis=(1, 2)), (~masks).sum(axis=(1, 2))
+    wide = maps.astype(np.float64)
+    mean_inside = np.where(masks, wide, 0).sum(axis=(1, 2)) / inside
+    mean_outside = np.where(masks, 0, wide).sum(axis=(1, 2)) / np.maximum(outside, 1)
+    return {
+        "hit": (peak & masks).sum(axis=(1, 2)) / peak.sum(axis=(1, 2)),
+        "chance": masks.mean(axis=(1, 2)),
+        "contrast": np.divide(mean_inside, mean_outside, out=np.full(len(maps), np.nan), where=mean_outside > 0),
+    }
+
+
+def pointing_game(
+    encoder: Encoder, dataset: PreparedDataset, classes: Sequence[str], prompt: str
+) -> dict[str, Any] | None:
+    """The pointing game on the annotated images of a dataset's split; None where there is nothing to play.
+
+    classes: findings besides Pneumothorax; prompt: with "{}" for the finding's name.
+    """
+    findings = [*classes, *([] if EXTRA_FINDING in classes else [EXTRA_FINDING])]
+    marked = targets(dataset.annotations(), findings)
+    if not marked:
+        return None
+    prompts = encoder.texts([[prompt.replace("{}", name)] for name in findings]).prototypes
+    scores = [
+        _play_batch(encoder, dataset, marked[first : first + encoder.batch_size], findings, prompts)
+        for first in range(0, len(marked), encoder.batch_size)
+    ]
+    columns = {name: np.concatenate([part[name] for part in scores]) for name in scores[0]}
+    names = np.array([target.finding for target in marked])
+    result: dict[str, Any] = {
+        "images": len({target.image_row for target in marked}),
+        "overall": _summary(columns, np.full(len(marked), True)),
+        "findings": {name: _summary(columns, names == name) for name in findings if (names == name).any()},
+    }
+    if encoder.model.config.layout == "released":
+        result["note"] = "layout=released mixes positions with channels: the attention has no place in the image"
+    return result
+
+
+def _play_batch(
+    encoder: Encoder, dataset: PreparedDataset, marked: Sequence[Target], findings: Sequence[str], prompts: Tensor
+) -> dict[str, np.ndarray]:
+    patches = encoder.images(dataset.images, [target.image_row for target in marked]).patches
+    rows = torch.tensor([findings.index(target.finding) for target in marked], device=prompts.device)
+    maps = upsample(attention_maps(encoder.model, patches, prompts[rows]), dataset.images.shape[1])
+    return play(maps.cpu().numpy(), np.stack([target.mask for target in marked]))
+
+
+def _summary(columns: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
+    contrast = columns["contrast"][rows]
+    return {
+        "targets": int(rows.sum()),
+        "hit_rate": float(columns["hit"][rows].mean()),
+        "chance": float(columns["chance"][rows].mean()),
+        "attention_inside_over_outside": float(np.nanmean(contrast)) if np.isfinite(contrast).any() else None,
+    }

@@ -1,0 +1,123 @@
+"""Attention of sentences over X-rays (supplement 4.2, figure 3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from prior_fast.evaluation.attention_map import attention_maps, upsample
+from prior_fast.evaluation.encode import first_image_rows
+from prior_fast.evaluation.pointing import targets
+from prior_fast.evaluation.selection import positive
+from prior_fast.pictures.config import Material
+from prior_fast.pictures.figures import new_figure, outline, save, show_attention, show_image, wrap
+from prior_fast.pictures.findings import FINDINGS, OTHER, named_finding
+from prior_fast.pictures.page import Picture, Section
+
+PROMPT = "{} is observed"
+SENTENCES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image with a finding, and where it is marked, where that is known."""
+
+    image_row: int
+    finding: str
+    mask: np.ndarray | None
+
+
+def attention_section(material: Material) -> Section:
+    """Heat maps of prompts, and of the sentences of a few reports."""
+    text = (
+        "Each heat map is the sigmoid attention between one sentence and the 7x7 patches of the image, the mean of "
+        "both directions, enlarged bilinearly. Its colours run from the image's least weight to its greatest."
+    )
+    if material.encoder.model.config.layout == "released":
+        text += " With layout=released positions are mixed with channels: the maps have no place in the image."
+    pictures = []
+    examples = choose_examples(material)
+    if examples:
+        pictures.append(_findings_picture(material, examples))
+    pictures.append(_reports_picture(material))
+    facts = {"examples": {example.finding: example.image_row for example in examples}}
+    return Section("attention", "Attention over the image", text, tuple(pictures), facts=facts)
+
+
+def choose_examples(material: Material) -> list[Example]:
+    """For each finding an image that shows it: a marked one, or, without marks, one of a study labelled with it."""
+    dataset, rng = material.dataset, material.rng(0)
+    marked = targets(dataset.annotations(), FINDINGS)
+    labelled = positive(dataset.labels, FINDINGS)
+    examples = []
+    for index, finding in enumerate(FINDINGS):
+        own = [target for target in marked if target.finding == finding]
+        studies = np.flatnonzero(labelled[:, index])
+        if own:
+            target = own[rng.integers(len(own))]
+            examples.append(Example(target.image_row, finding, target.mask))
+        elif not marked and len(studies):
+            row = int(first_image_rows(dataset, rng.choice(studies, 1))[0])
+            examples.append(Example(row, finding, None))
+    return examples
+
+
+def maps_of(material: Material, image_rows: Sequence[int], sentences: Sequence[str]) -> np.ndarray:
+    """The heat map of each image with its sentence: [N, 224, 224]."""
+    patches = material.encoder.images(material.dataset.images, image_rows).patches
+    prototypes = material.encoder.texts([[sentence] for sentence in sentences]).prototypes
+    with torch.inference_mode():
+        return upsample(attention_maps(material.encoder.model, patches, prototypes)).cpu().numpy()
+
+
+def _findings_picture(material: Material, examples: list[Example]) -> Picture:
+    maps = maps_of(material, [e.image_row for e in examples], [PROMPT.format(e.finding) for e in examples])
+    figure = new_figure(10 * len(examples) / len(FINDINGS) + 0.2, 3.9)
+    axes = figure.subplots(2, len(examples), squeeze=False)
+    for column, (example, attention) in enumerate(zip(examples, maps)):
+        image = material.dataset.image(example.image_row)
+        show_image(axes[0, column], image, example.finding)
+        show_attention(axes[1, column], image, attention)
+        y, x = np.unravel_index(attention.argmax(), attention.shape)
+        axes[1, column].plot(x, y, "+", color="white", markersize=9, markeredgewidth=1.6)
+        if example.mask is not None:
+            outline(axes[0, column], example.mask)
+            outline(axes[1, column], example.mask)
+    axes[0, 0].set_ylabel("X-ray")
+    axes[1, 0].set_ylabel("attention")
+    save(figure, material.out / "attention-findings.png")
+    marks = ", the cyan outline is where the finding is marked" if examples[0].mask is not None else ""
+    caption = (
+        f'Attention of "<finding> is observed" over an image that shows the finding. The cross is the maximum{marks}.'
+    )
+    return Picture("attention-findings.png", caption)
+
+
+def _reports_picture(material: Material) -> Picture:
+    dataset, rng = material.dataset, material.rng(1)
+    count = min(material.config.count, len(dataset))
+    studies = np.sort(rng.choice(len(dataset), count, replace=False))
+    rows = first_image_rows(dataset, studies)
+    chosen = [choose_sentences(dataset.sentences(int(study))) for study in studies]
+    pairs = [(int(row), sentence) for row, sentences in zip(rows, chosen) for sentence in sentences]
+    maps = iter(maps_of(material, [row for row, _ in pairs], [sentence for _, sentence in pairs]))
+    figure = new_figure(10, 3.2 * count)
+    axes = figure.subplots(count, 1 + SENTENCES_SHOWN, squeeze=False)
+    for line, (study, row, sentences) in enumerate(zip(studies, rows, chosen)):
+        show_image(axes[line, 0], dataset.image(int(row)), f"study {dataset.study_ids[study]}")
+        for column in range(SENTENCES_SHOWN):
+            if column < len(sentences):
+                title = wrap(sentences[column], 32, lines=3)
+                show_attention(axes[line, 1 + column], dataset.image(int(row)), next(maps), title)
+            else:
+                axes[line, 1 + column].set_axis_off()
+    save(figure, material.out / "attention-reports.png")
+    return Picture("attention-reports.png", "Attention of sentences from the studies' own reports.")
+
+
+def choose_sentences(sentences: Sequence[str]) -> list[str]:
+    """Up to three sentences, those that name a finding first, in the report's order."""
+    named = [sentence for sentence in sentences if named_finding(sentence) != OTHER]
+    others = [sentence for sentence in sentences if named_finding(sentence) == OTHER]
+    return [*named, *others][:SENTENCES_SHOWN]

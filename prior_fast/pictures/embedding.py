@@ -1,0 +1,87 @@
+"""Sentence embeddings with and without the bank in two dimensions (supplement 4.1, figure 1)."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from sklearn.manifold import TSNE
+
+from prior_fast.data.store import PreparedDataset
+from prior_fast.pictures.config import Material
+from prior_fast.pictures.figures import new_figure, save
+from prior_fast.pictures.findings import FINDINGS, OTHER, SEVERAL, named_finding
+from prior_fast.pictures.page import Picture, Section
+
+KEY, TITLE, FILE = "embedding", "Sentence embeddings", "embedding.png"
+SENTENCES = 1000  # as many as the supplement shows
+FEWEST = 10
+COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b")
+
+
+def embedding_section(material: Material) -> Section:
+    """t-SNE of the split's sentences, before and after the bank."""
+    sentences = draw_sentences(material.dataset, SENTENCES, material.rng(4))
+    if len(sentences) < FEWEST:
+        reason = f"The {material.dataset.split} split has only {len(sentences)} different sentences."
+        return Section(KEY, TITLE, absent=reason)
+    encoded = material.encoder.texts([[sentence] for sentence in sentences])
+    panels = {"without the bank": encoded.sentences}
+    if material.encoder.uses_bank:
+        panels["with the bank"] = encoded.prototypes
+    names = [named_finding(sentence) for sentence in sentences]
+    figure = new_figure(10, 5.4)
+    axes = figure.subplots(1, 2, squeeze=False)[0]
+    for index, (title, points) in enumerate(panels.items()):
+        scatter(axes[index], project(points.cpu().numpy(), material.config.seed), names, title)
+    if len(panels) == 1:
+        axes[1].set_axis_off()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    save(figure, material.out / FILE)
+    text = (
+        f"{len(sentences)} different sentences of the {material.dataset.split} split, at random, in two dimensions "
+        "by t-SNE; neighbours are alike, distances between groups mean little. The colour is the finding that a "
+        "sentence names, present or denied, found by keywords."
+    )
+    absent = (
+        "" if material.encoder.uses_bank else "This checkpoint stands in stage 1: the bank is trained from stage 2 on."
+    )
+    caption = "Each dot is a sentence, its embedding as the text encoder makes it"
+    if material.encoder.uses_bank:
+        caption += ", and what it reads from the bank, where sentences that read the same prototypes lie on one another"
+    return Section(
+        KEY, TITLE, text, (Picture(FILE, f"{caption}."),), absent=absent, facts={"sentences": len(sentences)}
+    )
+
+
+def draw_sentences(dataset: PreparedDataset, count: int, rng: np.random.Generator) -> list[str]:
+    """Up to `count` different sentences of a split, at random."""
+    studies = rng.permutation(len(dataset))
+    drawn: dict[str, None] = {}
+    # A study gives a few sentences, many of them said before: three studies a sentence are plenty.
+    for study in studies[: 3 * count]:
+        drawn.update(dict.fromkeys(dataset.sentences(int(study))))
+    different = [sentence for sentence in drawn if sentence.strip()]
+    return [different[index] for index in rng.permutation(len(different))[:count]]
+
+
+def project(points: np.ndarray, seed: int) -> np.ndarray:
+    """t-SNE (van der Maaten and Hinton 2008): [N, D] -> [N, 2]."""
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    # Points that are all the same have no principal axes to start from.
+    start = "pca" if points.std(axis=0).max() > 1e-7 * max(np.abs(points).max(), 1e-7) else "random"
+    return TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(points.astype(np.float32))
+
+
+def scatter(axes: Axes, points: np.ndarray, names: list[str], title: str) -> None:
+    """Dots [N, 2], coloured by name."""
+    kinds = [(OTHER, "#c3cad2"), (SEVERAL, "#4a5560"), *zip(FINDINGS, COLORS)]
+    array = np.array(names)
+    for name, color in kinds:
+        own = array == name
+        if not own.any():
+            continue
+        axes.scatter(points[own, 0], points[own, 1], s=14, color=color, label=name, linewidths=0, alpha=0.85)
+    axes.set_title(title)
+    axes.set_xlabel("t-SNE 1 (no unit)")
+    axes.set_ylabel("t-SNE 2 (no unit)")
+    axes.set_xticks([])
+    axes.set_yticks([])

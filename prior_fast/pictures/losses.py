@@ -1,0 +1,102 @@
+"""The loss curves of the run that a checkpoint belongs to."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from prior_fast.pictures.config import Material
+from prior_fast.pictures.figures import TRAINED, VALIDATED, new_figure, save
+from prior_fast.pictures.page import Picture, Section
+
+KEY, TITLE, FILE = "losses", "Loss curves", "losses.png"
+TERMS = (
+    *("loss", "global_alignment", "local_image", "local_text", "prototype"),
+    *("image_reconstruction", "prototype_generation", "prototype_kl", "report_generation"),
+)
+COLUMNS = 3
+Line = dict[str, Any]
+
+
+def losses_section(material: Material) -> Section:
+    """The weighted sum and each term, while training and on the validation studies."""
+    path = find_log(material.encoder.checkpoint.path)
+    if path is None:
+        reason = "The checkpoint does not lie in a run's folder with a log.jsonl, so there are no curves to show."
+        return Section(KEY, TITLE, absent=reason)
+    lines = read_log(path)
+    terms = [name for name in TERMS if any(name in line for line in lines)]
+    if not terms:
+        return Section(KEY, TITLE, absent="The run's log.jsonl holds no loss yet.")
+    height = -(-len(terms) // COLUMNS)
+    figure = new_figure(10, 2.3 * height + 0.5)
+    axes = figure.subplots(height, COLUMNS, squeeze=False).ravel()
+    for panel, name in zip(axes, terms):
+        draw_term(panel, name, lines)
+    for panel in axes[len(terms) :]:
+        panel.set_axis_off()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=2)
+    save(figure, material.out / FILE)
+    steps = max(line["total_steps"] for line in lines)
+    text = (
+        "Means over the steps between two lines of the log, unweighted but for the loss itself, which is the weighted "
+        "sum and so jumps where a stage adds terms. Validation follows each epoch, without noise and masking."
+    )
+    caption = (
+        f"Loss terms over {steps} steps (nats for contrastive and KL terms, mean absolute differences for others)."
+    )
+    return Section(KEY, TITLE, text, (Picture(FILE, caption),), facts={"steps": steps, "terms": terms})
+
+
+def find_log(checkpoint: Path) -> Path | None:
+    """The log of the run whose folder `checkpoints` holds the checkpoint."""
+    folder = checkpoint.resolve().parent
+    log = folder.parent / "log.jsonl"
+    return log if folder.name == "checkpoints" and log.is_file() else None
+
+
+def read_log(path: Path) -> list[Line]:
+    """The whole lines of a log; the last one of a run that goes on may be cut."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and {"kind", "stage", "total_steps"} <= line.keys():
+            lines.append(line)
+    return lines
+
+
+def draw_term(axes: Axes, name: str, lines: list[Line]) -> None:
+    """A term over the steps of the run, a curve for each stage, since a stage may change what the term is made of."""
+    curves: dict[tuple[str, int], list[tuple[int, float]]] = defaultdict(list)
+    for line in lines:
+        if name in line:
+            curves[line["kind"], line["stage"]].append((line["total_steps"], line[name]))
+    styles = {"train": ("training", TRAINED, "-", ""), "validate": ("validation", VALIDATED, "--", "o")}
+    labelled = set()
+    for (kind, _), points in curves.items():
+        if kind not in styles:
+            continue
+        label, color, dash, marker = styles[kind]
+        x, y = zip(*points)
+        marker = marker if len(points) > 1 else "o"
+        shown = None if kind in labelled else label
+        labelled.add(kind)
+        axes.plot(x, y, dash, color=color, marker=marker, markersize=3, linewidth=1.4, label=shown)
+    last = max(line["total_steps"] for line in lines)
+    for stage in sorted({line["stage"] for line in lines}):
+        first = max((line["total_steps"] for line in lines if line["stage"] < stage), default=0)
+        if first:
+            axes.axvline(first, color="#aeb8c4", linewidth=0.8, linestyle=":")
+        axes.text(
+            first / last, 1.0, f" stage {stage}", transform=axes.transAxes, fontsize=7.5, va="bottom", color="#566070"
+        )
+    axes.set_xlim(0, last)
+    axes.set_title(name.replace("_", " "), pad=14, loc="left")
+    axes.set_xlabel("step")
+    axes.set_ylabel("weighted sum" if name == "loss" else "unweighted")

@@ -1,0 +1,88 @@
+"""All pictures of a checkpoint, and the page that shows them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+
+from prior_fast.console import print_table, progress, stdout
+from prior_fast.data.store import PreparedDataset
+from prior_fast.evaluation.encode import Encoder
+from prior_fast.files import write_json
+from prior_fast.pictures.attention import attention_section
+from prior_fast.pictures.config import Material, pictures_config
+from prior_fast.pictures.embedding import embedding_section
+from prior_fast.pictures.figures import STYLE
+from prior_fast.pictures.losses import losses_section
+from prior_fast.pictures.page import Section, write_page
+from prior_fast.pictures.prototypes import prototypes_section
+from prior_fast.pictures.queries import queries_section, read_groups
+from prior_fast.pictures.reconstruction import reconstruction_section
+from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
+
+SECTIONS: tuple[Callable[[Material], Section], ...] = (
+    attention_section,
+    reconstruction_section,
+    embedding_section,
+    prototypes_section,
+    queries_section,
+    losses_section,
+)
+
+
+def make_pictures(checkpoint_path: Path, data: Path, out: Path, split: str, words: Sequence[str]) -> list[Section]:
+    """Write the pictures, index.html and report.json into `out`, and print what was made.
+
+    words: key=value settings of `PicturesConfig`.
+
+    Raises:
+        UsageError: a setting, the checkpoint or the dataset can't be used.
+    """
+    config = pictures_config(words)
+    if config.sentences:
+        read_groups(Path(config.sentences))  # an unreadable file is told before anything is drawn
+    checkpoint = open_checkpoint(checkpoint_path)
+    dataset = PreparedDataset.open(data, split)
+    encoder = Encoder(checkpoint, config.device, config.batch_size)
+    out.mkdir(parents=True, exist_ok=True)
+    material, sections = Material(encoder, dataset, config, out), []
+    with progress() as bar, matplotlib.rc_context(STYLE):
+        task = bar.add_task("pictures", total=len(SECTIONS))
+        for make in SECTIONS:
+            sections.append(make(material))
+            bar.advance(task)
+    title, facts = "What the model has learned", describe(checkpoint, checkpoint_path, data, split, len(dataset))
+    write_page(out, title, facts, sections)
+    write_json(out / "report.json", report(sections, facts))
+    print_table(
+        f"pictures of {checkpoint.path.name}",
+        ("section", "files"),
+        [(s.title, ", ".join(p.file for p in s.pictures) or f"left out: {s.absent}") for s in sections],
+    )
+    stdout.print(f"{out / 'index.html'} shows them")
+    return sections
+
+
+def describe(checkpoint: Checkpoint, checkpoint_path: Path, data: Path, split: str, studies: int) -> str:
+    """One line: which model, which data."""
+    position = checkpoint.position
+    return (
+        f"Checkpoint {checkpoint.path.name} of {checkpoint_path} (preset {checkpoint.config.preset}, stage "
+        f"{position.stage}, {position.total_steps} steps); {studies} studies of the {split} split of {data}."
+    )
+
+
+def report(sections: Sequence[Section], facts: str) -> dict[str, object]:
+    """What was made and what was left out, for programs."""
+    return {
+        "description": facts,
+        "page": "index.html",
+        "sections": {
+            section.key: {
+                "files": [picture.file for picture in section.pictures],
+                "left_out": section.absent or None,
+                **section.facts,
+            }
+            for section in sections
+        },
+    }

@@ -1,0 +1,130 @@
+"""Query distributions of synonymous sentences over the bank (supplement 4.1, figure 2).
+
+A file of sentences has one sentence a line and an empty line between groups; a line that starts with "#" names the
+group.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+
+from prior_fast.errors import UsageError
+from prior_fast.pictures.config import Material
+from prior_fast.pictures.figures import TRAINED, new_figure, save, wrap
+from prior_fast.pictures.page import Picture, Section
+
+KEY, TITLE, FILE = "queries", "Synonymous sentences in the bank", "queries.png"
+Groups = dict[str, list[str]]
+GROUPS: Groups = {
+    "Cardiomegaly": ["The heart is enlarged.", "Mild cardiomegaly is present.", "The cardiac silhouette is enlarged."],
+    "Right pleural effusion": [
+        "There is a small right pleural effusion.",
+        "A small pleural effusion is seen on the right.",
+        "Small right-sided effusion.",
+    ],
+    "Clear mediastinum": [
+        "The mediastinal contours are clear.",
+        "The mediastinum is normal.",
+        "Mediastinal and hilar contours are unremarkable.",
+    ],
+    "No pneumothorax": ["There is no pneumothorax.", "No pneumothorax is seen.", "No evidence of pneumothorax."],
+}
+
+
+def queries_section(material: Material) -> Section:
+    """For each group of sentences, how each of them spreads over the prototypes."""
+    groups = read_groups(Path(material.config.sentences)) if material.config.sentences else GROUPS
+    if not material.encoder.uses_bank:
+        return Section(KEY, TITLE, absent="This checkpoint stands in stage 1: the bank is trained from stage 2 on.")
+    weights = {name: query_weights(material, sentences) for name, sentences in groups.items()}
+    lines = sum(map(len, groups.values()))
+    figure = new_figure(10, 0.45 * lines + 0.6 * len(groups) + 0.3)
+    axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True, height_ratios=[len(s) for s in groups.values()])
+    for panel, (name, sentences) in zip(axes[:, 0], groups.items()):
+        draw_group(panel, name, sentences, weights[name])
+    axes[-1, 0].set_xlabel("prototype (its number in the bank)")
+    save(figure, material.out / FILE)
+    agreement = {name: agreeing(rows) for name, rows in weights.items()}
+    text = (
+        "Each line is a sentence; the bars are its weights over the prototypes, softmax of the inner products at the "
+        f"temperature of the checkpoint ({material.encoder.tau:.3g}), without noise. A full line is a weight of 1; the "
+        "number is that of the strongest prototype. Sentences that say the same should read the same prototypes."
+    )
+    caption = "Sentences of a group that read the same prototype: " + ", ".join(
+        f"{name} {count} of {len(groups[name])}" for name, count in agreement.items()
+    )
+    facts = {"same_prototype": {name: [count, len(groups[name])] for name, count in agreement.items()}}
+    return Section(KEY, TITLE, text, (Picture(FILE, f"{caption}."),), facts=facts)
+
+
+def read_groups(path: Path) -> Groups:
+    """Groups of sentences from a file.
+
+    Raises:
+        UsageError: the file can't be read or has no sentence.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"sentences={path} can't be read: {reason}") from None
+    groups: Groups = {}
+    for block in text.replace("\r\n", "\n").split("\n\n"):
+        lines = [line.strip() for line in block.splitlines() if line.strip()]
+        sentences = [line for line in lines if not line.startswith("#")]
+        title = next((line.lstrip("# ") for line in lines if line.startswith("#")), "")
+        if sentences:
+            groups[title or f"group {len(groups) + 1}"] = sentences
+    if not groups:
+        raise UsageError(f"sentences={path} has no sentence: write one a line, with an empty line between groups")
+    return groups
+
+
+@torch.inference_mode()
+def query_weights(material: Material, sentences: list[str]) -> np.ndarray:
+    """softmax(x E^T / tau) of each sentence x: float64 [S, K].
+
+    Raises:
+        UsageError: a sentence without a token.
+    """
+    try:
+        embedded = material.encoder.texts([[sentence] for sentence in sentences]).sentences
+    except ValueError as error:
+        raise UsageError(f"sentences={material.config.sentences}: {error}") from None
+    logits = embedded.double() @ material.encoder.model.sentence_bank.embed.weight.double().T
+    return torch.softmax(logits / material.encoder.tau, dim=-1).cpu().numpy()
+
+
+def agreeing(weights: np.ndarray) -> int:
+    """The most sentences of a group [S, K] that share their strongest prototype."""
+    return int(np.bincount(weights.argmax(axis=1)).max())
+
+
+def draw_group(axes: Axes, name: str, sentences: list[str], weights: np.ndarray) -> None:
+    """Bars of each sentence's weights, a line for each sentence."""
+    prototypes = np.arange(weights.shape[1])
+    for line, row in enumerate(weights):
+        base = len(weights) - 1 - line
+        axes.axhline(base, color="#dfe3e8", linewidth=0.8, zorder=0)
+        visible = row > 0.005
+        axes.vlines(prototypes[visible], base, base + 0.8 * row[visible], color=TRAINED, linewidth=2)
+        best = int(row.argmax())
+        side = "right" if best > 0.85 * len(prototypes) else "left"
+        shift = -5 if side == "right" else 5
+        axes.annotate(
+            f"{best}  ({row[best]:.2f})",
+            (best, base + 0.45),
+            (shift, 0),
+            textcoords="offset points",
+            ha=side,
+            va="center",
+        )
+    axes.set_xlim(-1, len(prototypes))
+    axes.set_ylim(-0.15, len(weights))
+    axes.set_yticks([len(weights) - 0.6 - line for line in range(len(weights))])
+    axes.set_yticklabels([wrap(sentence, 40, lines=2) for sentence in sentences], color="#1c2430")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_title(name, loc="left", fontweight="bold")

@@ -1,0 +1,85 @@
+"""Scores of all pairs at once against one pair at a time."""
+
+import dataclasses
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prior_fast.data.store import PreparedDataset
+from prior_fast.evaluation.encode import EncodedImages, EncodedTexts, Encoder
+from prior_fast.evaluation.scores import PairScores, local_scores, pair_scores
+from prior_fast.model.local_alignment import LocalCrossAttention
+from prior_fast.training.checkpoint import open_checkpoint
+
+
+@pytest.fixture(scope="module")
+def encoded(store: Path, checkpoint: Path) -> tuple[Encoder, EncodedImages, EncodedTexts]:
+    dataset, encoder = PreparedDataset.open(store, "test"), Encoder(open_checkpoint(checkpoint), "cpu")
+    texts = [dataset.sentences(study)[: 1 + study] for study in range(4)]
+    return encoder, encoder.images(dataset.images, [0, 3, 5]), encoder.texts(texts)
+
+
+@torch.inference_mode()
+def test_pairs_equal_a_loop_over_pairs(encoded: tuple[Encoder, EncodedImages, EncodedTexts]) -> None:
+    encoder, images, texts = encoded
+    scores = pair_scores(encoder.model, images, texts)
+    bounds = texts.cu_sentences.tolist()
+    assert bounds == [0, 1, 3, 6, 10]
+    for n in range(3):
+        for m, (begin, end) in enumerate(pairwise(bounds)):
+            cosine = torch.cosine_similarity(images.whole[n].double(), texts.reports[m].double(), dim=0)
+            assert scores.whole[n, m] == pytest.approx(float(encoder.model.logit_scale.double().exp() * cosine))
+            one = torch.tensor([0, end - begin], dtype=torch.int32)
+            over_patches, over_text = encoder.model.local_cross_attention.weights(
+                images.patches[n : n + 1], texts.prototypes[begin:end], one, end - begin
+            )
+            wanted = (over_patches.double().mean() + over_text.double().mean()) / 2
+            assert scores.local[n, m] == pytest.approx(float(wanted), rel=1e-6)
+
+
+def test_the_chunk_changes_nothing(encoded: tuple[Encoder, EncodedImages, EncodedTexts]) -> None:
+    encoder, images, texts = encoded
+    whole = pair_scores(encoder.model, images, texts)
+    for chunk in (1, 49 * 10, 49 * 10 * 2):
+        np.testing.assert_allclose(pair_scores(encoder.model, images, texts, chunk).local, whole.local, rtol=1e-6)
+
+
+def test_progress_counts_every_image(encoded: tuple[Encoder, EncodedImages, EncodedTexts]) -> None:
+    encoder, images, texts = encoded
+    counts: list[int] = []
+    pair_scores(encoder.model, images, texts, chunk=1, advance=counts.append)
+    assert counts == [1, 1, 1]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_combined_is_a_sum_of_softmaxes_over_the_candidates(axis: int, rng: np.random.Generator) -> None:
+    whole, local = rng.normal(size=(3, 5)) * 50, rng.random((3, 5))
+    combined = PairScores(whole, local).combined(axis, local_weight=0.5)
+    for index in range((5, 3)[axis]):
+        line = np.s_[:, index] if axis == 0 else np.s_[index, :]
+        exp_whole, exp_local = np.exp(whole[line] - whole[line].max()), np.exp(local[line])
+        wanted = exp_whole / exp_whole.sum() + 0.5 * exp_local / exp_local.sum()
+        np.testing.assert_allclose(combined[line], wanted, rtol=1e-12)
+
+
+def test_softmax_attention_has_no_local_score() -> None:
+    attention = LocalCrossAttention(16, "softmax")
+    scores = local_scores(attention, torch.randn(2, 49, 16), torch.randn(3, 16), torch.tensor([0, 1, 3]))
+    assert scores.shape == (2, 2) and not scores.any()
+
+
+@torch.inference_mode()
+def test_a_text_without_the_bank_is_scored_by_its_sentences(store: Path, checkpoint: Path) -> None:
+    opened = open_checkpoint(checkpoint)
+    first = dataclasses.replace(opened, position=dataclasses.replace(opened.position, stage=1))
+    texts = [["Mild pulmonary edema is observed .", "The bones are intact ."]]
+    with_bank, without = Encoder(opened, "cpu").texts(texts), Encoder(first, "cpu").texts(texts)
+    torch.testing.assert_close(without.prototypes, without.sentences, rtol=0, atol=0)
+    torch.testing.assert_close(with_bank.sentences, without.sentences)
+    assert (with_bank.prototypes - with_bank.sentences).abs().max() > 0.01
+    bank = Encoder(opened, "cpu")
+    logits = with_bank.sentences @ bank.model.sentence_bank.embed.weight.T / bank.tau
+    torch.testing.assert_close(with_bank.prototypes, logits.softmax(-1) @ bank.model.sentence_bank.embed.weight)

@@ -1,0 +1,66 @@
+"""The rule of CheXpert 5x200 and the draw."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prior_fast.data.store import CHEXPERT_LABELS, PreparedDataset
+from prior_fast.errors import UsageError
+from prior_fast.evaluation.config import FIVE_CLASSES
+from prior_fast.evaluation.selection import positive, select, select_studies
+
+
+def labels(*rows: dict[str, float]) -> np.ndarray:
+    table = np.full((len(rows), 14), np.nan, np.float32)
+    for index, row in enumerate(rows):
+        for name, value in row.items():
+            table[index, CHEXPERT_LABELS.index(name)] = value
+    return table
+
+
+@pytest.mark.parametrize(
+    "name, uncertain",
+    [
+        ("Atelectasis", True),
+        ("Cardiomegaly", False),
+        ("Consolidation", False),
+        ("Edema", True),
+        ("Pleural Effusion", True),
+    ],
+)
+def test_what_counts_as_positive(name: str, uncertain: bool) -> None:
+    found = positive(labels({name: 1}, {name: 0}, {name: -1}, {}), [name])[:, 0]
+    assert found.tolist() == [True, False, uncertain, False]
+
+
+def test_exactly_one_of_the_five_and_any_other_finding() -> None:
+    table = labels(
+        {"Edema": 1, "Support Devices": 1, "Pneumonia": 1},
+        {"Edema": 1, "Cardiomegaly": 1},
+        {"Edema": 1, "Cardiomegaly": -1},
+        {"Edema": -1, "Atelectasis": -1},
+        {"Pneumothorax": 1},
+        {"Pleural Effusion": -1},
+    )
+    selection = select(table, FIVE_CLASSES, per_class=200, seed=0)
+    assert selection.studies.tolist() == [0, 2, 5]
+    assert selection.truth.tolist() == [3, 3, 4]
+    assert selection.pools == (0, 0, 0, 2, 1)
+    assert selection.counts() == [0, 0, 0, 2, 1]
+
+
+def test_the_draw_is_seeded_and_by_class() -> None:
+    table = labels(*([{"Edema": 1}] * 50 + [{"Cardiomegaly": 1}] * 4))
+    first, again, other = (select(table, ("Edema", "Cardiomegaly"), 10, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.studies, again.studies)
+    assert first.studies.tolist() != other.studies.tolist()
+    assert first.counts() == [10, 4] and first.pools == (50, 4)
+    assert len(set(first.studies.tolist())) == 14
+    alone = select(table, ("Cardiomegaly", "Edema"), 10, 0)
+    np.testing.assert_array_equal(alone.studies[alone.truth == 1], first.studies[first.truth == 0])
+
+
+def test_nothing_to_select_is_told(store: Path) -> None:
+    with pytest.raises(UsageError, match=r"none of the 17 studies of the test split .* Fracture, Pneumonia"):
+        select_studies(PreparedDataset.open(store, "test"), ("Fracture", "Pneumonia"), 200, 0)
