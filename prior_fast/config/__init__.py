@@ -12,7 +12,6 @@ from prior_fast.config.schema import (
     SentenceDecoderConfig,
     TextEncoderConfig,
 )
-
 from prior_fast.config.validate import validate_config
 
 __all__ = [

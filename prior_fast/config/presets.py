@@ -6,6 +6,7 @@ from prior_fast.config.schema import (
     BankConfig,
     DataConfig,
     ImageEncoderConfig,
+    LossWeights,
     ModelConfig,
     RunConfig,
     SentenceDecoderConfig,
@@ -45,7 +46,7 @@ def tiny() -> RunConfig:
     return RunConfig(
         preset="tiny",
         model=ModelConfig(
-            image=ImageEncoderConfig(depths=(1, 1, 1, 1), width=16, weights="random"),
+            image=ImageEncoderConfig(depths=(1, 1, 1), width=16, shrink=2, weights="random"),
             text=TextEncoderConfig(
                 weights="random", hidden_size=128, layers=2, heads=4, intermediate_size=256, dropout=0.0
             ),
@@ -55,7 +56,9 @@ def tiny() -> RunConfig:
             temperature=0.07,
         ),
         data=DataConfig(workers=0),  # two cores are busy with the model already
-        stage_epochs=(6, 2, 2),
+        # Weights of the global term as in stage 3: from random weights the local terms alone lead nowhere.
+        loss=LossWeights(global_alignment=(10.0, 10.0, 10.0)),
+        stage_epochs=(14, 4, 3),
         batch_size=64,
         learning_rate=(1e-3, 5e-4, 5e-4),
         learning_rate_start=(1e-5, 1e-5, 1e-5),

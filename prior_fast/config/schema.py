@@ -13,7 +13,8 @@ class ImageEncoderConfig:
     """A torchvision bottleneck ResNet with one input channel and attention pooling (supplement 2.2)."""
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
-    width: int = 64  # channels of the stem; the last stage has 32 times as many
+    width: int = 64  # channels of the stem; stage i has 2 ** (i + 2) times as many, counted from 0
+    shrink: int = 1  # images are averaged over squares of this side first; each halving wants one stage less in depths
     pool_heads: int = 8  # released
     weights: str = "imagenet"  # "imagenet", "random", or a file with a ResNet state dict (.safetensors, .pt, .pth)
 

@@ -16,19 +16,26 @@ def validate_config(config: RunConfig) -> None:
     _require(0 <= model.mask_ratio < 1, "model.mask_ratio", model.mask_ratio, "at least 0 and less than 1")
     _require(model.temperature > 0, "model.temperature", model.temperature, "more than 0")
     _require(8 <= config.data.max_tokens <= 512, "data.max_tokens", config.data.max_tokens, "8 to 512")
+    stages = len(model.image.depths)
+    _require(
+        224 == 7 * model.image.shrink * 2 ** (stages + 1),
+        "model.image.shrink",
+        model.image.shrink,
+        f"{224 // (7 * 2 ** (stages + 1))} with the {stages} stages of model.image.depths, for a map of 7x7",
+    )
     for name in ("max_steps_per_stage", "weight_decay", "clip_norm", "seed"):
         _require(getattr(config, name) >= 0, name, getattr(config, name), "no negative number")
     for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
     _require(config.data.workers >= 0, "data.workers", config.data.workers, "no negative number")
+    _require(model.embed_dim % 16 == 0, "model.embed_dim", model.embed_dim, "a multiple of 16, for the image decoder")
     for name, width, heads in (
         ("model.text.heads", model.text.hidden_size, model.text.heads),
         ("model.sentence_decoder.heads", model.embed_dim, model.sentence_decoder.heads),
         ("model.report_pool_heads", model.embed_dim, model.report_pool_heads),
-        ("model.image.pool_heads", 32 * model.image.width, model.image.pool_heads),
+        ("model.image.pool_heads", 2 ** (len(model.image.depths) + 1) * model.image.width, model.image.pool_heads),
     ):
         _require(heads >= 1 and width % heads == 0, name, heads, f"a divisor of the width {width}")
-    _require(model.embed_dim % 16 == 0, "model.embed_dim", model.embed_dim, "a multiple of 16, for the image decoder")
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prior_fast.ops._segments import segment_ids
 
+
 @dataclass(frozen=True)
 class PackedBatch:
     """B pairs of an image and a report.

@@ -128,7 +128,7 @@ class PairDraw:
 
 
 def cut_report(sentences: list[np.ndarray], max_tokens: int, max_sentences: int = 0) -> list[np.ndarray]:
-    """As many whole sentences as fit into `max_tokens` with [CLS] and [SEP]; the first is cut where even it does not."""
+    """As many whole sentences as fit into `max_tokens` with [CLS] and [SEP]; the first is cut if even it does not."""
     kept: list[np.ndarray] = []
     room = max_tokens - 2
     for sentence in sentences[: max_sentences or None]:

@@ -1,47 +1,71 @@
 """Batch normalization whose statistics are those of the batch joined over all ranks, on any device."""
 
-
 import torch
 import torch.distributed
 import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from prior_fast.model.projection import RowNorm
 
-class JoinedBatchNorm2d(nn.BatchNorm2d):
-    """As torch.nn.SyncBatchNorm, which runs on GPUs only; every rank must hold as many images as the others."""
+
+class _Joined:
+    """As torch.nn.SyncBatchNorm, which runs on GPUs only; ranks may hold different numbers of rows."""
 
     group: ProcessGroup | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, h, w] -> [B, C, h, w]."""
-        if not self.training or self.group is None:
-            return super().forward(x)
-        ranks = torch.distributed.get_world_size(self.group)
-        moments = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
-        moments = torch.distributed.nn.functional.all_reduce(moments, group=self.group) / ranks
-        mean, variance = moments[0], moments[1] - moments[0].square()
-        self._update_running(mean.detach(), variance.detach(), ranks * x.numel() // x.shape[1])
-        scale = torch.rsqrt(variance + self.eps) * self.weight
-        return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
-
-    def _update_running(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        momentum = self.momentum if self.momentum is not None else 0.1
+    def forward(self: nn.BatchNorm2d, x: Tensor) -> Tensor:  # type: ignore[misc]
+        channels_last = isinstance(self, RowNorm)
+        if not self.training:
+            return super(_Joined, self).forward(x)  # type: ignore[misc]
+        dims = tuple(range(x.dim() - 1)) if channels_last else (0, 2, 3)
+        wide = x.float()
+        own = torch.stack([wide.sum(dims), wide.square().sum(dims)])
+        count = own.new_full((1, own.shape[1]), x.numel() // own.shape[1])
+        sums = torch.distributed.nn.functional.all_reduce(torch.cat([own, count]), group=self.group)  # type: ignore[attr-defined]
+        mean, rows = sums[0] / sums[2], sums[2].detach()
+        variance = sums[1] / rows - mean.square()
         with torch.no_grad():
-            self.num_batches_tracked.add_(1)  # type: ignore[operator, union-attr]
-            self.running_mean.lerp_(mean, momentum)  # type: ignore[operator, union-attr]
-            self.running_var.lerp_(variance * (count / (count - 1)), momentum)  # type: ignore[operator, union-attr]
+            momentum = self.momentum or 0.0
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
+            self.running_var.lerp_(variance * rows / (rows - 1), momentum)  # type: ignore[union-attr]
+        scale = torch.rsqrt(variance + self.eps)
+        scale = scale if self.weight is None else scale * self.weight
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        if not channels_last:
+            scale, shift = scale[:, None, None], shift[:, None, None]
+        return (wide * scale + shift).to(x.dtype)
+
+
+class JoinedBatchNorm2d(_Joined, nn.BatchNorm2d):
+    """[B, C, h, w] -> [B, C, h, w]."""
+
+
+class JoinedRowNorm(_Joined, RowNorm):
+    """[..., C] -> [..., C]."""
+
+
+class SyncRowNorm(nn.SyncBatchNorm):
+    """torch's own, for rows with any leading dimensions: [..., C] -> [..., C]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, -2)).view(x.shape)
 
 
 def join_batch_norms(module: nn.Module, group: ProcessGroup) -> nn.Module:
-    """`module` with every BatchNorm2d replaced by one whose statistics span the ranks of `group`.
+    """`module` with the statistics of its batch normalizations spanning the ranks of `group`.
 
-    Parameters and their names stay: torch's own SyncBatchNorm on GPUs, `JoinedBatchNorm2d` on the CPU.
+    Parameters, buffers and their names stay: torch's own synchronized layers on GPUs, `_Joined` ones on the CPU.
     """
     if next(module.parameters()).is_cuda:
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module, group)
+        joined: dict[type, type] = {RowNorm: SyncRowNorm, nn.BatchNorm2d: nn.SyncBatchNorm}
+        name = "process_group"
+    else:
+        joined = {RowNorm: JoinedRowNorm, nn.BatchNorm2d: JoinedBatchNorm2d}
+        name = "group"
     for child in module.modules():
-        if type(child) is nn.BatchNorm2d:
-            child.__class__ = JoinedBatchNorm2d
-            child.group = group  # type: ignore[assignment]
+        if type(child) in joined:
+            child.__class__ = joined[type(child)]
+            setattr(child, name, group)
     return module

@@ -1,5 +1,6 @@
 """The image decoder of conditional reconstruction: five x2 blocks from a 7x7 map to 224x224 (supplement 2.3)."""
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -38,7 +39,7 @@ class ImageDecoder(nn.Module):
     def __init__(self, channels: int, norm: Literal["after_relu", "before_relu"]) -> None:
         super().__init__()
         widths = [channels >> block for block in range(BLOCKS + 1)]
-        self.blocks = nn.ModuleList(DecoderBlock(a, b, norm) for a, b in zip(widths, widths[1:]))
+        self.blocks = nn.ModuleList(DecoderBlock(a, b, norm) for a, b in pairwise(widths))
         self.output_head = nn.Sequential(nn.Conv2d(widths[-1], 1, 3, padding=1))
 
     def forward(self, image_map: Tensor, text_map: Tensor) -> Tensor:

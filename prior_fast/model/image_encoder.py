@@ -21,8 +21,9 @@ MAP_SIZE = 7  # of a 224x224 image
 class ResNet(nn.Module):
     """torchvision's bottleneck ResNet without its classifier, for gray images and any width; same parameter names."""
 
-    def __init__(self, depths: tuple[int, ...], width: int) -> None:
+    def __init__(self, depths: tuple[int, ...], width: int, shrink: int = 1) -> None:
         super().__init__()
+        self.shrink = shrink
         self.conv1 = nn.Conv2d(1, width, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -50,7 +51,8 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 1, 224, 224] -> [B, C, 7, 7]."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = F.avg_pool2d(images, self.shrink) if self.shrink > 1 else images
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for stage in range(self.num_stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
         return x
@@ -90,7 +92,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, config: ImageEncoderConfig, layout: Literal["patches", "released"]) -> None:
         super().__init__()
         self.layout = layout
-        self.encoder = ResNet(config.depths, config.width)
+        self.encoder = ResNet(config.depths, config.width, config.shrink)
         self.out_channels = self.encoder.out_channels
         self.atten_pool = AttentionPool2d(MAP_SIZE, self.out_channels, config.pool_heads)
 

@@ -25,9 +25,8 @@ class LocalCrossAttention(nn.Module):
 
     def __init__(self, channels: int, activation: Literal["sigmoid", "softmax"] = "sigmoid") -> None:
         super().__init__()
-        for side in (1, 2):
-            for name in ("query", "key", "value"):
-                self.add_module(f"{name}{side}", nn.Linear(channels, channels))
+        self.query1, self.key1, self.value1 = (nn.Linear(channels, channels) for _ in range(3))
+        self.query2, self.key2, self.value2 = (nn.Linear(channels, channels) for _ in range(3))
         self.activation: Literal["sigmoid", "softmax"] = activation
 
     def forward(self, image: Tensor, text: Tensor, cu_sentences: Tensor, max_sentences: int) -> LocalContext:
@@ -44,10 +43,8 @@ class LocalCrossAttention(nn.Module):
         )  # fmt: skip
         return LocalContext(for_image[:, 0].unflatten(0, (-1, per_image)), for_text[:, 0])
 
-    def weights(
-        self, image: Tensor, text: Tensor, cu_sentences: Tensor, max_sentences: int
-    ) -> tuple[Tensor, Tensor]:
-        """Attention of sentences over patches [B, max_sentences, P] and of patches over sentences [B, P, max_sentences]."""
+    def weights(self, image: Tensor, text: Tensor, cu_sentences: Tensor, max_sentences: int) -> tuple[Tensor, Tensor]:
+        """Sentences over patches [B, max_sentences, P], and patches over sentences [B, P, max_sentences]."""
         patches, cu_patches, per_image = flatten_patches(image)
         patches, text = patches[:, None], text[:, None]
         text_over_image = attention_weights(

@@ -14,6 +14,7 @@ from prior_fast.data.batch import PackedBatch
 from prior_fast.model.image_decoder import ImageDecoder
 from prior_fast.model.image_encoder import ImageEncoder, tokens_to_map
 from prior_fast.model.local_alignment import LocalCrossAttention, SimSiamPredictor
+from prior_fast.model.projection import projection
 from prior_fast.model.pooling import SentenceAttentionPool, SentenceGather
 from prior_fast.model.prototypes import SentencePrototypeBank
 from prior_fast.model.sentence_decoder import SentenceDecoder
@@ -45,9 +46,7 @@ class PRIOR(nn.Module):
         self.local_image_projection = projection(image_width, width, config.projection)
         self.local_text_projection = projection(text_width, width, config.projection)
         # The released code builds a global text projection and never uses it.
-        self.global_text_projection = (
-            projection(width, width, "mlp") if config.projection == "mlp" else nn.Identity()
-        )
+        self.global_text_projection = projection(width, width, "mlp") if config.projection == "mlp" else nn.Identity()
         self.global_text_attention = SentenceAttentionPool(width, config.report_pool_heads)
         self.sentence_bank = SentencePrototypeBank(config.bank.prototypes, width, config.bank.init)
         self.local_cross_attention = LocalCrossAttention(width, config.attention)
@@ -57,7 +56,7 @@ class PRIOR(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self.local_logit_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         # Convolutions run faster with the channels innermost, on GPUs and CPUs alike; values and shapes stay.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def encode_images(self, images: Tensor) -> ImageEmbedding:
         """Normalized images [B, 1, 224, 224] -> patches [B, P, D] and whole images [B, D]."""
@@ -98,14 +97,3 @@ class PRIOR(nn.Module):
         if stage >= 3:
             parts += [self.sentence_decoder, self.image_decoder]
         return parts
-
-
-def projection(in_channels: int, out_channels: int, kind: str) -> nn.Module:
-    """A Linear layer, or Linear, ReLU, Linear for kind "mlp"; Linear weights start at std in_channels^-0.5."""
-    first = nn.Linear(in_channels, out_channels)
-    nn.init.normal_(first.weight, std=in_channels**-0.5)
-    if kind == "linear":
-        return first
-    second = nn.Linear(out_channels, out_channels)
-    nn.init.normal_(second.weight, std=out_channels**-0.5)
-    return nn.Sequential(first, nn.ReLU(), second)

@@ -41,11 +41,16 @@ def packed_attention(
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         from torch.nn.attention.varlen import varlen_attn
 
-        rows = (x[0].transpose(0, 1) for x in (query, key, value))
-        return varlen_attn(*rows, cu_tokens, cu_tokens, max_tokens, max_tokens, scale=scaling)[None], None
-    padded = (pad(x[0].transpose(0, 1), cu_tokens, max_tokens).transpose(1, 2) for x in (query, key, value))
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        # Its scale is D^-0.5, which is BERT's; older versions take no other.
+        out = varlen_attn(q, k, v, cu_tokens, cu_tokens, max_tokens, max_tokens)
+        return torch.as_tensor(out)[None], None
+    q, k, v = (pad(x[0].transpose(0, 1), cu_tokens, max_tokens).transpose(1, 2) for x in (query, key, value))
     mask = padding_mask(cu_tokens, max_tokens)
-    out = F.scaled_dot_product_attention(*padded, attn_mask=mask[:, None, None], dropout_p=dropout, scale=scaling)
+    # Plain products: on a CPU the fused attention's backward pass takes several times as long at a report's length.
+    scores = (q @ k.transpose(2, 3)) * (scaling or q.shape[-1] ** -0.5)
+    weights = scores.masked_fill(~mask[:, None, None], float("-inf")).softmax(dim=-1)
+    out = F.dropout(weights, dropout, module.training) @ v
     return unpad(out.transpose(1, 2), cu_tokens, query.shape[2])[None], None
 
 
@@ -95,6 +100,8 @@ class TextEncoder(nn.Module):
                 hidden_dropout_prob=config.dropout,
                 attention_probs_dropout_prob=config.dropout,
                 max_position_embeddings=max_tokens,
+                # BERT's 0.02 is for widths near 768; at small ones it leaves attention flat for long.
+                initializer_range=config.hidden_size**-0.5,
             )
             self.encoder = BertModel(bert, add_pooling_layer=False)
             self.origin = "text encoder: random weights"

@@ -1,15 +1,16 @@
 """Checkpoints: folders that appear whole, with everything needed to evaluate or to go on.
 
-    step-00000500/
-      model.safetensors      parameters and buffers
-      optimizer.safetensors  Adam's state, `exp_avg.<parameter>` and so on
-      checkpoint.json        where the run stood, its configuration, the model's structure
-      tokenizer/             a Hugging Face fast tokenizer
+step-00000500/
+  model.safetensors      parameters and buffers
+  optimizer.safetensors  Adam's state, `exp_avg.<parameter>` and so on
+  checkpoint.json        where the run stood, its configuration, the model's structure
+  tokenizer/             a Hugging Face fast tokenizer
 """
 
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ class Checkpoint:
                 f"with --tokenizer {self.path / 'tokenizer'}"
             )
 
-    def load_optimizer(self, optimizer: torch.optim.Optimizer, names: dict[str, Tensor]) -> None:
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, names: Mapping[str, Tensor]) -> None:
         """Fill the optimizer's state; names maps the parameters' names to the parameters it holds."""
         tensors = self._tensors("optimizer.safetensors")
         for key, value in tensors.items():
@@ -102,7 +103,7 @@ def save_checkpoint(
     config: RunConfig,
     model: PRIOR,
     optimizer: torch.optim.Optimizer,
-    names: dict[str, Tensor],
+    names: Mapping[str, Tensor],
     dataset: PreparedDataset,
 ) -> Path:
     """Write a checkpoint into the run's `folder` and return its path; an older one of the same step is replaced."""

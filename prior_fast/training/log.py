@@ -15,7 +15,7 @@ from prior_fast.training.checkpoint import Position
 
 
 class RunLog:
-    """A run's `log.jsonl` and `tensorboard/`; lines after `position` are dropped, so a resumed run has each step once."""
+    """A run's `log.jsonl` and `tensorboard/`; what came after `position` is dropped, so each step is there once."""
 
     def __init__(self, folder: Path, position: Position) -> None:
         self.path = folder / "log.jsonl"

@@ -16,7 +16,6 @@ from prior_fast.data.store import PreparedDataset
 from prior_fast.files import write_json
 from prior_fast.model.batch_norm import join_batch_norms
 from prior_fast.model.build import build_model
-from prior_fast.model.prior import PRIOR
 from prior_fast.training.checkpoint import Checkpoint, Position, prune_checkpoints, save_checkpoint
 from prior_fast.training.distributed import Ranks, join_ranks
 from prior_fast.training.log import LossWindow, RunLog
@@ -102,9 +101,7 @@ class Run:
             step, total = self.position.step, self.position.total_steps
             # The noise of a step, dropout included, is a function of the seed and the step: resuming needs no state.
             seed_everything(self.config.seed, total, self.ranks)
-            context = StepContext(
-                self.schedule.tau(stage, step), step_seed(self.config.seed, total), self.ranks.group
-            )
+            context = StepContext(self.schedule.tau(stage, step), step_seed(self.config.seed, total), self.ranks.group)
             learning_rate = self.schedule.learning_rate(stage, step)
             terms = trainer.step(batch.to(self.ranks.device), context, learning_rate)
             window.add(terms, self.config.batch_size)

@@ -16,9 +16,9 @@ from prior_fast.data.batch import PackedBatch
 from prior_fast.model.image_decoder import reconstruction_loss
 from prior_fast.model.local_alignment import LocalContext, simsiam_loss
 from prior_fast.model.prior import PRIOR, ImageEmbedding
+from prior_fast.ops._philox import uniform
 from prior_fast.ops.info_nce import info_nce
 from prior_fast.ops.match_prototypes import match_prototypes
-from prior_fast.ops._philox import uniform
 from prior_fast.ops.segment_info_nce import segment_info_nce
 
 Terms = dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""The modules of PRIOR against numbers recorded from the authors' own: golden files 5 to 7 and 9, outputs and gradients."""
+"""The modules of PRIOR against numbers recorded from the authors' own, outputs and gradients: files 5 to 7 and 9."""
 
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """BERT over packed reports equals BERT over padded ones."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,7 @@ from prior_fast.data.batch import pack_reports
 from prior_fast.errors import UsageError
 from prior_fast.model.text_encoder import TextEncoder
 
-SIZES = TextEncoderConfig(
-    weights="random", hidden_size=48, layers=3, heads=4, intermediate_size=96, dropout=0.0
-)
+SIZES = TextEncoderConfig(weights="random", hidden_size=48, layers=3, heads=4, intermediate_size=96, dropout=0.0)
 
 
 def reports(rng: np.random.Generator, lengths: list[list[int]]) -> list[list[np.ndarray]]:
@@ -25,7 +25,7 @@ def padded_reference(encoder: TextEncoder, packed: dict) -> torch.Tensor:
     reference.load_state_dict(encoder.encoder.state_dict())
     reference.set_attn_implementation("eager")
     cu = packed["cu_tokens"].tolist()
-    rows = [packed["token_ids"][a:b] for a, b in zip(cu, cu[1:])]
+    rows = [packed["token_ids"][a:b] for a, b in pairwise(cu)]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     out = reference(input_ids=ids, attention_mask=mask).last_hidden_state

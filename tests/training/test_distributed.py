@@ -45,15 +45,3 @@ def test_two_processes_equal_one(small_store: Path, small_settings: list[str], t
         # Adam divides by the root of a gradient's square, so where a gradient is rounding alone its sign decides.
         assert (weights[0][name].float() - weights[1][name].float()).abs().max() < 2e-2, name
 
-
-def test_a_batch_that_ranks_cannot_share_is_refused(
-    small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    from prior_fast.config import DataConfig
-    from prior_fast.data.loader import LoaderConfig, TrainingLoader
-    from prior_fast.data.store import PreparedDataset
-    from prior_fast.errors import UsageError
-
-    dataset = PreparedDataset.open(small_store, "train")
-    with pytest.raises(UsageError, match="batch_size=7 can't be shared evenly by 2 processes"):
-        TrainingLoader(dataset, LoaderConfig(DataConfig(), 7, 0, ranks=2))
