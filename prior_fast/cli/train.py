@@ -1,8 +1,12 @@
 """`prior-fast train`: pre-train all three stages."""
 
 import argparse
-import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prior_fast.config import RunConfig
+    from prior_fast.training.checkpoint import Checkpoint
 
 EXAMPLE = """examples:
   prior-fast train --preset tiny --data prepared --out run
@@ -65,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 FREE = ("device", "log_every", "checkpoint_every", "keep_checkpoints", "workers")
 
 
-def resumed_config(args: argparse.Namespace, checkpoint):
+def resumed_config(args: argparse.Namespace, checkpoint: "Checkpoint") -> "RunConfig":
     """The checkpoint's configuration with the free settings of the command line.
 
     Raises:
@@ -75,7 +79,7 @@ def resumed_config(args: argparse.Namespace, checkpoint):
     from prior_fast.errors import UsageError
 
     saved = checkpoint.config
-    if args.preset not in (None, saved.preset):
+    if args.preset is not None and args.preset != saved.preset:
         raise UsageError(f"{checkpoint.path} was made with --preset {saved.preset}, not {args.preset}")
     config = apply_overrides(saved, args.settings)
     for word in args.settings:
@@ -83,10 +87,10 @@ def resumed_config(args: argparse.Namespace, checkpoint):
         old, new = _lookup(to_dict(saved), key), _lookup(to_dict(config), key)
         if old != new and key.rsplit(".", 1)[-1] not in FREE:
             raise UsageError(f"{checkpoint.path} was made with {key}={old}: a resumed run can't change it to {new}")
-    return dataclasses.replace(config)
+    return config
 
 
-def _lookup(values: dict, key: str) -> object:
+def _lookup(values: Any, key: str) -> Any:
     for part in key.split("."):
         values = values[part]
     return values

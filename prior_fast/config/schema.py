@@ -36,7 +36,8 @@ class BankConfig:
     """The sentence prototype memory bank (supplement 2.3)."""
 
     prototypes: int = 512  # released
-    init: Literal["gaussian_l1", "gaussian"] = "gaussian_l1"
+    # "sentences": training sentences as they are at the start of stage 2, spread by k-means++
+    init: Literal["gaussian_l1", "gaussian", "sentences"] = "gaussian_l1"
     tau_start: float = 0.9
     tau_end: float = 0.01
     tau_decay: Literal["exponential", "linear", "fixed"] = "exponential"  # the paper gives only the two ends

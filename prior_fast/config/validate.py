@@ -18,7 +18,7 @@ def validate_config(config: RunConfig) -> None:
     _require(8 <= config.data.max_tokens <= 512, "data.max_tokens", config.data.max_tokens, "8 to 512")
     stages = len(model.image.depths)
     _require(
-        224 == 7 * model.image.shrink * 2 ** (stages + 1),
+        7 * model.image.shrink * 2 ** (stages + 1) == 224,
         "model.image.shrink",
         model.image.shrink,
         f"{224 // (7 * 2 ** (stages + 1))} with the {stages} stages of model.image.depths, for a map of 7x7",

@@ -21,6 +21,15 @@ def attention_maps(model: PRIOR, patches: Tensor, sentences: Tensor) -> Tensor:
     return maps.float().unflatten(1, (side, side))
 
 
+def typical_maps(model: PRIOR, patches: Tensor, sentences: Tensor) -> Tensor:
+    """The mean over the images of each sentence's attention: what a sentence attends to whatever the image shows.
+
+    patches [N, P, D], sentences [M, D] -> float32 [M, sqrt P, sqrt P].
+    """
+    maps = [attention_maps(model, patches, sentence.expand(len(patches), -1)).mean(dim=0) for sentence in sentences]
+    return torch.stack(maps)
+
+
 def upsample(maps: Tensor, size: int = 224) -> Tensor:
     """[N, h, w] -> [N, size, size], bilinear."""
     return F.interpolate(maps[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0]

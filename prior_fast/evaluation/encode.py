@@ -3,7 +3,6 @@
 Letters in shapes: N images, P patches, M texts, S sentences, D embedding width.
 """
 
-import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from prior_fast.data.prepare.tokenizer import tokenize
 from prior_fast.data.store import PreparedDataset
 from prior_fast.errors import UsageError
 from prior_fast.training.checkpoint import Checkpoint
-from prior_fast.training.schedule import Schedule
+from prior_fast.training.distributed import choose_device
 
 Advance = Callable[[int], object]
 # Starts a progress bar of a name and a total, and returns what moves it on.
@@ -76,7 +75,7 @@ class Encoder:
         self.model = checkpoint.load_model().to(self.device).eval()
         self.tokenizer = _tokenizer(checkpoint)
         self.uses_bank = checkpoint.position.stage >= 2
-        self.tau = bank_temperature(checkpoint)
+        self.tau = checkpoint.tau
 
     @torch.inference_mode()
     def images(
@@ -151,38 +150,6 @@ class Encoder:
 def first_image_rows(dataset: PreparedDataset, studies: np.ndarray) -> np.ndarray:
     """The row of each study's first frontal image: int64 [N]."""
     return np.array([dataset.image_rows(int(study))[0] for study in studies], np.int64)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called "auto" (the GPU where there is one), "cpu" or "cuda".
-
-    Raises:
-        UsageError: "cuda" without a GPU.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device=cuda: PyTorch finds no GPU here; use device=cpu")
-    return torch.device(name)
-
-
-def bank_temperature(checkpoint: Checkpoint) -> float:
-    """The bank's temperature in the last step before the checkpoint.
-
-    It follows from where the run stood: the steps of the stages before tell how many steps an epoch had. Where
-    `max_steps_per_stage` ended those stages early, it is the schedule of the fewest steps an epoch that fits.
-    """
-    config, position = checkpoint.config, checkpoint.position
-    before = position.total_steps - position.step
-
-    def fits(steps_per_epoch: int) -> bool:
-        steps = Schedule(config, steps_per_epoch).steps
-        done = sum(steps(stage) for stage in range(1, position.stage))
-        return done >= before and steps(position.stage) >= position.step
-
-    candidates = range(1, position.total_steps + 1)
-    steps_per_epoch = 1 + bisect.bisect_left(candidates, True, key=fits)
-    return Schedule(config, steps_per_epoch).tau(position.stage, max(position.step - 1, 0))
 
 
 def _tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerFast:

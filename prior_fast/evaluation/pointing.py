@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from prior_fast.data.store import Annotation, PreparedDataset
-from prior_fast.evaluation.attention_map import attention_maps, upsample
+from prior_fast.evaluation.attention_map import attention_maps, typical_maps, upsample
 from prior_fast.evaluation.encode import Encoder
 
 EXTRA_FINDING = "Pneumothorax"
@@ -63,6 +62,9 @@ def pointing_game(
 ) -> dict[str, Any] | None:
     """The pointing game on the annotated images of a dataset's split; None where there is nothing to play.
 
+    `hit_rate` is of the attention itself, `relative_hit_rate` of what it has above the sentence's mean over these
+    images: sigmoid weights are not normalized over the patches, so a part of them depends on the position alone.
+
     classes: findings besides Pneumothorax; prompt: with "{}" for the finding's name.
     """
     findings = [*classes, *([] if EXTRA_FINDING in classes else [EXTRA_FINDING])]
@@ -70,11 +72,19 @@ def pointing_game(
     if not marked:
         return None
     prompts = encoder.texts([[prompt.replace("{}", name)] for name in findings]).prototypes
-    scores = [
-        _play_batch(encoder, dataset, marked[first : first + encoder.batch_size], findings, prompts)
-        for first in range(0, len(marked), encoder.batch_size)
-    ]
-    columns = {name: np.concatenate([part[name] for part in scores]) for name in scores[0]}
+    rows = sorted({target.image_row for target in marked})
+    patches = encoder.images(dataset.images, rows).patches
+    typical = typical_maps(encoder.model, patches, prompts)
+    size, parts = dataset.images.shape[1], []
+    for first in range(0, len(marked), encoder.batch_size):
+        batch = marked[first : first + encoder.batch_size]
+        image = torch.tensor([rows.index(target.image_row) for target in batch], device=patches.device)
+        finding = torch.tensor([findings.index(target.finding) for target in batch], device=patches.device)
+        masks = np.stack([target.mask for target in batch])
+        maps = attention_maps(encoder.model, patches[image], prompts[finding])
+        relative = play(upsample(maps - typical[finding], size).cpu().numpy(), masks)
+        parts.append({**play(upsample(maps, size).cpu().numpy(), masks), "relative_hit": relative["hit"]})
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     names = np.array([target.finding for target in marked])
     result: dict[str, Any] = {
         "images": len({target.image_row for target in marked}),
@@ -86,20 +96,12 @@ def pointing_game(
     return result
 
 
-def _play_batch(
-    encoder: Encoder, dataset: PreparedDataset, marked: Sequence[Target], findings: Sequence[str], prompts: Tensor
-) -> dict[str, np.ndarray]:
-    patches = encoder.images(dataset.images, [target.image_row for target in marked]).patches
-    rows = torch.tensor([findings.index(target.finding) for target in marked], device=prompts.device)
-    maps = upsample(attention_maps(encoder.model, patches, prompts[rows]), dataset.images.shape[1])
-    return play(maps.cpu().numpy(), np.stack([target.mask for target in marked]))
-
-
 def _summary(columns: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
     contrast = columns["contrast"][rows]
     return {
         "targets": int(rows.sum()),
         "hit_rate": float(columns["hit"][rows].mean()),
+        "relative_hit_rate": float(columns["relative_hit"][rows].mean()),
         "chance": float(columns["chance"][rows].mean()),
         "attention_inside_over_outside": float(np.nanmean(contrast)) if np.isfinite(contrast).any() else None,
     }

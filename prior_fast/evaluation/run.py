@@ -125,8 +125,9 @@ def show(task: str, outcome: Outcome, pointing: dict[str, Any] | None, result: d
     if pointing:
         rows = [("all findings", pointing["overall"]), *pointing["findings"].items()]
         table += [
-            (f"pointing game {name} ({row['targets']})", f"{row['hit_rate']:.3f}", f"{row['chance']:.3f}")
-            for name, row in rows
+            (f"pointing game, {kind}: {name} ({row['targets']})", f"{row[key]:.3f}", f"{row['chance']:.3f}")
+            for kind, key in (("attention", "hit_rate"), ("above its mean", "relative_hit_rate"))
+            for name, row in (rows[:1] if key == "hit_rate" else rows)
         ]
     data = result["data"]
     title = f"{task}: {data['selected']} studies of the {data['split']} split, {result['checkpoint']['used']}"

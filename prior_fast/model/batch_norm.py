@@ -17,12 +17,12 @@ class _Joined:
     def forward(self: nn.BatchNorm2d, x: Tensor) -> Tensor:  # type: ignore[misc]
         channels_last = isinstance(self, RowNorm)
         if not self.training:
-            return super(_Joined, self).forward(x)  # type: ignore[misc]
+            return super().forward(x)  # type: ignore[misc]
         dims = tuple(range(x.dim() - 1)) if channels_last else (0, 2, 3)
         wide = x.float()
         own = torch.stack([wide.sum(dims), wide.square().sum(dims)])
         count = own.new_full((1, own.shape[1]), x.numel() // own.shape[1])
-        sums = torch.distributed.nn.functional.all_reduce(torch.cat([own, count]), group=self.group)  # type: ignore[attr-defined]
+        sums = torch.distributed.nn.functional.all_reduce(torch.cat([own, count]), group=self.group)
         mean, rows = sums[0] / sums[2], sums[2].detach()
         variance = sums[1] / rows - mean.square()
         with torch.no_grad():

@@ -14,8 +14,8 @@ from prior_fast.data.batch import PackedBatch
 from prior_fast.model.image_decoder import ImageDecoder
 from prior_fast.model.image_encoder import ImageEncoder, tokens_to_map
 from prior_fast.model.local_alignment import LocalCrossAttention, SimSiamPredictor
-from prior_fast.model.projection import projection
 from prior_fast.model.pooling import SentenceAttentionPool, SentenceGather
+from prior_fast.model.projection import projection
 from prior_fast.model.prototypes import SentencePrototypeBank
 from prior_fast.model.sentence_decoder import SentenceDecoder
 from prior_fast.model.text_encoder import TextEncoder

@@ -15,15 +15,20 @@ class SentencePrototypeBank(nn.Module):
     """K prototypes, read by a Gumbel-softmax over the inner products with a sentence.
 
     init: "gaussian_l1" draws from the standard Gaussian and divides by the L1 norm, as the paper says; "gaussian"
-        leaves the norm as it is (released).
+        leaves the norm as it is (released); "sentences" wants `set_prototypes` before the bank is trained.
     """
 
-    def __init__(self, prototypes: int, channels: int, init: Literal["gaussian_l1", "gaussian"]) -> None:
+    def __init__(self, prototypes: int, channels: int, init: Literal["gaussian_l1", "gaussian", "sentences"]) -> None:
         super().__init__()
         self.embed = nn.Embedding(prototypes, channels)
         if init == "gaussian_l1":
             with torch.no_grad():
                 self.embed.weight.div_(self.embed.weight.abs().sum(dim=1, keepdim=True))
+
+    @torch.no_grad()
+    def set_prototypes(self, prototypes: Tensor) -> None:
+        """Replace the prototypes by [K, C]."""
+        self.embed.weight.copy_(prototypes)
 
     def forward(self, x: Tensor, tau: float, seed: int | Tensor | None = None, first_row: int = 0) -> PrototypeLookup:
         """x [S, C] -> mixtures [S, C], index [S], l1 []; without a seed the lookup is free of noise."""

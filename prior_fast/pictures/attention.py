@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from prior_fast.evaluation.attention_map import attention_maps, upsample
+from prior_fast.evaluation.attention_map import attention_maps, typical_maps, upsample
 from prior_fast.evaluation.encode import first_image_rows
 from prior_fast.evaluation.pointing import targets
 from prior_fast.evaluation.selection import positive
@@ -17,6 +17,7 @@ from prior_fast.pictures.page import Picture, Section
 
 PROMPT = "{} is observed"
 SENTENCES_SHOWN = 3
+TYPICAL_IMAGES = 128
 
 
 @dataclass(frozen=True)
@@ -71,25 +72,37 @@ def maps_of(material: Material, image_rows: Sequence[int], sentences: Sequence[s
         return upsample(attention_maps(material.encoder.model, patches, prototypes)).cpu().numpy()
 
 
+def typical_of(material: Material, sentences: Sequence[str]) -> np.ndarray:
+    """The mean attention of each sentence over some images of the split: [M, 224, 224]."""
+    studies = material.rng(2).permutation(len(material.dataset))[:TYPICAL_IMAGES]
+    patches = material.encoder.images(material.dataset.images, first_image_rows(material.dataset, studies)).patches
+    prototypes = material.encoder.texts([[sentence] for sentence in sentences]).prototypes
+    return upsample(typical_maps(material.encoder.model, patches, prototypes)).cpu().numpy()
+
+
 def _findings_picture(material: Material, examples: list[Example]) -> Picture:
-    maps = maps_of(material, [e.image_row for e in examples], [PROMPT.format(e.finding) for e in examples])
-    figure = new_figure(10 * len(examples) / len(FINDINGS) + 0.2, 3.9)
-    axes = figure.subplots(2, len(examples), squeeze=False)
-    for column, (example, attention) in enumerate(zip(examples, maps)):
+    prompts = [PROMPT.format(example.finding) for example in examples]
+    maps = maps_of(material, [example.image_row for example in examples], prompts)
+    rows = {"attention": maps, "above its mean": maps - typical_of(material, prompts)}
+    figure = new_figure(10 * len(examples) / len(FINDINGS) + 0.2, 5.7)
+    axes = figure.subplots(1 + len(rows), len(examples), squeeze=False)
+    for column, example in enumerate(examples):
         image = material.dataset.image(example.image_row)
         show_image(axes[0, column], image, example.finding)
-        show_attention(axes[1, column], image, attention)
-        y, x = np.unravel_index(attention.argmax(), attention.shape)
-        axes[1, column].plot(x, y, "+", color="white", markersize=9, markeredgewidth=1.6)
+        for row, attention in enumerate(rows.values(), start=1):
+            show_attention(axes[row, column], image, attention[column])
+            y, x = np.unravel_index(attention[column].argmax(), image.shape)
+            axes[row, column].plot(x, y, "+", color="white", markersize=9, markeredgewidth=1.6)
         if example.mask is not None:
-            outline(axes[0, column], example.mask)
-            outline(axes[1, column], example.mask)
-    axes[0, 0].set_ylabel("X-ray")
-    axes[1, 0].set_ylabel("attention")
+            for row in range(1 + len(rows)):
+                outline(axes[row, column], example.mask)
+    for row, name in enumerate(("X-ray", *rows)):
+        axes[row, 0].set_ylabel(name)
     save(figure, material.out / "attention-findings.png")
     marks = ", the cyan outline is where the finding is marked" if examples[0].mask is not None else ""
     caption = (
-        f'Attention of "<finding> is observed" over an image that shows the finding. The cross is the maximum{marks}.'
+        f'Attention of "<finding> is observed" over an image that shows the finding, and what of it is above the '
+        f"sentence's mean over {TYPICAL_IMAGES} images. The cross is the maximum{marks}."
     )
     return Picture("attention-findings.png", caption)
 

@@ -45,6 +45,7 @@ class Position:
 class Checkpoint:
     """A checkpoint's folder and the small part of its content.
 
+    tau: the bank's temperature in the last step.
     image_mean, image_std: of the training images in [0, 1]; whatever the model is shown is normalized with them.
     """
 
@@ -53,6 +54,7 @@ class Checkpoint:
     config: RunConfig
     structure: ModelConfig
     vocab_size: int
+    tau: float
     image_mean: float
     image_std: float
 
@@ -105,6 +107,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     names: Mapping[str, Tensor],
     dataset: PreparedDataset,
+    tau: float,
 ) -> Path:
     """Write a checkpoint into the run's `folder` and return its path; an older one of the same step is replaced."""
     path = folder / f"step-{position.total_steps:08d}"
@@ -125,6 +128,7 @@ def save_checkpoint(
             "config": to_dict(config),
             "structure": to_dict(structure_of(model)),
             "vocab_size": dataset.vocab_size,
+            "tau": tau,
             "image_mean": dataset.image_mean,
             "image_std": dataset.image_std,
         }
@@ -168,6 +172,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
             config=from_dict(RunConfig, info["config"]),
             structure=from_dict(ModelConfig, info["structure"]),
             vocab_size=info["vocab_size"],
+            tau=info["tau"],
             image_mean=info["image_mean"],
             image_std=info["image_std"],
         )

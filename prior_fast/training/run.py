@@ -18,6 +18,7 @@ from prior_fast.model.batch_norm import join_batch_norms
 from prior_fast.model.build import build_model
 from prior_fast.training.checkpoint import Checkpoint, Position, prune_checkpoints, save_checkpoint
 from prior_fast.training.distributed import Ranks, join_ranks
+from prior_fast.training.fill_bank import fill_bank
 from prior_fast.training.log import LossWindow, RunLog
 from prior_fast.training.schedule import Schedule
 from prior_fast.training.stages import StepContext
@@ -91,6 +92,8 @@ class Run:
     def _stage(self, stage: int, stop_after: int) -> bool:
         """Take the steps of one stage; True when the run is to stop here."""
         steps = self.schedule.steps(stage)
+        if stage == 2 and self.position.step == 0 and self.config.model.bank.init == "sentences":
+            fill_bank(self.model, self.dataset, self.config, self.ranks)
         trainer = StageTrainer(self.model, stage, self.config, self.ranks)
         if self.checkpoint and self.position.step:
             self.checkpoint.load_optimizer(trainer.optimizer, trainer.parameters)
@@ -114,7 +117,7 @@ class Run:
             if last or (step + 1) % self.schedule.steps_per_epoch == 0:
                 self._validate(stage, context.tau)
             if saves:
-                self._save(trainer)
+                self._save(trainer, context.tau)
             if total + 1 == stop_after:
                 return True
         return False
@@ -161,11 +164,11 @@ class Run:
             self.log.write("validate", self.position, values)
         self.ranks.barrier()
 
-    def _save(self, trainer: StageTrainer) -> None:
+    def _save(self, trainer: StageTrainer, tau: float) -> None:
         if self.ranks.writes:
             folder = self.out / "checkpoints"
-            arguments = (self.position, self.config, self.model, trainer.optimizer, trainer.parameters, self.dataset)
-            save_checkpoint(folder, *arguments)
+            state = (self.model, trainer.optimizer, trainer.parameters)
+            save_checkpoint(folder, self.position, self.config, *state, self.dataset, tau)
             prune_checkpoints(folder, self.config.keep_checkpoints)
         self.ranks.barrier()
 

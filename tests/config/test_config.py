@@ -96,5 +96,5 @@ def test_values_that_make_no_sense_are_named(word: str) -> None:
 def test_unknown_presets_and_saved_keys_are_refused() -> None:
     with pytest.raises(UsageError, match="no preset 'papr': choose from paper, released, tiny"):
         preset("papr")
-    with pytest.raises(UsageError, match="unknown setting 'batch_sise' in a saved configuration.*'batch_size'"):
+    with pytest.raises(UsageError, match=r"unknown setting 'batch_sise' in a saved configuration.*'batch_size'"):
         from_dict(RunConfig, {"batch_sise": 3})

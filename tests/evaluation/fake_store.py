@@ -126,4 +126,4 @@ def write_checkpoint(folder: Path, store: Path, stage: int, step: int = 4, seed:
     before = sum(4 * epochs for epochs in config.stage_epochs[: stage - 1])
     optimizer = torch.optim.Adam(model.parameters())
     position = Position(stage, step, before + step)
-    return save_checkpoint(folder, position, config, model, optimizer, {}, dataset)
+    return save_checkpoint(folder, position, config, model, optimizer, {}, dataset, tau=0.5)

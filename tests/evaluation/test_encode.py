@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from prior_fast.config import preset
 from prior_fast.data.loader import evaluation_batches
 from prior_fast.data.store import PreparedDataset
 from prior_fast.errors import UsageError
-from prior_fast.evaluation.encode import Encoder, bank_temperature, choose_device, first_image_rows
-from prior_fast.training.checkpoint import Checkpoint, Position, open_checkpoint
-from prior_fast.training.schedule import Schedule
+from prior_fast.evaluation.encode import Encoder, first_image_rows
+from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
+from prior_fast.training.distributed import choose_device
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +65,6 @@ def test_sentences_without_a_token_are_left_out(opened: Checkpoint) -> None:
     assert encoder.texts([["Edema .", " ", ""]]).cu_sentences.tolist() == [0, 1]
     with pytest.raises(ValueError, match=r"texts\[1\] has no token"):
         encoder.texts([["Edema ."], [" "]])
-
-
-@pytest.mark.parametrize("stage, step", [(2, 1), (2, 8), (3, 1), (3, 5), (3, 8)])
-@pytest.mark.parametrize("limit", [0, 100])
-def test_bank_temperature_is_that_of_the_last_step(opened: Checkpoint, stage: int, step: int, limit: int) -> None:
-    config = dataclasses.replace(preset("tiny"), max_steps_per_stage=limit)
-    schedule = Schedule(config, steps_per_epoch=4)
-    position = Position(stage, step, sum(schedule.steps(s) for s in range(1, stage)) + step)
-    at = dataclasses.replace(opened, config=config, position=position)
-    assert bank_temperature(at) == pytest.approx(schedule.tau(stage, step - 1))
-
-
-def test_a_limited_run_ends_with_the_last_temperature(opened: Checkpoint) -> None:
-    config = dataclasses.replace(preset("tiny"), max_steps_per_stage=10)
-    at = dataclasses.replace(opened, config=config, position=Position(3, 10, 30))
-    assert bank_temperature(at) == pytest.approx(config.model.bank.tau_end)
 
 
 def test_a_missing_gpu_is_told() -> None:

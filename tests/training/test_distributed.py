@@ -44,4 +44,3 @@ def test_two_processes_equal_one(small_store: Path, small_settings: list[str], t
     for name in weights[0]:
         # Adam divides by the root of a gradient's square, so where a gradient is rounding alone its sign decides.
         assert (weights[0][name].float() - weights[1][name].float()).abs().max() < 2e-2, name
-

@@ -72,6 +72,7 @@ def test_weights_of_the_terms_are_the_configurations(config) -> None:
 def test_noise_follows_the_seed_and_evaluation_has_none(config, rng: np.random.Generator) -> None:
     model, batch = make_model(config.model).eval(), make_batch(rng)
     for stage in (2, 3):
+
         def run(seed: int | None, stage: int = stage) -> Tensor:
             with torch.no_grad():
                 return weighted_sum(STAGES[stage](model, batch, StepContext(0.5, seed)), config.loss, stage)

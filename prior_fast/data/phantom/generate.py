@@ -1,17 +1,11 @@
 """One study of the phantom, and the whole dataset from many processes."""
 
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +31,7 @@ from prior_fast.data.phantom.render import render_frontal
 from prior_fast.data.phantom.report import write_report
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import atomic_directory, write_json
+from prior_fast.processes import parallel_map
 
 _CHUNK = 8
 _SIZES = (64, 4096)
@@ -209,30 +204,7 @@ def _write_masks(root: Path, name: str, plan: Plan, masks: dict[str, np.ndarray]
 
 def _map(make: "partial[StudyRows]", places: list[Place], workers: int) -> Iterator[StudyRows]:
     """`make` of each place, in order, from `workers` processes; in this one when one is enough."""
-    workers = min(workers, -(-len(places) // _CHUNK))
-    if workers <= 1:
-        yield from map(make, places)
-        return
-    # "spawn", since a fork copies the locks of whatever threads the calling process has.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
-        yield from executor.map(make, places, chunksize=_CHUNK)
+        yield from parallel_map(make, places, workers, _CHUNK)
     except BrokenProcessPool as error:
         raise RunError("a worker process died, perhaps for want of memory: give a smaller --workers") from error
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    # Ctrl-C reaches every process of the terminal; the parent alone answers it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    """End this process when its parent is gone; a pool's worker would wait for its next task forever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

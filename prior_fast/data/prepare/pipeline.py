@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from prior_fast.console import progress
 from prior_fast.data.prepare import assemble
-from prior_fast.data.prepare.chunks import ChunkResult, ChunkTask, chunk_path, make_tasks
+from prior_fast.data.prepare.chunks import ChunkResult, ChunkTask, chunk_path, make_tasks, prepare_chunk
 from prior_fast.data.prepare.mimic import Plan, read_plan
-from prior_fast.data.prepare.parallel import prepare_chunks
 from prior_fast.data.prepare.records import SPLITS, TRAIN_TOKENIZER, Rejection
 from prior_fast.data.store import PreparedDataset
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_json
+from prior_fast.processes import parallel_map
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -146,7 +146,7 @@ def _prepare(settings: Settings, tasks: list[ChunkTask]) -> list[ChunkResult]:
     results = []
     with progress() as bar:
         task = bar.add_task("reading studies", total=sum(len(chunk.studies) for chunk in tasks))
-        for result in prepare_chunks(tasks, settings.workers):
+        for result in parallel_map(prepare_chunk, tasks, settings.workers):
             broken = result.first_broken
             if settings.strict and broken:
                 raise RunError(f"--strict: study {broken.study_id}, {broken.file}: {broken.reason}")

@@ -1,39 +1,45 @@
-"""Preparing chunks in several processes; light, since every worker process imports it."""
+"""Work shared by several processes, which end with the one that started them; light, since each of them imports it."""
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import wait
+from typing import TypeVar
 
-from prior_fast.data.prepare.chunks import ChunkResult, ChunkTask, prepare_chunk
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def prepare_chunks(tasks: Sequence[ChunkTask], workers: int) -> Iterator[ChunkResult]:
-    """The results of the chunks, in their order, as they become ready.
+def parallel_map(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, chunk: int = 1
+) -> Iterator[Result]:
+    """`function` of each item, in their order, as the results become ready.
 
     Args:
         workers: processes; 1 works in the calling process.
+        chunk: items that a process takes at a time.
+
+    Raises:
+        BrokenProcessPool: a worker process died.
     """
-    workers = min(workers, len(tasks))
+    workers = min(workers, -(-len(items) // chunk))
     if workers <= 1:
-        yield from map(prepare_chunk, tasks)
+        yield from map(function, items)
         return
     # "spawn", since a fork copies the threads' locks of whatever the calling process has loaded.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
-        futures = [executor.submit(prepare_chunk, task) for task in tasks]
-        for future in futures:
-            yield future.result()
+        yield from executor.map(function, items, chunksize=chunk)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches every process of the terminal; the parent alone answers it, after the chunks under way.
+    # Ctrl-C reaches every process of the terminal; the parent alone answers it, after the work under way.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
