@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -64,6 +65,9 @@ def _options(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; 0: done, 1: failed, 2: wrong use, 130: interrupted."""
+    # PyTorch's threads spin while they wait, which on a CPU that other processes use too makes every step many times
+    # slower. It has to be set before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         args = parse(sys.argv[1:] if words is None else words)
         return args.run(args)

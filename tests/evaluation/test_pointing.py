@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prior_fast.data.store import Annotation, PreparedDataset
-from prior_fast.evaluation.attention_map import attention_maps, upsample
+from prior_fast.evaluation.attention_map import attention_maps, typical_maps, upsample
 from prior_fast.evaluation.config import FIVE_CLASSES
 from prior_fast.evaluation.encode import Encoder
 from prior_fast.evaluation.pointing import play, pointing_game, targets
@@ -70,6 +70,41 @@ def test_the_map_is_the_mean_of_both_directions(checkpoint: Path) -> None:
             one = torch.sigmoid(attention.query2(s) @ attention.key1(x) / 128**0.5)
             other = torch.sigmoid(attention.query1(x) @ attention.key2(s) / 128**0.5)
             assert float(maps[image, patch // 7, patch % 7]) == pytest.approx(float(one + other) / 2, rel=1e-5)
+
+
+@torch.inference_mode()
+def test_typical_maps_are_means_over_the_images(checkpoint: Path) -> None:
+    model = open_checkpoint(checkpoint).load_model()
+    patches, sentences = torch.randn(5, 49, 128), torch.randn(2, 128)
+    typical = typical_maps(model, patches, sentences)
+    for index, sentence in enumerate(sentences):
+        each = [attention_maps(model, image[None], sentence[None])[0] for image in patches]
+        torch.testing.assert_close(typical[index], torch.stack(each).mean(dim=0))
+
+
+def test_the_relative_rate_passes_over_what_all_images_share(
+    store: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention with a strong fixed peak and a weak one on each mark: only the relative map finds the marks."""
+    dataset, opened = PreparedDataset.open(store, "test"), open_checkpoint(checkpoint)
+    encoder = Encoder(opened, "cpu")
+    marked = targets(dataset.annotations(), FIVE_CLASSES)
+    rows = sorted({target.image_row for target in marked})
+    masks = {row: np.any([t.mask for t in marked if t.image_row == row], axis=0) for row in rows}
+    coarse = {row: torch.tensor(mask.reshape(7, 32, 7, 32).mean(axis=(1, 3))).float() for row, mask in masks.items()}
+    seen = encoder.images(dataset.images, rows).patches
+
+    def planted(model: object, patches: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
+        maps = torch.stack([coarse[rows[int((seen - image).abs().sum(dim=(1, 2)).argmin())]] for image in patches])
+        maps[:, 0, 0] += 10
+        return maps
+
+    monkeypatch.setattr("prior_fast.evaluation.pointing.attention_maps", planted)
+    monkeypatch.setattr("prior_fast.evaluation.attention_map.attention_maps", planted)
+    found = pointing_game(encoder, dataset, FIVE_CLASSES, "{} is observed")
+    assert found is not None
+    assert found["overall"]["hit_rate"] < 0.2
+    assert found["overall"]["relative_hit_rate"] > 0.5
 
 
 def test_played_on_a_split(store: Path, checkpoint: Path) -> None:
