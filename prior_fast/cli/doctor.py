@@ -69,8 +69,10 @@ def machine() -> list[Row]:
     """Processor, memory and GPUs."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    rows = [("system", f"{platform.system()} {platform.machine()}"), ("CPU cores", str(cores)), ("memory", memory())]
+    from prior_fast.processes import usable_cores
+
+    rows = [("system", f"{platform.system()} {platform.machine()}"), ("CPU cores", str(usable_cores()))]
+    rows.append(("memory", memory()))
     rows.append(("CUDA of torch", torch.version.cuda or "none: torch is a CPU build"))
     if not torch.cuda.is_available():
         return [*rows, ("GPU", "none")]

@@ -1,7 +1,6 @@
 """`prior-fast phantom`: a made-up dataset in MIMIC-CXR-JPG's layout."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,9 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the dataset and print what is in it."""
     from prior_fast.data.phantom.generate import Settings, generate_dataset
+    from prior_fast.processes import usable_cores
 
-    workers = (os.cpu_count() or 1) if args.workers is None else args.workers
+    workers = usable_cores() if args.workers is None else args.workers
     settings = Settings(args.out, args.studies, args.seed, args.size, workers)
     _show(generate_dataset(settings), args.out)
     return 0
@@ -40,9 +40,7 @@ def _show(report: dict[str, Any], out: Path) -> None:
     rows = [(split, *(counts.get(name, 0) for name in columns)) for split, counts in report["splits"].items()]
     print_table("Made up", ("split", "studies", "images", "frontal", "sentences"), rows)
     alone = report["only_one_of_five"]
-    findings = [
-        (name, *counts.values(), alone["test"].get(name, "")) for name, counts in report["labels"].items()
-    ]  # fmt: skip
-    header = ("label", "positive", "negative", "uncertain", "not mentioned", "alone in test")
+    findings = [(name, *counts.values(), alone["test"].get(name, "")) for name, counts in report["labels"].items()]
+    header = ("label", "positive", "negative", "uncertain", "blank", "test, alone")
     print_table("Labels by study", header, findings)
     stdout.print(f"{out}: {report['studies']} studies in {report['seconds']} s with {report['workers']} workers.")

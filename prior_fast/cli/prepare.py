@@ -1,7 +1,6 @@
 """`prior-fast prepare`: a tree in MIMIC-CXR's layout becomes a prepared dataset."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +51,19 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> int:
     """Prepare the dataset and print what was kept and what was left out."""
     from prior_fast.data.prepare.pipeline import Settings, prepare_mimic
+    from prior_fast.processes import usable_cores
 
     settings = Settings(
         images=args.images,
         out=args.out,
         reports=args.reports,
-        workers=_cores() if args.workers is None else args.workers,
+        workers=usable_cores() if args.workers is None else args.workers,
         strict=args.strict,
         tokenizer=args.tokenizer,
         min_sentences=args.min_sentences,
     )
     _show(prepare_mimic(settings), args.out)
     return 0
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _show(report: dict[str, Any], out: Path) -> None:

@@ -177,6 +177,16 @@ def test_masks_are_where_the_finding_changed_the_image(name: str) -> None:
             assert np.median(change[mask]) > 5 * max(1, np.median(change[~near])), finding
 
 
+def test_masks_have_no_specks() -> None:
+    """Specks far from a finding would stretch its box; the tip of a faint collapse breaks off most easily."""
+    faint = Finding("Atelectasis", "right", "mild", "lower", "lobar", hedged=True)
+    for number in range(16):
+        finding = faint if number % 2 else replace(faint, side="left")
+        mask = render(finding, number).masks["Atelectasis"]
+        parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
+        assert np.bincount(parts[mask], minlength=count + 1)[1:].min() > 0.012 * mask.sum(), number
+
+
 def test_even_mild_and_hedged_findings_can_be_seen() -> None:
     for number, name in enumerate(n for n in FINDINGS if n != "Cardiomegaly"):
         finding = lone_finding(name, number)

@@ -130,6 +130,12 @@ def test_text_has_the_layout_of_mimic(studies: list[tuple[Plan, Report]]) -> Non
     assert min(kinds[kind] for kind in ((True, True), (True, False), (False, True))) > 40
 
 
+def test_reports_do_not_count_the_views(studies: list[tuple[Plan, Report]]) -> None:
+    """A study may have one frontal image or two; its report is written without knowing."""
+    said = [sentence for _, report in studies for sentence in sentences(report)]
+    assert not [sentence for sentence in said if re.search(r"\b(single|one|two) .*(view|radiograph)", sentence, re.I)]
+
+
 def test_sentences_that_are_hard_to_split_occur(studies: list[tuple[Plan, Report]]) -> None:
     text = "\n".join(report.text for _, report in studies)
     for hard in ("Dr. ___", "3:15 p.m.", " cm ", "1. ", "2. ", "___", "a.m."):

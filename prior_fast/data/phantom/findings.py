@@ -15,6 +15,7 @@ from prior_fast.data.phantom.textures import Array, Line, curve, draw_lines, noi
 
 Mask = NDArray[np.bool_]
 _LEVEL = {"mild": 0, "moderate": 1, "severe": 2}
+_SMALLEST_PART = 0.02
 _ZONE_CENTRE = {"upper": -0.55, "mid": -0.08, "lower": 0.36}
 
 
@@ -198,7 +199,12 @@ def _draw_pneumothorax(chest: Chest, finding: Finding, rng: np.random.Generator)
 
 def _whole(mask: Mask) -> Mask:
     """The mask without pinholes and specks, which a reader of the image would not draw either."""
-    return ndimage.binary_opening(ndimage.binary_closing(mask, iterations=2), iterations=1)
+    smooth = ndimage.binary_opening(ndimage.binary_closing(mask, iterations=2), iterations=1)
+    parts, count = ndimage.label(smooth)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    large = sizes >= _SMALLEST_PART * smooth.sum()
+    large[0] = False
+    return large[parts]
 
 
 _DRAW: dict[str, Callable[[Chest, Finding, np.random.Generator], Mask]] = {

@@ -108,7 +108,7 @@ WITH_PRIOR = (
 )
 WITHOUT_PRIOR = ("No prior studies are available for comparison.", "There is no prior radiograph for comparison.")
 VIEWS = {
-    "AP": ("Portable AP view of the chest was obtained.", "A single AP view of the chest was reviewed."),
+    "AP": ("Portable AP view of the chest was obtained.", "An AP radiograph of the chest was reviewed."),
     "PA": ("A PA view of the chest was obtained.", "Frontal view of the chest was reviewed."),
     "PA AND LAT": ("PA and lateral views of the chest were obtained.", "Frontal and lateral views were reviewed."),
 }
@@ -134,8 +134,8 @@ INDICATIONS = (
     "Chest pain, evaluate for acute process.",
 )
 TECHNIQUES = {
-    "AP": ("Portable AP chest radiograph.", "Single AP view of the chest."),
-    "PA": ("Frontal chest radiograph.", "Single PA view of the chest."),
+    "AP": ("Portable AP chest radiograph.", "AP view of the chest."),
+    "PA": ("Frontal chest radiograph.", "PA view of the chest."),
     "PA AND LAT": ("Chest PA and lateral", "PA and lateral chest radiographs."),
 }
 EXAMINATIONS = {"AP": "CHEST (PORTABLE AP)", "PA": "CHEST (SINGLE VIEW)", "PA AND LAT": "CHEST (PA AND LAT)"}
