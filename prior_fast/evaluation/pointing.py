@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from prior_fast.data.store import Annotation, PreparedDataset
-from prior_fast.evaluation.attention_map import attention_maps, typical_maps, upsample
+from prior_fast.evaluation.attention_map import attention_maps, departure_maps, typical_maps, upsample
 from prior_fast.evaluation.encode import Encoder
 
 EXTRA_FINDING = "Pneumothorax"
@@ -62,8 +62,8 @@ def pointing_game(
 ) -> dict[str, Any] | None:
     """The pointing game on the annotated images of a dataset's split; None where there is nothing to play.
 
-    `hit_rate` is of the attention itself, `relative_hit_rate` of what it has above the sentence's mean over these
-    images: sigmoid weights are not normalized over the patches, so a part of them depends on the position alone.
+    `hit_rate` is of the attention itself, `departure_hit_rate` of its departure from the sentence's mean over these
+    images (`departure_maps` says why).
 
     classes: findings besides Pneumothorax; prompt: with "{}" for the finding's name.
     """
@@ -82,8 +82,9 @@ def pointing_game(
         finding = torch.tensor([findings.index(target.finding) for target in batch], device=patches.device)
         masks = np.stack([target.mask for target in batch])
         maps = attention_maps(encoder.model, patches[image], prompts[finding])
-        relative = play(upsample(maps - typical[finding], size).cpu().numpy(), masks)
-        parts.append({**play(upsample(maps, size).cpu().numpy(), masks), "relative_hit": relative["hit"]})
+        departure = departure_maps(encoder.model, patches[image], prompts[finding], typical[:, finding])
+        hits = play(upsample(departure, size).cpu().numpy(), masks)["hit"]
+        parts.append({**play(upsample(maps, size).cpu().numpy(), masks), "departure_hit": hits})
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     names = np.array([target.finding for target in marked])
     result: dict[str, Any] = {
@@ -101,7 +102,7 @@ def _summary(columns: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]
     return {
         "targets": int(rows.sum()),
         "hit_rate": float(columns["hit"][rows].mean()),
-        "relative_hit_rate": float(columns["relative_hit"][rows].mean()),
+        "departure_hit_rate": float(columns["departure_hit"][rows].mean()),
         "chance": float(columns["chance"][rows].mean()),
         "attention_inside_over_outside": float(np.nanmean(contrast)) if np.isfinite(contrast).any() else None,
     }

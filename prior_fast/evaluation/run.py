@@ -126,7 +126,7 @@ def show(task: str, outcome: Outcome, pointing: dict[str, Any] | None, result: d
         rows = [("all findings", pointing["overall"]), *pointing["findings"].items()]
         table += [
             (f"pointing game, {kind}: {name} ({row['targets']})", f"{row[key]:.3f}", f"{row['chance']:.3f}")
-            for kind, key in (("attention", "hit_rate"), ("above its mean", "relative_hit_rate"))
+            for kind, key in (("attention", "hit_rate"), ("its departure", "departure_hit_rate"))
             for name, row in (rows[:1] if key == "hit_rate" else rows)
         ]
     data = result["data"]

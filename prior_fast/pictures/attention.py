@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from prior_fast.evaluation.attention_map import attention_maps, typical_maps, upsample
+from prior_fast.evaluation.attention_map import attention_maps, departure_maps, typical_maps, upsample
 from prior_fast.evaluation.encode import first_image_rows
 from prior_fast.evaluation.pointing import targets
 from prior_fast.evaluation.selection import positive
@@ -72,18 +72,23 @@ def maps_of(material: Material, image_rows: Sequence[int], sentences: Sequence[s
         return upsample(attention_maps(material.encoder.model, patches, prototypes)).cpu().numpy()
 
 
-def typical_of(material: Material, sentences: Sequence[str]) -> np.ndarray:
-    """The mean attention of each sentence over some images of the split: [M, 224, 224]."""
-    studies = material.rng(2).permutation(len(material.dataset))[:TYPICAL_IMAGES]
-    patches = material.encoder.images(material.dataset.images, first_image_rows(material.dataset, studies)).patches
-    prototypes = material.encoder.texts([[sentence] for sentence in sentences]).prototypes
-    return upsample(typical_maps(material.encoder.model, patches, prototypes)).cpu().numpy()
+def departures_of(material: Material, image_rows: Sequence[int], sentences: Sequence[str]) -> np.ndarray:
+    """How far each image's attention departs from its sentence's mean over some images: [N, 224, 224]."""
+    dataset, encoder = material.dataset, material.encoder
+    studies = material.rng(2).permutation(len(dataset))[:TYPICAL_IMAGES]
+    prototypes = encoder.texts([[sentence] for sentence in sentences]).prototypes
+    some = encoder.images(dataset.images, first_image_rows(dataset, studies)).patches
+    own = encoder.images(dataset.images, image_rows).patches
+    typical = typical_maps(encoder.model, some, prototypes)
+    return upsample(departure_maps(encoder.model, own, prototypes, typical)).cpu().numpy()
 
 
 def _findings_picture(material: Material, examples: list[Example]) -> Picture:
-    prompts = [PROMPT.format(example.finding) for example in examples]
-    maps = maps_of(material, [example.image_row for example in examples], prompts)
-    rows = {"attention": maps, "above its mean": maps - typical_of(material, prompts)}
+    prompts, image_rows = [PROMPT.format(e.finding) for e in examples], [e.image_row for e in examples]
+    rows = {
+        "attention": maps_of(material, image_rows, prompts),
+        "departure": departures_of(material, image_rows, prompts),
+    }
     figure = new_figure(10 * len(examples) / len(FINDINGS) + 0.2, 5.7)
     axes = figure.subplots(1 + len(rows), len(examples), squeeze=False)
     for column, example in enumerate(examples):
@@ -101,8 +106,8 @@ def _findings_picture(material: Material, examples: list[Example]) -> Picture:
     save(figure, material.out / "attention-findings.png")
     marks = ", the cyan outline is where the finding is marked" if examples[0].mask is not None else ""
     caption = (
-        f'Attention of "<finding> is observed" over an image that shows the finding, and what of it is above the '
-        f"sentence's mean over {TYPICAL_IMAGES} images. The cross is the maximum{marks}."
+        f'Attention of "<finding> is observed" over an image that shows the finding, and how far it departs from '
+        f"the sentence's mean over {TYPICAL_IMAGES} images, up or down. The cross is the maximum{marks}."
     )
     return Picture("attention-findings.png", caption)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prior_fast.data.store import Annotation, PreparedDataset
-from prior_fast.evaluation.attention_map import attention_maps, typical_maps, upsample
+from prior_fast.evaluation.attention_map import attention_maps, departure_maps, directions, typical_maps, upsample
 from prior_fast.evaluation.config import FIVE_CLASSES
 from prior_fast.evaluation.encode import Encoder
 from prior_fast.evaluation.pointing import play, pointing_game, targets
@@ -73,19 +73,23 @@ def test_the_map_is_the_mean_of_both_directions(checkpoint: Path) -> None:
 
 
 @torch.inference_mode()
-def test_typical_maps_are_means_over_the_images(checkpoint: Path) -> None:
+def test_departures_are_from_the_mean_over_the_images(checkpoint: Path) -> None:
     model = open_checkpoint(checkpoint).load_model()
     patches, sentences = torch.randn(5, 49, 128), torch.randn(2, 128)
     typical = typical_maps(model, patches, sentences)
     for index, sentence in enumerate(sentences):
-        each = [attention_maps(model, image[None], sentence[None])[0] for image in patches]
-        torch.testing.assert_close(typical[index], torch.stack(each).mean(dim=0))
+        each = torch.stack([directions(model, image[None], sentence[None])[:, 0] for image in patches])
+        torch.testing.assert_close(typical[:, index], each.mean(dim=0))
+        repeated = typical[:, index : index + 1].expand(-1, 5, -1, -1)
+        found = departure_maps(model, patches, sentence.expand(5, -1), repeated)
+        torch.testing.assert_close(found, (each - each.mean(dim=0)).abs().sum(dim=1))
 
 
-def test_the_relative_rate_passes_over_what_all_images_share(
-    store: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_departure_passes_over_what_all_images_share(
+    sign: int, store: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attention with a strong fixed peak and a weak one on each mark: only the relative map finds the marks."""
+    """Attention with a strong fixed peak and a weak rise or dip on each mark: only its departure finds the marks."""
     dataset, opened = PreparedDataset.open(store, "test"), open_checkpoint(checkpoint)
     encoder = Encoder(opened, "cpu")
     marked = targets(dataset.annotations(), FIVE_CLASSES)
@@ -96,15 +100,15 @@ def test_the_relative_rate_passes_over_what_all_images_share(
 
     def planted(model: object, patches: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
         maps = torch.stack([coarse[rows[int((seen - image).abs().sum(dim=(1, 2)).argmin())]] for image in patches])
+        maps = sign * maps
         maps[:, 0, 0] += 10
-        return maps
+        return maps.expand(2, -1, -1, -1)
 
-    monkeypatch.setattr("prior_fast.evaluation.pointing.attention_maps", planted)
-    monkeypatch.setattr("prior_fast.evaluation.attention_map.attention_maps", planted)
+    monkeypatch.setattr("prior_fast.evaluation.attention_map.directions", planted)
     found = pointing_game(encoder, dataset, FIVE_CLASSES, "{} is observed")
     assert found is not None
     assert found["overall"]["hit_rate"] < 0.2
-    assert found["overall"]["relative_hit_rate"] > 0.5
+    assert found["overall"]["departure_hit_rate"] > 0.5
 
 
 def test_played_on_a_split(store: Path, checkpoint: Path) -> None:
