@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from prior_fast.cli.main import main
+from prior_fast.config import preset
 from tests.evaluation.fake_store import write_checkpoint
 
 ALL = {
@@ -48,7 +49,7 @@ def test_stage_3_shows_everything(
     assert 'class="absent"' not in page
     report = json.loads((out / "report.json").read_text())
     assert {name for section in report["sections"].values() for name in section["files"]} == ALL
-    assert report["sections"]["prototypes"]["prototypes"] == 64
+    assert report["sections"]["prototypes"]["prototypes"] == preset("tiny").model.bank.prototypes
     assert not list(out.glob(".*"))
     assert "index.html shows them" in capsys.readouterr().out
 

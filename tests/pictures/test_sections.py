@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from prior_fast.config import preset
 from prior_fast.data.loader import evaluation_batches
 from prior_fast.data.store import PreparedDataset
 from prior_fast.errors import UsageError
@@ -50,7 +51,7 @@ def test_reconstruction_is_that_of_stage_3_without_noise(material: Material) -> 
     wanted = model.reconstruct_images(image.patches, context)[torch.from_numpy(studies), 0]
     mean, std = material.encoder.checkpoint.image_mean, material.encoder.checkpoint.image_std
     gray = (wanted * std + mean).clamp(0, 1).numpy()
-    assert gray.std() > 0.01
+    assert gray.std() > 0.005  # not a constant picture, which any reconstruction would equal
     unmasked, masked = reconstruct(material, studies)
     np.testing.assert_allclose(unmasked, gray, atol=1e-5)
     whole, half = decoder.image_maps[1:]
@@ -67,7 +68,7 @@ def test_prototypes_are_read_and_matched_as_by_a_loop(material: Material) -> Non
     bank = material.encoder.model.sentence_bank.embed.weight.double().numpy()
     embedded = material.encoder.texts([[sentence] for sentence in sentences]).sentences.double().numpy()
     strongest = [int(np.argmax([row @ prototype for prototype in bank])) for row in embedded]
-    np.testing.assert_array_equal(use, np.bincount(strongest, minlength=64))
+    np.testing.assert_array_equal(use, np.bincount(strongest, minlength=len(use)))
     for prototype in (0, 17, 63):
         cosines = [row @ bank[prototype] / np.linalg.norm(row) / np.linalg.norm(bank[prototype]) for row in embedded]
         order = np.argsort(cosines)[::-1][:3]
@@ -78,7 +79,7 @@ def test_prototypes_are_read_and_matched_as_by_a_loop(material: Material) -> Non
 def test_prototypes_file_has_every_prototype_and_training_sentences(material: Material) -> None:
     section = prototypes_section(material)
     saved = json.loads((material.out / "prototypes.json").read_text())
-    assert saved["split"] == "train" and len(saved["prototypes"]) == 64
+    assert saved["split"] == "train" and len(saved["prototypes"]) == preset("tiny").model.bank.prototypes
     assert sum(row["sentences_that_read_it"] for row in saved["prototypes"]) == saved["sentences"]
     use = {row["prototype"]: row["sentences_that_read_it"] for row in saved["prototypes"]}
     assert [row[1] for row in section.rows] == sorted((count for count in use.values() if count), reverse=True)
