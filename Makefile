@@ -28,7 +28,7 @@ test: lint
 
 demo: setup
 	rm -rf $(DEMO)
-	$(RUN) phantom --out $(DEMO)/phantom --studies 2200 --seed 1 --size 256
+	$(RUN) phantom --out $(DEMO)/phantom --studies 2000 --seed 1
 	$(RUN) prepare mimic --images $(DEMO)/phantom --out $(DEMO)/prepared
 	$(RUN) train --preset tiny --data $(DEMO)/prepared --out $(DEMO)/run
 	$(RUN) evaluate zero-shot --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/zero-shot
