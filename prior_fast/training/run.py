@@ -109,8 +109,8 @@ class Run:
             terms = trainer.step(batch.to(self.ranks.device), context, learning_rate)
             window.add(terms, self.config.batch_size)
             self.position = Position(stage, step + 1, total + 1)
-            last = step + 1 == steps or total + 1 == stop_after
-            saves = last or (total + 1) % self.config.checkpoint_every == 0
+            last, stops = step + 1 == steps, total + 1 == stop_after
+            saves = last or stops or (total + 1) % self.config.checkpoint_every == 0
             if saves or (step + 1) % self.config.log_every == 0:
                 values = window.close(self.position)
                 self._report(task, values, learning_rate, context.tau)
@@ -118,7 +118,7 @@ class Run:
                 self._validate(stage, context.tau)
             if saves:
                 self._save(trainer, context.tau)
-            if total + 1 == stop_after:
+            if stops:
                 return True
         return False
 

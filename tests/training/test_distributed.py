@@ -18,7 +18,11 @@ SETTINGS = ["model.text.dropout=0", "model.sentence_decoder.dropout=0"]
 
 def losses(out: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "pairs_per_second"} for line in lines if line["kind"] == "train"]
+    return [
+        {k: v for k, v in line.items() if k not in ("kind", "pairs_per_second")}
+        for line in lines
+        if line["kind"] == "train"
+    ]
 
 
 def test_two_processes_equal_one(small_store: Path, small_settings: list[str], tmp_path: Path) -> None:

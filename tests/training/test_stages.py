@@ -59,7 +59,8 @@ def test_gradients_reach_the_parts_of_the_stage_and_no_others(config, rng: np.ra
         assert (parameter.grad is not None) == (id(parameter) in trained), name
 
 
-def test_weights_of_the_terms_are_the_configurations(config) -> None:
+def test_weights_of_the_terms_are_the_configurations() -> None:
+    config = preset("paper")
     terms = {name: torch.tensor(10.0**i) for i, name in enumerate(sorted(TERMS[3]))}
     names = sorted(TERMS[3])
     weights = {n: {"global_alignment": 10, "prototype": 10, "prototype_generation": 10}.get(n, 1) for n in names}
