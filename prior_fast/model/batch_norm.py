@@ -20,11 +20,13 @@ class _Joined:
             return super().forward(x)  # type: ignore[misc]
         dims = tuple(range(x.dim() - 1)) if channels_last else (0, 2, 3)
         wide = x.float()
-        own = torch.stack([wide.sum(dims), wide.square().sum(dims)])
-        count = own.new_full((1, own.shape[1]), x.numel() // own.shape[1])
-        sums = torch.distributed.nn.functional.all_reduce(torch.cat([own, count]), group=self.group)
-        mean, rows = sums[0] / sums[2], sums[2].detach()
-        variance = sums[1] / rows - mean.square()
+        total = torch.distributed.nn.functional.all_reduce
+        own = wide.sum(dims)
+        sums = total(torch.stack([own, torch.full_like(own, wide.numel() // own.numel())]), group=self.group)
+        mean, rows = sums[0] / sums[1].detach(), sums[1].detach()
+        # Of the centered rows: the mean of the squares less the square of the mean loses digits.
+        center = mean if channels_last else mean[:, None, None]
+        variance = total((wide - center).square().sum(dims), group=self.group) / rows
         with torch.no_grad():
             momentum = self.momentum or 0.0
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]

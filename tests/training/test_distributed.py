@@ -10,10 +10,20 @@ import pytest
 import safetensors.torch
 
 from prior_fast.cli.main import main
+from prior_fast.config import apply_overrides, preset
+from prior_fast.data.store import PreparedDataset
+from prior_fast.model.build import build_model
 from prior_fast.training.checkpoint import list_checkpoints
 
 # Dropout of BERT draws per process, so it can't be the same for one process and two.
-SETTINGS = ["model.text.dropout=0", "model.sentence_decoder.dropout=0"]
+# Adam divides by the root of a gradient's square, so where a gradient is rounding alone, rounding decides the whole
+# step: small steps keep the two runs comparable.
+SETTINGS = [
+    "model.text.dropout=0",
+    "model.sentence_decoder.dropout=0",
+    "learning_rate=1e-5,1e-5,1e-5",
+    "learning_rate_start=1e-5,1e-5,1e-5",
+]
 
 
 def losses(out: Path) -> list[dict[str, float]]:
@@ -39,12 +49,22 @@ def test_two_processes_equal_one(small_store: Path, small_settings: list[str], t
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) == 6
     for a, b in zip(one, two):
-        assert b == pytest.approx(a, rel=1e-4, abs=1e-5)
+        # Before any update the losses are equal up to rounding; after one, Adam has made rounding larger.
+        assert b == pytest.approx(a, rel=1e-6 if a["total_steps"] == 1 else 1e-4, abs=1e-5)
+    start, _ = build_model(apply_overrides(preset("tiny"), small_settings).model, vocabulary(small_store), seed=0)
+    first = start.state_dict()
     weights = [
         safetensors.torch.load_file(list_checkpoints(tmp_path / run / "checkpoints")[-1] / "model.safetensors")
         for run in ("one", "two")
     ]
-    assert weights[0].keys() == weights[1].keys()
-    for name in weights[0]:
-        # Adam divides by the root of a gradient's square, so where a gradient is rounding alone its sign decides.
-        assert (weights[0][name].float() - weights[1][name].float()).abs().max() < 2e-2, name
+    assert weights[0].keys() == weights[1].keys() == first.keys()
+    # The bank starts from sentences, not from the weights that the model was built with.
+    names = [name for name, _ in start.named_parameters() if not name.startswith("sentence_bank")]
+    moved = sum((weights[0][name] - first[name]).abs().sum() for name in names)
+    apart = sum((weights[0][name] - weights[1][name]).abs().sum() for name in names)
+    assert moved > 0
+    assert apart < 0.05 * moved
+
+
+def vocabulary(data: Path) -> int:
+    return PreparedDataset.open(data, "train").vocab_size
