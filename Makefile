@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 RUN := $(BIN)/prior-fast
 
-.PHONY: setup test lint demo clean
+.PHONY: setup build test lint demo clean
 
 setup: $(VENV)/.installed
 
@@ -18,15 +18,19 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
+# Leaves alone what is up to date.
+build: setup
+	$(BIN)/prior-fast build
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test: lint build
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
-demo: setup
+demo: build
 	rm -rf $(DEMO)
 	$(RUN) phantom --out $(DEMO)/phantom --studies 2000 --seed 1
 	$(RUN) prepare mimic --images $(DEMO)/phantom --out $(DEMO)/prepared
@@ -37,4 +41,4 @@ demo: setup
 	@echo "Open $(DEMO)/pictures/index.html to see what the model learned."
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) prior_fast/_C

@@ -93,14 +93,22 @@ def memory() -> str:
 
 
 def compilers() -> list[Row]:
-    """nvcc, the C++ compiler and the built extension."""
-    extension = sorted(Path(__file__).resolve().parents[1].glob("_C*.so"))
+    """nvcc, the C++ compiler and the libraries built with them."""
+    from prior_fast import extension
+
     compiler = os.environ.get("CXX") or next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), "c++")
     return [
         ("nvcc", tool_version("nvcc", r"release (\S+?),")),
         ("C++ compiler", tool_version(compiler, r"(.+)")),
-        ("built extension", extension[0].name if extension else "not built"),
+        *((f"{kind} library", extension.unavailable(kind) or _built(kind)) for kind in extension.KINDS),
     ]
+
+
+def _built(kind: str) -> str:
+    from prior_fast import extension
+
+    facts = extension.record()[kind]
+    return f"built: {', '.join(facts.get('architectures', ['C++']))} with {facts['compiler']}"
 
 
 def tool_version(name: str, pattern: str) -> str:
@@ -144,21 +152,17 @@ def explain(op: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any
     """
     import inspect
 
-    from prior_fast.ops._backend import BACKENDS, ENVIRONMENT_VARIABLE
+    from prior_fast.ops._backend import BACKENDS, ENVIRONMENT_VARIABLE, BackendError
 
     if "backend" not in inspect.signature(op).parameters:
         return {"backend": "pytorch", "why": "plain PyTorch on every device", "unable": {}}
-    answer = ""
     try:
         op(*arguments, backend="?")
-    except (ValueError, TypeError) as error:
-        answer = str(error)
-    match = re.search(r"can serve: ([^;]*)(.*)$", answer, re.DOTALL)
-    if match is None:
-        return {"backend": "unknown", "why": answer, "unable": {}}
-    able = [name for name in match.group(1).split(", ") if name in BACKENDS]
-    parts = re.split(rf"; (?=(?:{'|'.join(BACKENDS)}): )", match.group(2))
-    unable = dict(part.split(": ", 1) for part in parts if ": " in part)
+        raise AssertionError("a backend that does not exist was taken")
+    except BackendError as error:
+        available = error.available
+    able = [name for name, reason in available.items() if reason is None]
+    unable = {name: reason for name, reason in available.items() if reason is not None}
     asked = os.environ.get(ENVIRONMENT_VARIABLE)
     if asked in able:
         return {"backend": asked, "why": f"{ENVIRONMENT_VARIABLE}={asked} asks for it", "unable": unable}

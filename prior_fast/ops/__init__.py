@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what type checkers and editors see; a running program finds the ops by itself
     from prior_fast.ops.attention_weights import attention_weights as attention_weights
     from prior_fast.ops.info_nce import info_nce as info_nce
+    from prior_fast.ops.linear_sum_assignment import Assignment as Assignment
     from prior_fast.ops.linear_sum_assignment import linear_sum_assignment as linear_sum_assignment
     from prior_fast.ops.match_prototypes import match_prototypes as match_prototypes
     from prior_fast.ops.prototype_kl import prototype_kl as prototype_kl

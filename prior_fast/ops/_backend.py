@@ -2,10 +2,31 @@
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
 
 BACKENDS = ("reference", "triton", "cuda", "cpp", "scipy")
 ENVIRONMENT_VARIABLE = "PRIOR_FAST_BACKEND"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def constant_while_tracing(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that torch.compile runs while it traces, and whose result the graph keeps.
+
+    It is `torch.compiler.assume_constant_result` without its import of torch._dynamo, which takes a second.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+class BackendError(ValueError):
+    """No backend serves a call as it is asked for; `available` tells which could, and why the others can't."""
+
+    def __init__(self, message: str, available: Mapping[str, str | None]) -> None:
+        super().__init__(message)
+        self.available = dict(available)
 
 
 def _default_backend() -> str | None:
@@ -24,7 +45,7 @@ def resolve_backend(op_name: str, backend: str | None, available: Mapping[str, s
         available: the op's backends, best first; the value is None where it can serve this call, else why it can't.
 
     Raises:
-        ValueError: the name is unknown, the op has no such backend, or that backend can't serve this call.
+        BackendError: the name is unknown, the op has no such backend, or that backend can't serve this call.
     """
     source = "backend"
     if backend is None:
@@ -36,15 +57,17 @@ def resolve_backend(op_name: str, backend: str | None, available: Mapping[str, s
         for name, reason in available.items():
             if reason is None:
                 return name
-        raise ValueError(f"{op_name}: no backend can serve this call: {_describe(available)}")
+        raise BackendError(f"{op_name}: no backend can serve this call: {_describe(available)}", available)
     if backend not in BACKENDS:
         nearest = difflib.get_close_matches(str(backend), BACKENDS, n=1)
         hint = f", did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"{op_name}: {source}={backend!r} is no backend{hint} {_describe(available)}")
+        raise BackendError(f"{op_name}: {source}={backend!r} is no backend{hint} {_describe(available)}", available)
     if backend not in available:
-        raise ValueError(f"{op_name}: {source}={backend!r}: this op has no such backend. {_describe(available)}")
+        message = f"{op_name}: {source}={backend!r}: this op has no such backend. {_describe(available)}"
+        raise BackendError(message, available)
     if available[backend] is not None:
-        raise ValueError(f"{op_name}: {source}={backend!r} can't serve this call. {_describe(available)}")
+        message = f"{op_name}: {source}={backend!r} can't serve this call. {_describe(available)}"
+        raise BackendError(message, available)
     return backend
 
 

@@ -1,65 +1,180 @@
 """The linear sum assignment problem (bipartite matching of least total cost), for a batch of matrices."""
 
+import os
+import warnings
+from typing import Literal, NamedTuple, overload
+
 import torch
 from torch import Tensor
 
-from prior_fast.ops._backend import resolve_backend
+from prior_fast import extension
+from prior_fast.ops._backend import ENVIRONMENT_VARIABLE as BACKEND_VARIABLE
+from prior_fast.ops._backend import constant_while_tracing, resolve_backend
+from prior_fast.ops._checks import ENVIRONMENT_VARIABLE as CHECK_VARIABLE
 from prior_fast.ops._checks import FLOAT_DTYPES, check_dtype, check_is_tensor
 from prior_fast.ops._precision import accumulation_dtype
 
-__all__ = ["linear_sum_assignment"]
+__all__ = ["Assignment", "linear_sum_assignment"]
+
+# The most columns (rows, when there are more of them) that a block of a GPU solves.
+CUDA_COLUMNS = 4096
+SOLVED, INVALID, INFEASIBLE = 0, 1, 2
 
 
-def linear_sum_assignment_reference(cost: Tensor, maximize: bool = False) -> Tensor:
-    """`linear_sum_assignment` of cost [B, N, M] by SciPy, matrix after matrix, on the host."""
+class Assignment(NamedTuple):
+    """columns [B, N] (or [N]) int64, and status [B] (or []) int32: 0 solved, 1 invalid costs, 2 infeasible."""
+
+    columns: Tensor
+    status: Tensor
+
+
+def linear_sum_assignment_reference(cost: Tensor, maximize: bool = False) -> tuple[Tensor, Tensor]:
+    """`linear_sum_assignment` of cost [B, N, M] by SciPy, matrix after matrix, on the host: columns and status."""
+    import numpy as np
     from scipy.optimize import linear_sum_assignment as solve
 
     matrices = cost.detach().to("cpu", accumulation_dtype(cost)).numpy()
     columns = torch.full(cost.shape[:2], -1, dtype=torch.int64)
+    status = torch.zeros(cost.shape[0], dtype=torch.int32)
     for index, matrix in enumerate(matrices):
         try:
             row, column = solve(matrix, maximize=maximize)
-        except ValueError as error:
-            raise ValueError(f"cost[{index}]: {error}") from None
-        columns[index, torch.from_numpy(row)] = torch.from_numpy(column)
-    return columns.to(cost.device)
+        except ValueError:
+            worst = np.inf if maximize else -np.inf
+            status[index] = INVALID if (np.isnan(matrix) | (matrix == worst)).any() else INFEASIBLE
+        else:
+            columns[index, torch.from_numpy(row)] = torch.from_numpy(column)
+    return columns.to(cost.device), status.to(cost.device)
 
 
-# An op of its own, so that torch.compile keeps one graph around it.
+# csrc/ holds its kernels: matrices wider than high, or square; by_column asks for the row of each column.
+torch.library.define("prior_fast::solve_assignment", "(Tensor cost, bool maximize, bool by_column) -> (Tensor, Tensor)")
+
+
+@torch.library.register_fake("prior_fast::solve_assignment")
+def _(cost: Tensor, maximize: bool, by_column: bool) -> tuple[Tensor, Tensor]:
+    problems, rows, columns = cost.shape
+    answers = cost.new_empty(problems, columns if by_column else rows, dtype=torch.int64)
+    return answers, cost.new_empty(problems, dtype=torch.int32)
+
+
+def _solve(cost: Tensor, maximize: bool) -> tuple[Tensor, Tensor]:
+    """Columns and status by the library of csrc/ for the device of cost [B, N, M]."""
+    tall = cost.shape[1] > cost.shape[2]
+    matrix = (cost.mT if tall else cost).to(accumulation_dtype(cost)).contiguous()
+    return torch.ops.prior_fast.solve_assignment(matrix, maximize, tall)
+
+
+# An op of its own, so that torch.compile keeps one graph around what reads values on the host.
 @torch.library.custom_op("prior_fast::linear_sum_assignment", mutates_args=())
-def _linear_sum_assignment(cost: Tensor, maximize: bool) -> Tensor:
-    return linear_sum_assignment_reference(cost, maximize)
+def _linear_sum_assignment(cost: Tensor, maximize: bool, backend: str, strict: bool) -> tuple[Tensor, Tensor]:
+    compiled = backend in ("cpp", "cuda")
+    columns, status = _solve(cost, maximize) if compiled else linear_sum_assignment_reference(cost, maximize)
+    if strict:
+        raise_unless_solved(status, "cost")
+    return columns, status
 
 
 @_linear_sum_assignment.register_fake
-def _(cost: Tensor, maximize: bool) -> Tensor:
-    return cost.new_empty(cost.shape[:2], dtype=torch.int64)
+def _(cost: Tensor, maximize: bool, backend: str, strict: bool) -> tuple[Tensor, Tensor]:
+    return cost.new_empty(cost.shape[:2], dtype=torch.int64), cost.new_empty(cost.shape[0], dtype=torch.int32)
 
 
-def linear_sum_assignment(cost: Tensor, *, maximize: bool = False, backend: str | None = None) -> Tensor:
+def raise_unless_solved(status: Tensor, name: str) -> None:
+    """Raise ValueError for the first problem of `status` [B] that was not solved; `name` is what holds its costs."""
+    statuses = status.tolist()
+    failed = next((index for index, value in enumerate(statuses) if value != SOLVED), None)
+    if failed is None:
+        return
+    if statuses[failed] == INVALID:
+        raise ValueError(f"{name}[{failed}]: matrix contains invalid numeric entries (NaN, or an infinite gain)")
+    raise ValueError(f"{name}[{failed}]: cost matrix is infeasible: its infinite costs leave no finite assignment")
+
+
+def is_strict(x: Tensor, return_status: bool) -> bool:
+    """Whether a problem that can't be solved is an error here: on CPUs, and elsewhere where PRIOR_FAST_CHECK asks."""
+    return not return_status and (x.device.type == "cpu" or os.environ.get(CHECK_VARIABLE) == "1")
+
+
+def solver_backends(x: Tensor) -> dict[str, str | None]:
+    """The backends of the solver for the device of `x`, best first, and why one can't serve."""
+    if x.device.type == "cuda":
+        return {"cuda": _unavailable("cuda"), "scipy": None, "reference": None}
+    return {"cpp": _unavailable("cpu"), "scipy": None, "reference": None}
+
+
+# A graph that torch.compile makes keeps what was found while it traced.
+@constant_while_tracing
+def _unavailable(kind: str) -> str | None:
+    return extension.unavailable(kind)
+
+
+def choose_solver(op_name: str, backend: str | None, available: dict[str, str | None]) -> str:
+    """`resolve_backend`; where it falls back to SciPy of its own accord, that is said, once in a process."""
+    chosen = resolve_backend(op_name, backend, available)
+    if chosen == "scipy" and backend is None and not os.environ.get(BACKEND_VARIABLE):
+        _warn_once(f"prior_fast: SciPy solves assignments, on the host, since {next(filter(None, available.values()))}")
+    return chosen
+
+
+_warned: set[str] = set()
+
+
+@constant_while_tracing
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+@overload
+def linear_sum_assignment(
+    cost: Tensor, *, maximize: bool = False, backend: str | None = None, return_status: Literal[False] = False
+) -> Tensor: ...
+@overload
+def linear_sum_assignment(
+    cost: Tensor, *, maximize: bool = False, backend: str | None = None, return_status: Literal[True]
+) -> Assignment: ...
+def linear_sum_assignment(
+    cost: Tensor, *, maximize: bool = False, backend: str | None = None, return_status: bool = False
+) -> Tensor | Assignment:
     """The column of each row in the assignment of least (or greatest) total, as SciPy's function of this name.
 
     Crouse, "On implementing 2D rectangular assignment algorithms" (IEEE TAES 2016). Ties are broken any way.
 
     Args:
-        cost: [B, N, M] or [N, M] of any sizes, 0 included; bfloat16 and float16 are raised to float32.
+        cost: [B, N, M] or [N, M] of any sizes, 0 included; bfloat16 and float16 are raised to float32. The totals are
+            optimal in float64 arithmetic, whatever the dtype.
         maximize: look for the greatest total.
-        backend: "scipy" (the same as "reference"), which reads the costs on the host; see
-            `prior_fast.ops._backend.resolve_backend`.
+        backend: "cuda" or "cpp", the compiled solver of csrc/ (a warp or a block of the GPU for each problem, without
+            reading anything back; threads of the CPU); "scipy" (the same as "reference"), which reads the costs on the
+            host and serves where nothing is built; see `prior_fast.ops._backend.resolve_backend`.
+        return_status: return an `Assignment`, and raise nothing for problems that can't be solved.
 
     Returns:
-        [B, N] (or [N]) int64 on the device of `cost`: the columns, -1 for the rows left over when N > M.
-        No gradient.
+        [B, N] (or [N]) int64 on the device of `cost`: the columns, -1 for the rows left over when N > M. A problem that
+        can't be solved has -1 in all rows; on a CPU it is an error, on a GPU, where an error would have to wait for the
+        result, it is one with PRIOR_FAST_CHECK=1 alone. No gradient.
 
     Raises:
-        ValueError: a shape, dtype or backend that does not fit, a cost that is NaN, or a matrix whose infinite costs
-            leave no finite assignment.
+        ValueError: a shape, dtype or backend that does not fit, a cost that is NaN or an infinite gain, or a matrix
+            whose infinite costs leave no finite assignment.
     """
     check_is_tensor("cost", cost, "B N M")
     check_dtype("cost", cost, FLOAT_DTYPES)
     if cost.dim() not in (2, 3):
         raise ValueError(f"cost has shape {list(cost.shape)}, wanted [B, N, M] or [N, M]")
-    resolve_backend("linear_sum_assignment", backend, {"scipy": None, "reference": None})
+    available = solver_backends(cost)
+    longest = max(cost.shape[-2:])
+    if available.get("cuda", "") is None and longest > CUDA_COLUMNS:
+        available["cuda"] = f"{longest} rows or columns are more than {CUDA_COLUMNS}"
+    chosen = choose_solver("linear_sum_assignment", backend, available)
     batched = cost.detach() if cost.dim() == 3 else cost.detach().unsqueeze(0)
-    columns = _linear_sum_assignment(batched, maximize)
-    return columns if cost.dim() == 3 else columns.squeeze(0)
+    strict = is_strict(cost, return_status)
+    if chosen == "cuda" and not strict:
+        columns, status = _solve(batched, maximize)
+    else:
+        columns, status = _linear_sum_assignment(batched, maximize, chosen, strict)
+    if cost.dim() == 2:
+        columns, status = columns.squeeze(0), status.squeeze(0)
+    return Assignment(columns, status) if return_status else columns

@@ -3,15 +3,23 @@
 import torch
 from torch import Tensor
 
-from prior_fast.ops._backend import resolve_backend
 from prior_fast.ops._checks import check_offsets, check_tensors
 from prior_fast.ops._precision import accumulation_dtype, full_precision
 from prior_fast.ops._segments import pad, segment_lengths
-from prior_fast.ops.linear_sum_assignment import linear_sum_assignment
+from prior_fast.ops.linear_sum_assignment import (
+    choose_solver,
+    is_strict,
+    linear_sum_assignment,
+    raise_unless_solved,
+    solver_backends,
+)
 
 __all__ = ["match_prototypes"]
 
+# In the order of csrc/matching.h.
 METRICS = ("l1", "l2", "cosine")
+# The most queries that the GPU takes with their costs in one launch; more take two steps.
+CUDA_QUERIES = 32
 _COSINE_EPS = 1e-8
 
 
@@ -36,6 +44,32 @@ def _unit(x: Tensor) -> Tensor:
     return torch.nn.functional.normalize(x, dim=-1, eps=_COSINE_EPS)
 
 
+# csrc/ holds its kernels: the costs are made where they are solved, and never lie in memory.
+torch.library.define(
+    "prior_fast::solve_matching",
+    "(Tensor prediction, Tensor target, Tensor cu_seqlens, int metric) -> (Tensor, Tensor)",
+)
+
+
+@torch.library.register_fake("prior_fast::solve_matching")
+def _(prediction: Tensor, target: Tensor, cu_seqlens: Tensor, metric: int) -> tuple[Tensor, Tensor]:
+    match = prediction.new_empty(prediction.shape[:2], dtype=torch.int64)
+    return match, prediction.new_empty(prediction.shape[0], dtype=torch.int32)
+
+
+# An op of its own, so that torch.compile keeps one graph around what reads values on the host.
+@torch.library.custom_op("prior_fast::match_prototypes", mutates_args=())
+def _match_strictly(prediction: Tensor, target: Tensor, cu_seqlens: Tensor, metric: int) -> Tensor:
+    match, status = torch.ops.prior_fast.solve_matching(prediction, target, cu_seqlens, metric)
+    raise_unless_solved(status, "cost")
+    return match
+
+
+@_match_strictly.register_fake
+def _(prediction: Tensor, target: Tensor, cu_seqlens: Tensor, metric: int) -> Tensor:
+    return prediction.new_empty(prediction.shape[:2], dtype=torch.int64)
+
+
 def match_prototypes(
     prediction: Tensor, target: Tensor, cu_seqlens: Tensor, *, metric: str = "l1", backend: str | None = None
 ) -> Tensor:
@@ -48,11 +82,11 @@ def match_prototypes(
         target: [S, D] packed embeddings of the reports' sentences, of the dtype of `prediction`.
         cu_seqlens: [B + 1] int32 (or int64) offsets of the reports in `target`; a report has at most Q sentences.
         metric: "l1", "l2" (distances), or "cosine" (the negative similarity).
-        backend: that of `linear_sum_assignment`.
+        backend: that of `linear_sum_assignment`; "cuda" makes costs and matching in one launch for up to 32 queries.
 
     Returns:
-        [B, Q] int64: the index of the sentence within the report, from 0; -1 where the query takes padding.
-        No gradient.
+        [B, Q] int64: the index of the sentence within the report, from 0; -1 where the query takes padding. On a GPU,
+        -1 in all of a report whose costs are NaN, which is an error with PRIOR_FAST_CHECK=1 alone. No gradient.
 
     Raises:
         ValueError: a shape, dtype, device, offset, metric or backend that does not fit; where values are checked
@@ -71,6 +105,19 @@ def match_prototypes(
     )
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}, wanted one of {', '.join(METRICS)}")
-    chosen = resolve_backend("match_prototypes", backend, {"scipy": None, "reference": None})
+    chosen = choose_solver("match_prototypes", backend, solver_backends(prediction))
+    if chosen == "cpp" or (chosen == "cuda" and queries <= CUDA_QUERIES):
+        return _match(prediction.detach(), target.detach(), cu_seqlens, METRICS.index(metric))
     columns = linear_sum_assignment(matching_cost(prediction, target, cu_seqlens, metric), backend=chosen)
     return columns.masked_fill(columns >= segment_lengths(cu_seqlens).unsqueeze(1), -1)
+
+
+def _match(prediction: Tensor, target: Tensor, cu_seqlens: Tensor, metric: int) -> Tensor:
+    """The matching by csrc/, which reads bfloat16 and float16 on the GPU and sums them in float32."""
+    if prediction.device.type == "cpu":
+        dtype = accumulation_dtype(prediction)
+        prediction, target = prediction.to(dtype), target.to(dtype)
+    arguments = (prediction.contiguous(), target.contiguous(), cu_seqlens.contiguous(), metric)
+    if is_strict(prediction, return_status=False):
+        return _match_strictly(*arguments)
+    return torch.ops.prior_fast.solve_matching(*arguments)[0]
