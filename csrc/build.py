@@ -162,18 +162,17 @@ def find_nvcc() -> Path | None:
 
 
 def _pip_toolkits() -> list[Path]:
-    """Folders of the CUDA toolkit that pip installed: site-packages/nvidia/cu13, for example."""
+    """Folders of the CUDA toolkit that pip installed: site-packages/nvidia/cu13 or, before CUDA 13, cuda_nvcc."""
     spec = importlib.util.find_spec("nvidia")
     roots = map(Path, (spec.submodule_search_locations or []) if spec else [])
-    return [folder for root in roots for folder in sorted(root.glob("cu*"), reverse=True) if folder.is_dir()]
+    patterns = ("cu[0-9]*", "cuda_nvcc")
+    return [folder for root in roots for pattern in patterns for folder in sorted(root.glob(pattern), reverse=True)]
 
 
 def _includes() -> list[str]:
-    """Where torch's headers are, and those of CUDA's runtime, which pip's torch brings along."""
     import torch
 
-    folders = [Path(torch.__file__).parent / "include", *(path / "include" for path in _pip_toolkits())]
-    return [word for folder in folders if folder.is_dir() for word in ("-isystem", str(folder))]
+    return ["-isystem", str(Path(torch.__file__).parent / "include")]
 
 
 def _libraries(*names: str) -> list[str]:

@@ -22,7 +22,8 @@ void launch_kernel(const Tensor& on, Kernel kernel, int blocks, int threads, siz
   const auto device = on.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  const bool found = aoti_torch_get_current_cuda_stream(device, &stream) == AOTI_TORCH_SUCCESS;
+  STD_TORCH_CHECK(found, "no current CUDA stream on device ", device);
   if (shared > kSharedByDefault)
     STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
   kernel<<<blocks, threads, shared, static_cast<cudaStream_t>(stream)>>>(arguments...);
