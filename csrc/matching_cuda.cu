@@ -1,6 +1,4 @@
 // prior_fast::solve_matching on a GPU: costs and assignment of a report in one block, in one launch for all reports.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -8,6 +6,7 @@
 
 #include "launch.h"
 #include "matching.h"
+#include "narrow_floats.h"
 #include "team_cuda.h"
 #include "tree_memory.h"
 
@@ -132,9 +131,9 @@ void by_dtype(const Tensor& prediction, const Tensor& target, const Tensor& cu_s
     case ScalarType::Double:
       return launch<kMetric, double, double>(prediction, target, cu_seqlens, match, status);
     case ScalarType::BFloat16:
-      return launch<kMetric, float, __nv_bfloat16>(prediction, target, cu_seqlens, match, status);
+      return launch<kMetric, float, BFloat16>(prediction, target, cu_seqlens, match, status);
     case ScalarType::Half:
-      return launch<kMetric, float, __half>(prediction, target, cu_seqlens, match, status);
+      return launch<kMetric, float, Float16>(prediction, target, cu_seqlens, match, status);
     default:
       return launch<kMetric, float, float>(prediction, target, cu_seqlens, match, status);
   }
