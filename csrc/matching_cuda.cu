@@ -1,10 +1,5 @@
-// prior_fast::solve_matching on a GPU: costs and assignment of a report in one block, in one launch for all reports.
-#include <cuda_runtime.h>
-
-#include <cstdint>
-#include <tuple>
-
-#include "launch.h"
+// Costs and assignment of a report in one block, in one launch for all reports.
+#include "launch_cuda.h"
 #include "matching.h"
 #include "narrow_floats.h"
 #include "team_cuda.h"
@@ -14,24 +9,12 @@ namespace prior_fast {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kTile = 4;      // a warp makes kTile x kTile costs from 2 kTile loads a channel
-constexpr int kQueries = 32;  // the most that the one warp which solves takes, a column a lane
+constexpr int kTile = 4;  // a warp makes kTile x kTile costs from 2 kTile loads a channel
 
-template <typename T>
-struct Reports {
-  const T* prediction;     // [reports, queries, channels]
-  const T* target;         // [sentences, channels]
-  const void* cu_seqlens;  // [reports + 1], int64 or int32
-  bool wide_offsets;
-  int64_t* match;   // [reports, queries]
-  int32_t* status;  // [reports]
-  int queries, channels;
-
-  __device__ int64_t offset(int report) const {
-    return wide_offsets ? static_cast<const int64_t*>(cu_seqlens)[report]
-                        : static_cast<const int32_t*>(cu_seqlens)[report];
-  }
-};
+__device__ int64_t offset_of(const MatchingArguments& arguments, int report) {
+  return arguments.wide_offsets ? static_cast<const int64_t*>(arguments.cu_seqlens)[report]
+                                : static_cast<const int32_t*>(arguments.cu_seqlens)[report];
+}
 
 template <typename A>
 __device__ A warp_sum(A value) {
@@ -82,18 +65,19 @@ __device__ void tile_costs(const T* prediction, const T* target, int sentences, 
 }
 
 template <Metric kMetric, typename A, typename T>
-__global__ void __launch_bounds__(kThreads) matching_kernel(Reports<T> reports) {
+__global__ void __launch_bounds__(kThreads) matching_kernel(MatchingArguments arguments) {
   extern __shared__ double memory[];
-  const int queries = reports.queries, channels = reports.channels;
+  const int queries = arguments.queries, channels = arguments.channels;
   const Tree tree = tree_in(memory, queries, queries);
   A* costs = reinterpret_cast<A*>(reinterpret_cast<char*>(memory) + tree_bytes(queries, queries));
 
-  const int64_t first = reports.offset(blockIdx.x);
-  const int sentences = static_cast<int>(min(reports.offset(blockIdx.x + 1) - first, static_cast<int64_t>(queries)));
+  const int64_t first = offset_of(arguments, blockIdx.x);
+  const int sentences = static_cast<int>(min(offset_of(arguments, blockIdx.x + 1) - first, static_cast<int64_t>(queries)));
   // All padding is alike: one column of it is enough, and is copied.
   const int columns = min(sentences + 1, queries);
-  tile_costs<kMetric, A>(reports.prediction + static_cast<size_t>(blockIdx.x) * queries * channels,
-                         reports.target + first * channels, sentences, columns, queries, channels, costs);
+  tile_costs<kMetric, A>(static_cast<const T*>(arguments.prediction) + static_cast<size_t>(blockIdx.x) * queries * channels,
+                         static_cast<const T*>(arguments.target) + first * channels, sentences, columns, queries,
+                         channels, costs);
   __syncthreads();
   if (threadIdx.x >= 32) return;
   for (int k = threadIdx.x; k < queries * queries; k += 32)
@@ -104,66 +88,45 @@ __global__ void __launch_bounds__(kThreads) matching_kernel(Reports<T> reports) 
   const Status status = solve(team, Costs<A>{costs, queries, queries, 1.0}, tree);
   for (int i = threadIdx.x; i < queries; i += 32) {
     const int column = status == kSolved ? tree.column_of[i] : -1;
-    reports.match[static_cast<size_t>(blockIdx.x) * queries + i] = column < sentences ? column : -1;
+    arguments.match[static_cast<size_t>(blockIdx.x) * queries + i] = column < sentences ? column : -1;
   }
-  if (threadIdx.x == 0) reports.status[blockIdx.x] = status;
+  if (threadIdx.x == 0) arguments.status[blockIdx.x] = status;
 }
 
 template <Metric kMetric, typename A, typename T>
-void launch(const Tensor& prediction, const Tensor& target, const Tensor& cu_seqlens, Tensor& match, Tensor& status) {
-  const int queries = static_cast<int>(prediction.size(1)), channels = static_cast<int>(prediction.size(2));
-  const Reports<T> reports{static_cast<const T*>(prediction.const_data_ptr()),
-                           static_cast<const T*>(target.const_data_ptr()),
-                           cu_seqlens.const_data_ptr(),
-                           cu_seqlens.scalar_type() == ScalarType::Long,
-                           static_cast<int64_t*>(match.mutable_data_ptr()),
-                           static_cast<int32_t*>(status.mutable_data_ptr()),
-                           queries,
-                           channels};
-  const size_t shared = tree_bytes(queries, queries) + sizeof(A) * queries * queries;
-  launch_kernel(prediction, matching_kernel<kMetric, A, T>, static_cast<int>(prediction.size(0)), kThreads, shared,
-                reports);
+cudaError_t launch(const MatchingArguments& arguments, cudaStream_t stream) {
+  const size_t queries = arguments.queries, shared = tree_bytes(queries, queries) + sizeof(A) * queries * queries;
+  const cudaError_t error = allow_shared_memory(matching_kernel<kMetric, A, T>, shared);
+  if (error != cudaSuccess) return error;
+  matching_kernel<kMetric, A, T><<<arguments.reports, kThreads, shared, stream>>>(arguments);
+  return cudaGetLastError();
 }
 
 template <Metric kMetric>
-void by_dtype(const Tensor& prediction, const Tensor& target, const Tensor& cu_seqlens, Tensor& match, Tensor& status) {
-  switch (prediction.scalar_type()) {
-    case ScalarType::Double:
-      return launch<kMetric, double, double>(prediction, target, cu_seqlens, match, status);
-    case ScalarType::BFloat16:
-      return launch<kMetric, float, BFloat16>(prediction, target, cu_seqlens, match, status);
-    case ScalarType::Half:
-      return launch<kMetric, float, Float16>(prediction, target, cu_seqlens, match, status);
+cudaError_t by_type(const MatchingArguments& arguments, Float type, cudaStream_t stream) {
+  switch (type) {
+    case Float::kFloat64:
+      return launch<kMetric, double, double>(arguments, stream);
+    case Float::kBFloat16:
+      return launch<kMetric, float, BFloat16>(arguments, stream);
+    case Float::kFloat16:
+      return launch<kMetric, float, Float16>(arguments, stream);
     default:
-      return launch<kMetric, float, float>(prediction, target, cu_seqlens, match, status);
+      return launch<kMetric, float, float>(arguments, stream);
   }
-}
-
-// prediction [B, Q, D], Q <= 32, target [S, D] of its dtype, cu_seqlens [B + 1], all contiguous -> the sentence of each
-// query [B, Q] int64, -1 for padding or where the report can't be solved, and the status [B] int32.
-std::tuple<Tensor, Tensor> solve_matching(const Tensor& prediction, const Tensor& target, const Tensor& cu_seqlens,
-                                          int64_t metric) {
-  const int64_t reports = prediction.size(0), queries = prediction.size(1);
-  STD_TORCH_CHECK(queries <= kQueries, "solve_matching takes Q <= ", kQueries, ", got ", queries);
-  Tensor match = torch::stable::new_empty(prediction, {reports, queries}, ScalarType::Long);
-  Tensor status = torch::stable::new_empty(prediction, {reports}, ScalarType::Int);
-  if (reports == 0) return {match, status};
-  switch (static_cast<Metric>(metric)) {
-    case Metric::kL1:
-      by_dtype<Metric::kL1>(prediction, target, cu_seqlens, match, status);
-      break;
-    case Metric::kL2:
-      by_dtype<Metric::kL2>(prediction, target, cu_seqlens, match, status);
-      break;
-    default:
-      by_dtype<Metric::kCosine>(prediction, target, cu_seqlens, match, status);
-  }
-  return {match, status};
 }
 
 }  // namespace
-}  // namespace prior_fast
 
-STABLE_TORCH_LIBRARY_IMPL(prior_fast, CUDA, library) {
-  library.impl("solve_matching", TORCH_BOX(&prior_fast::solve_matching));
+cudaError_t launch_matching(const MatchingArguments& arguments, Float type, Metric metric, cudaStream_t stream) {
+  switch (metric) {
+    case Metric::kL1:
+      return by_type<Metric::kL1>(arguments, type, stream);
+    case Metric::kL2:
+      return by_type<Metric::kL2>(arguments, type, stream);
+    default:
+      return by_type<Metric::kCosine>(arguments, type, stream);
+  }
 }
+
+}  // namespace prior_fast

@@ -9,6 +9,15 @@ namespace prior_fast {
 
 constexpr unsigned kAllLanes = ~0u;
 
+// More dynamic shared memory than this has to be asked for.
+constexpr size_t kSharedByDefault = 48 * 1024;
+
+template <class Kernel>
+cudaError_t allow_shared_memory(Kernel kernel, size_t bytes) {
+  if (bytes <= kSharedByDefault) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+}
+
 // A float64 as an unsigned integer of the same order; -0 becomes 0, as they are equal.
 PF_DEVICE unsigned long long ordered(double value) {
   const unsigned long long bits = static_cast<unsigned long long>(__double_as_longlong(value + 0.0));

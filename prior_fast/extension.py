@@ -15,7 +15,7 @@ SOURCES = PACKAGE / "csrc"
 FOLDER = PACKAGE / "_C"
 RECORD = FOLDER / "build.json"
 # What each library is compiled from, besides the headers, which both share.
-KINDS = {"cpu": "*.cpp", "cuda": "*.cu"}
+KINDS = {"cpu": ("*_cpu.cpp",), "cuda": ("*_cuda.cpp", "*_cuda.cu")}
 
 
 def library_path(kind: str) -> Path:
@@ -25,7 +25,7 @@ def library_path(kind: str) -> Path:
 
 def source_files(kind: str) -> list[Path]:
     """What nvcc or the C++ compiler is given for the library of `kind`."""
-    return sorted(SOURCES.glob(KINDS[kind]))
+    return sorted(path for pattern in KINDS[kind] for path in SOURCES.glob(pattern))
 
 
 def source_hash(kind: str) -> str:
