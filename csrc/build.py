@@ -105,7 +105,8 @@ def _compile(command: Sequence[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     printed = done.stdout + done.stderr
     if done.returncode:
-        errors = [line for line in printed.splitlines() if "error" in line or "fatal" in line] or printed.splitlines()
+        telling = re.compile("error|fatal|cannot find|undefined")
+        errors = [line for line in printed.splitlines() if telling.search(line)] or printed.splitlines()
         raise RunError("\n".join(["csrc does not compile:", *errors[:5], shlex.join(command)]))
     return printed
 
@@ -140,7 +141,9 @@ def cuda_command(nvcc: Path, architectures: Sequence[str]) -> list[str]:
     targets.append(f"-gencode=arch=compute_{newest[3:]},code=compute_{newest[3:]}")
     sources = map(str, extension.source_files("cuda"))
     command = [str(nvcc), *FLAGS, "-DUSE_CUDA", "-Xcompiler=-fPIC", "-Xptxas=-v", *targets, *_includes()]
-    return [*command, "-shared", *sources, *_libraries("torch", "torch_cpu", "torch_cuda")]
+    # Where pip puts the runtime, nvcc does not look.
+    runtime = [f"-L{nvcc.parents[1] / 'lib'}"] if nvcc.parents[1] in _pip_toolkits() else []
+    return [*command, "-shared", *sources, *runtime, *_libraries("torch", "torch_cpu", "torch_cuda")]
 
 
 def find_cxx() -> list[str] | None:
