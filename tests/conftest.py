@@ -1,9 +1,15 @@
 """Fixtures that every test may use."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Before anything imports Triton: its kernels then run on CPUs.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -36,7 +36,7 @@ class BankConfig:
     """The sentence prototype memory bank (supplement 2.3)."""
 
     prototypes: int = 512  # released
-    # "sentences": training sentences as they are at the start of stage 2, spread by k-means++
+    # "sentences": clusters of the training sentences as they are at the start of stage 2
     init: Literal["gaussian_l1", "gaussian", "sentences"] = "gaussian_l1"
     tau_start: float = 0.9
     tau_end: float = 0.01

@@ -1,11 +1,15 @@
 """The mean over each packed segment: tokens to sentences."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from prior_fast.ops._backend import resolve_backend
 from prior_fast.ops._checks import check_offsets, check_tensors
 from prior_fast.ops._precision import accumulation_dtype
 from prior_fast.ops._segments import segment_ids, segment_lengths, segment_sum
+from prior_fast.ops._triton import with_triton
 
 __all__ = ["segment_mean"]
 
@@ -15,6 +19,44 @@ def segment_mean_reference(x: Tensor, cu_seqlens: Tensor) -> Tensor:
     ids = segment_ids(cu_seqlens, x.shape[0])
     sums = segment_sum(x.to(accumulation_dtype(x)), ids, cu_seqlens.shape[0] - 1)
     return (sums / segment_lengths(cu_seqlens).clamp(min=1).unsqueeze(1)).to(x.dtype)
+
+
+@torch.library.custom_op("prior_fast::segment_mean", mutates_args=())
+def _segment_mean(x: Tensor, cu_seqlens: Tensor) -> Tensor:
+    from prior_fast.kernels.segment_mean import segment_mean_fwd
+
+    return segment_mean_fwd(x.contiguous(), cu_seqlens.contiguous())
+
+
+@_segment_mean.register_fake
+def _(x: Tensor, cu_seqlens: Tensor) -> Tensor:
+    return x.new_empty(cu_seqlens.shape[0] - 1, x.shape[1])
+
+
+@torch.library.custom_op("prior_fast::segment_mean_backward", mutates_args=())
+def _segment_mean_backward(dy: Tensor, cu_seqlens: Tensor, rows: int) -> Tensor:
+    from prior_fast.kernels.segment_mean import segment_mean_bwd
+
+    return segment_mean_bwd(dy.contiguous(), cu_seqlens.contiguous(), rows)
+
+
+@_segment_mean_backward.register_fake
+def _(dy: Tensor, cu_seqlens: Tensor, rows: int) -> Tensor:
+    return dy.new_empty(rows, dy.shape[1])
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    x, cu_seqlens = inputs
+    ctx.save_for_backward(cu_seqlens)
+    ctx.rows = x.shape[0]
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+    (cu_seqlens,) = ctx.saved_tensors
+    return _segment_mean_backward(dy, cu_seqlens, ctx.rows), None
+
+
+_segment_mean.register_autograd(_backward, setup_context=_setup_context)
 
 
 def segment_mean(x: Tensor, cu_seqlens: Tensor, *, backend: str | None = None) -> Tensor:
@@ -33,5 +75,6 @@ def segment_mean(x: Tensor, cu_seqlens: Tensor, *, backend: str | None = None) -
     """
     check_tensors(x=(x, "T D"))
     check_offsets("cu_seqlens", cu_seqlens, "x", x)
-    resolve_backend("segment_mean", backend, {"reference": None})
+    if resolve_backend("segment_mean", backend, with_triton(x)) == "triton":
+        return _segment_mean(x, cu_seqlens)
     return segment_mean_reference(x, cu_seqlens)

@@ -1,7 +1,9 @@
 """Starting the prototype bank from sentences, for runs too short to draw it there from random prototypes."""
 
+import numpy as np
 import torch
-from sklearn.cluster import kmeans_plusplus
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from prior_fast.config import RunConfig
 from prior_fast.data.loader import evaluation_batches
@@ -10,13 +12,15 @@ from prior_fast.model.prior import PRIOR
 from prior_fast.training.distributed import Ranks
 
 SENTENCES_PER_PROTOTYPE = 32
+ITERATIONS = 20
 
 
 @torch.no_grad()
 def fill_bank(model: PRIOR, dataset: PreparedDataset, config: RunConfig, ranks: Ranks) -> None:
-    """Make the prototypes sentences of the training split, far from each other, chosen by k-means++.
+    """Make the prototypes the mean directions of clusters of the training split's sentences (spherical k-means).
 
-    A split with fewer sentences than prototypes leaves the last prototypes as they are.
+    The bank is read by inner products, so that of two prototypes in a direction the longer one always wins: all get
+    the mean length of the sentences. A split with fewer sentences than prototypes leaves the last ones as they are.
     """
     model.eval()
     prototypes = config.model.bank.prototypes
@@ -27,10 +31,20 @@ def fill_bank(model: PRIOR, dataset: PreparedDataset, config: RunConfig, ranks: 
         if found >= wanted:
             break
     model.train()
-    rows = torch.cat(sentences).numpy()
-    chosen, _ = kmeans_plusplus(rows, min(prototypes, len(rows)), random_state=config.seed)
+    centers = torch.from_numpy(_cluster_directions(torch.cat(sentences).numpy(), prototypes, config.seed))
     weight = model.sentence_bank.embed.weight.detach().clone()
-    weight[: len(chosen)] = torch.from_numpy(chosen).to(weight)
+    weight[: len(centers)] = centers.to(weight)
     if ranks.group is not None:
         torch.distributed.broadcast(weight, 0, group=ranks.group)
     model.sentence_bank.set_prototypes(weight)
+
+
+def _cluster_directions(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """[N, D] -> [min(N, clusters), D], each of the rows' mean length."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    units = rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
+    # Threads add in any order, and a resumed run has to find the same prototypes.
+    with threadpool_limits(1):
+        means = KMeans(min(clusters, len(rows)), n_init=1, max_iter=ITERATIONS, random_state=seed).fit(units)
+    centers = means.cluster_centers_
+    return centers / np.linalg.norm(centers, axis=1, keepdims=True) * lengths.mean()

@@ -64,6 +64,16 @@ def golden_file(golden: Path, request: pytest.FixtureRequest) -> Callable[[str],
     return lambda name: GoldenFile(golden / f"{name}.npz", request.param)
 
 
+@pytest.fixture(
+    params=[("reference", torch.float64), ("reference", torch.float32), ("triton", torch.float32)],
+    ids=lambda case: f"{case[0]}-{str(case[1]).removeprefix('torch.')}",
+)
+def golden_case(golden: Path, request: pytest.FixtureRequest) -> Callable[[str], tuple[GoldenFile, str]]:
+    """Opens a golden file by its name, with the backend under test; Triton's kernels do not take float64."""
+    backend, dtype = request.param
+    return lambda name: (GoldenFile(golden / f"{name}.npz", dtype), backend)
+
+
 def _gradients(output: Tensor, inputs: Sequence[Tensor], retain_graph: bool = True) -> list[Tensor]:
     found = torch.autograd.grad(output, inputs, retain_graph=retain_graph, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]

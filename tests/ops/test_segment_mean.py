@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from prior_fast import ops
 
@@ -8,21 +10,21 @@ def naive(x, lengths):
     return torch.stack([part.mean(dim=0) if len(part) else part.sum(dim=0) for part in x.split(lengths)])
 
 
-def test_golden_sentence_gather(golden_file, gradients, offsets):
+def test_golden_sentence_gather(golden_case, gradients, offsets):
     """The tokens of file 5 stand in the order of their sentences; those without a sentence are taken out here."""
-    file = golden_file("sentence_gather")
+    file, backend = golden_case("sentence_gather")
     tokens, index = file.leaf("tokens"), file["sentence_index"]
     lengths = [int((row == number).sum()) for row in index for number in row[row > 0].unique()]
-    output = ops.segment_mean(tokens[index > 0], offsets(*lengths))
+    output = ops.segment_mean(tokens[index > 0], offsets(*lengths), backend=backend)
     file.check(output, "avg.output")
     (gradient,) = gradients((output * file["w"][: len(output)].to(output.dtype)).sum(), [tokens])
     file.check(gradient, "avg.g.tokens")
 
 
-def test_golden_whole_sequences(golden_file, gradients, offsets):
-    file = golden_file("sentence_gather")
+def test_golden_whole_sequences(golden_case, gradients, offsets):
+    file, backend = golden_case("sentence_gather")
     tokens = file.leaf("tokens")
-    output = ops.segment_mean(tokens.flatten(0, 1), offsets(40, 40, 40))
+    output = ops.segment_mean(tokens.flatten(0, 1), offsets(40, 40, 40), backend=backend)
     file.check(output, "avg.nobatch.output")
     (gradient,) = gradients((output * file["w"][:3].to(output.dtype)).sum(), [tokens])
     file.check(gradient, "avg.nobatch.g.tokens")
@@ -42,9 +44,33 @@ def test_non_contiguous(randn, check_equal):
     check_equal(lambda x: ops.segment_mean(x.T, cu), lambda x: naive(x.T, (2, 4)), randn(5, 6))
 
 
-def test_precision(randn, offsets, check_precision):
-    lengths = (40, 1, 9)
-    check_precision(lambda x: ops.segment_mean(x, offsets(*lengths)), lambda x: naive(x, lengths), randn(50, 8))
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+@pytest.mark.parametrize(("lengths", "width"), [((40, 1, 9), 8), ((0, 3, 0, 17), 1), ((5,), 300), ((1, 1), 257)])
+def test_precision(lengths, width, backend, randn, offsets, check_precision):
+    """Widths below, above and beside a block's, of segments below, above and beside the rows it takes at once."""
+    check_precision(
+        lambda x: ops.segment_mean(x, offsets(*lengths), backend=backend),
+        lambda x: naive(x, lengths),
+        randn(sum(lengths), width),
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(0, 20), max_size=6), width=st.integers(1, 40), int64=st.booleans())
+def test_triton_on_any_shape(lengths, width, int64):
+    x = torch.randn(width, sum(lengths), generator=torch.Generator().manual_seed(width)).T.requires_grad_()
+    cu = torch.tensor([0, *lengths]).cumsum(0).to(torch.int64 if int64 else torch.int32)
+    found, wanted = (ops.segment_mean(x, cu, backend=backend) for backend in ("triton", "reference"))
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+    weights = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(0))
+    gradients = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (found, wanted)]
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-7)
+
+
+def test_passes_opcheck(randn, offsets):
+    x = randn(5, 3).detach().float().requires_grad_()
+    torch.library.opcheck(torch.ops.prior_fast.segment_mean.default, (x, offsets(2, 0, 3)))
+    torch.library.opcheck(torch.ops.prior_fast.segment_mean_backward.default, (torch.randn(3, 4), offsets(2, 0, 3), 5))
 
 
 def test_gradcheck(randn, offsets):
@@ -53,6 +79,14 @@ def test_gradcheck(randn, offsets):
 
 def test_compiles_to_one_graph(randn, offsets, check_compiled):
     check_compiled(ops.segment_mean, (randn(7, 4), offsets(3, 4)), (randn(9, 4), offsets(3, 2, 4)))
+
+
+def test_triton_compiles_to_one_graph(randn, offsets, check_compiled):
+    def function(x, cu):
+        y = ops.segment_mean(x.float(), cu, backend="triton")
+        return (y + ops.segment_mean(2 * x.float(), cu, backend="triton")).double()
+
+    check_compiled(function, (randn(7, 4), offsets(3, 4)), (randn(9, 4), offsets(3, 2, 4)))
 
 
 def test_reads_nothing_back(randn, offsets, no_host_read):
