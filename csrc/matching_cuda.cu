@@ -72,7 +72,9 @@ __global__ void __launch_bounds__(kThreads) matching_kernel(MatchingArguments ar
   A* costs = reinterpret_cast<A*>(reinterpret_cast<char*>(memory) + tree_bytes(queries, queries));
 
   const int64_t first = offset_of(arguments, blockIdx.x);
-  const int sentences = static_cast<int>(min(offset_of(arguments, blockIdx.x + 1) - first, static_cast<int64_t>(queries)));
+  // Offsets are not checked here; wrong ones must not lead out of the shared memory.
+  const int64_t length = offset_of(arguments, blockIdx.x + 1) - first;
+  const int sentences = static_cast<int>(max(int64_t{0}, min(length, static_cast<int64_t>(queries))));
   // All padding is alike: one column of it is enough, and is copied.
   const int columns = min(sentences + 1, queries);
   tile_costs<kMetric, A>(static_cast<const T*>(arguments.prediction) + static_cast<size_t>(blockIdx.x) * queries * channels,
