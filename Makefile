@@ -32,7 +32,7 @@ test: lint build
 
 demo: build
 	rm -rf $(DEMO)
-	$(RUN) phantom --out $(DEMO)/phantom --studies 2000 --seed 1
+	$(RUN) phantom --out $(DEMO)/phantom --studies 3500 --size 256 --seed 1
 	$(RUN) prepare mimic --images $(DEMO)/phantom --out $(DEMO)/prepared
 	$(RUN) train --preset tiny --data $(DEMO)/prepared --out $(DEMO)/run
 	$(RUN) evaluate zero-shot --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/zero-shot

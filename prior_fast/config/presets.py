@@ -50,15 +50,15 @@ def tiny() -> RunConfig:
             text=TextEncoderConfig(
                 weights="random", hidden_size=128, layers=2, heads=4, intermediate_size=256, dropout=0.0
             ),
-            bank=BankConfig(prototypes=128, init="sentences"),
+            bank=BankConfig(prototypes=256, init="sentences"),
             sentence_decoder=SentenceDecoderConfig(layers=2, heads=4, intermediate_size=256, dropout=0.0),
             embed_dim=128,
-            temperature=0.07,
+            temperature=0.2,
         ),
         data=DataConfig(workers=1),
         # Weights of the global term as in stage 3: from random weights the local terms alone lead nowhere.
         loss=LossWeights(global_alignment=(10.0, 10.0, 10.0)),
-        stage_epochs=(20, 2, 1),
+        stage_epochs=(9, 1, 1),
         batch_size=64,
         learning_rate=(1e-3, 5e-4, 5e-4),
         learning_rate_start=(1e-5, 1e-5, 1e-5),
