@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prior_fast.model.upsampled_conv import UpsampledConv2d
+
 BLOCKS = 5
 
 
@@ -15,19 +17,19 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm: Literal["after_relu", "before_relu"]) -> None:
         super().__init__()
-        self.conv1 = _convolution(in_channels, out_channels, norm)
-        self.conv2 = _convolution(out_channels, out_channels, norm)
+        self.conv1 = _normalized(UpsampledConv2d(in_channels, out_channels, bias=False), norm)
+        self.conv2 = _normalized(nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, h, w] -> [B, out, 2h, 2w]."""
-        return self.conv2(self.conv1(F.interpolate(x, scale_factor=2, mode="nearest")))
+        return self.conv2(self.conv1(x))
 
 
-def _convolution(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.BatchNorm2d(out_channels), nn.ReLU(inplace=norm == "before_relu")]
+def _normalized(convolution: nn.Conv2d, norm: str) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.BatchNorm2d(convolution.out_channels), nn.ReLU(inplace=norm == "before_relu")]
     if norm == "after_relu":
         layers.reverse()
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), *layers)
+    return nn.Sequential(convolution, *layers)
 
 
 class ImageDecoder(nn.Module):

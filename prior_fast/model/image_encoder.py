@@ -74,12 +74,17 @@ class AttentionPool2d(nn.Module):
         """[B, C, h, w] -> [B, C]."""
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding
-        query = self._heads(self.q_proj(x[:, :1]))
-        pooled = F.scaled_dot_product_attention(query, self._heads(self.k_proj(x)), self._heads(self.v_proj(x)))
-        return self.c_proj(pooled.transpose(1, 2).flatten(1))
+        # With one query, W_k goes into it and W_v comes after the weighted sum: one row in place of one for each token.
+        query = self.q_proj(x[:, 0]).unflatten(-1, (self.num_heads, -1))
+        folded = torch.einsum("bhd,hdc->bhc", query, self._by_head(self.k_proj.weight))
+        offset = torch.einsum("bhd,hd->bh", query, self._by_head(self.k_proj.bias))
+        scores = (folded @ x.transpose(1, 2) + offset[:, :, None]) * query.shape[-1] ** -0.5
+        tokens = torch.softmax(scores, dim=-1) @ x
+        pooled = torch.einsum("bhc,hdc->bhd", tokens, self._by_head(self.v_proj.weight)).flatten(1)
+        return self.c_proj(pooled + self.v_proj.bias)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def _by_head(self, parameter: Tensor) -> Tensor:
+        return parameter.unflatten(0, (self.num_heads, -1))
 
 
 class ImageEncoder(nn.Module):

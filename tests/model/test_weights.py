@@ -88,7 +88,7 @@ def test_presets_build_their_structure(name: str) -> None:
     assert shapes == {key: value.shape for key, value in again.state_dict().items()}
     layers = {key.split(".")[4] for key in shapes if key.startswith("sentence_decoder.decoder.encoder.layer.")}
     assert len(layers) == {"paper": 6, "released": 8, "tiny": 2}[name]
-    assert shapes["sentence_bank.embed.weight"] == ((128, 128) if name == "tiny" else (512, 768))
+    assert shapes["sentence_bank.embed.weight"] == ((256, 128) if name == "tiny" else (512, 768))
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
