@@ -1,11 +1,11 @@
 """The tokens of sentences, at PRIOR's size and eight times that."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 
-from bench._case import Case, offsets, size
+from prior_fast.bench._case import Case, offsets, size
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -22,3 +22,16 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
         yield Case(
             "segment_mean", shape, "backward", partial(segment_mean_bwd, dy, cu, tokens), moved, sentences * width
         )
+
+
+def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
+    """Every BLOCK_D: a width of 1 (a constant to Triton), and widths that 16 divides or not; and int64 offsets."""
+    from prior_fast.kernels.segment_mean import segment_mean_bwd, segment_mean_fwd
+
+    lengths = [3, 1, 17]
+    cu = offsets(lengths, device)
+    for width, cu_seqlens in ((1, cu), (32, cu), (50, cu), (100, cu), (1001, cu), (768, cu.long())):
+        x = torch.randn(sum(lengths), width, device=device, dtype=dtype)
+        dy = torch.randn(len(lengths), width, device=device, dtype=dtype)
+        yield partial(segment_mean_fwd, x, cu_seqlens)
+        yield partial(segment_mean_bwd, dy, cu_seqlens, sum(lengths))
