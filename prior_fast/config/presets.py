@@ -58,7 +58,7 @@ def tiny() -> RunConfig:
         data=DataConfig(workers=1),
         # Weights of the global term as in stage 3: from random weights the local terms alone lead nowhere.
         loss=LossWeights(global_alignment=(10.0, 10.0, 10.0)),
-        stage_epochs=(9, 1, 1),
+        stage_epochs=(11, 1, 1),
         batch_size=64,
         learning_rate=(1e-3, 5e-4, 5e-4),
         learning_rate_start=(1e-5, 1e-5, 1e-5),
