@@ -12,7 +12,7 @@ from prior_fast.config.overrides import nearest
 from prior_fast.errors import RunError, UsageError
 
 # In the order of use, which is the order that --help shows.
-VERBS = ("doctor", "build", "phantom", "prepare", "train", "evaluate", "pictures")
+VERBS = ("doctor", "build", "phantom", "prepare", "train", "evaluate", "pictures", "kernels")
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,0 +1,83 @@
+"""What a multiprocessor of each architecture holds, and how fast its chips are.
+
+Per-multiprocessor limits: the table of technical specifications in NVIDIA's CUDA C++ Programming Guide, compute
+capabilities 8.0 and 9.0. Allocation units: `cuda_occupancy.h` of the CUDA toolkit.
+"""
+
+from dataclasses import dataclass
+
+KB = 1024
+
+# Alike on both architectures.
+WARP = 32  # threads
+REGISTER_UNIT = 256  # registers are given to a warp in units of this many
+REGISTERS_PER_THREAD = 255
+SUB_PARTITIONS = 4  # of a multiprocessor; each has a quarter of the registers
+SHARED_UNIT = 128  # bytes; shared memory is given to a block in units of this many
+SHARED_RESERVED = 1 * KB  # bytes that the system keeps in each block
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One GPU of an architecture.
+
+    Attributes:
+        name: the chip whose speeds follow.
+        registers: 32-bit registers of a multiprocessor, and the most that a block may have.
+        shared: bytes of shared memory of a multiprocessor.
+        shared_block: bytes of it that one block may have.
+        threads: that may be resident on a multiprocessor.
+        blocks: that may be resident on a multiprocessor.
+        bandwidth: bytes/s between the chip and its memory.
+        rates: operations/s by dtype, a multiplication and an addition counted as two.
+    """
+
+    name: str
+    registers: int
+    shared: int
+    shared_block: int
+    threads: int
+    blocks: int
+    bandwidth: float
+    rates: dict[str, float]
+
+    @property
+    def warps(self) -> int:
+        """Warps that may be resident on a multiprocessor."""
+        return self.threads // WARP
+
+
+CHIPS = {
+    "sm_80": Chip(
+        name="A100-80",
+        registers=65536,
+        shared=164 * KB,
+        shared_block=163 * KB,
+        threads=2048,
+        blocks=32,
+        bandwidth=2.04e12,  # data sheet of the A100 80 GB SXM: 2,039 GB/s
+        # Data sheet, tensor cores without sparsity; float32 without tensor cores, since the kernels keep its precision.
+        rates={"bfloat16": 312e12, "float16": 312e12, "float32": 19.5e12},
+    ),
+    "sm_90": Chip(
+        name="H200",
+        registers=65536,
+        shared=228 * KB,
+        shared_block=227 * KB,
+        threads=2048,
+        blocks=32,
+        bandwidth=4.8e12,  # data sheet of the H200 SXM
+        # 790: the fastest matrix product measured on one (the data sheet says 989, at clocks that its power limit does
+        # not let it keep). float32: data sheet, without tensor cores.
+        rates={"bfloat16": 790e12, "float16": 790e12, "float32": 67e12},
+    ),
+}
+
+
+def least_time(chip: Chip, dtype: str, moved: int, operations: int) -> tuple[float, str]:
+    """Seconds that a call takes at least, and which of "memory" and "arithmetic" sets them.
+
+    moved: bytes that have to cross the chip's memory interface; operations: at the rate of `dtype`.
+    """
+    memory, arithmetic = moved / chip.bandwidth, operations / chip.rates[dtype]
+    return (memory, "memory") if memory >= arithmetic else (arithmetic, "arithmetic")

@@ -1,0 +1,92 @@
+"""Compiling one version of a kernel for one architecture, without a GPU, and reading what came out."""
+
+import importlib
+import re
+import subprocess
+import tempfile
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+from prior_fast.kernel_report.resources import MachineCode, count_instructions, count_tensor_core, parse_usage
+from prior_fast.kernel_report.specialize import ALIGNMENT, Version
+
+# "%acc = tt.dot %a, %b, %c ... : tensor<64x16xbf16> * tensor<16x64xbf16> -> tensor<64x64xf32>"
+_DOT = re.compile(r"= tt\.dot\b.*: tensor<[0-9x]+x(\w+)[,>]")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled kernel, or why there is none.
+
+    Attributes:
+        shared: bytes of shared memory of a block.
+        dots: number of the kernel's `tl.dot` by the type of their first operand: {"bf16": 2}.
+        error: the compiler's last words, where it failed.
+    """
+
+    code: MachineCode | None = None
+    shared: int = 0
+    dots: dict[str, int] = field(default_factory=dict)
+    error: str | None = None
+
+
+def compile_version(job: tuple[Version, str]) -> Compiled:
+    """Compile (version, architecture); whatever the compiler raises becomes the result's `error`."""
+    version, arch = job
+    try:
+        kernel = getattr(importlib.import_module(version.module), version.kernel)
+        compiled = compile_triton(kernel, version, arch)
+        return Compiled(read_cubin(compiled.asm["cubin"]), compiled.metadata.shared, _dots(compiled.asm["ttir"]))
+    except Exception as error:  # compilers fail in many ways, and one kernel's failure must not hide the others
+        lines = str(error).strip().splitlines()
+        return Compiled(error=f"{type(error).__name__}: {lines[-1] if lines else 'no message'}")
+
+
+def compile_triton(kernel: Any, version: Version, arch: str) -> Any:
+    """Triton's compiled kernel; its own cache is asked first."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = [name for name, _ in version.types]
+    source = ASTSource(
+        fn=kernel,
+        signature=dict(version.types),
+        constexprs={(names.index(name),): value for name, value in version.constants},
+        attrs={(names.index(name),): [["tt.divisibility", ALIGNMENT]] for name in version.aligned},
+    )
+    options = {"num_warps": version.warps, "num_stages": version.stages}
+    target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
+    with warnings.catch_warnings():  # Triton 3.9 tells of a default that a later version changes
+        warnings.filterwarnings("ignore", message="TRITON_DEFAULT_FP_FUSION")
+        return triton.compile(source, target=target, options=options)
+
+
+def read_cubin(cubin: bytes) -> MachineCode:
+    """What a cubin of one kernel takes; it is disassembled only where it has a stack, to which registers may spill."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        registers, stack = parse_usage(cuobjdump("--dump-resource-usage", file.name))
+        spills = count_instructions(cuobjdump("--dump-sass", file.name))[0] if stack else 0
+    return MachineCode(registers, stack, spills, count_tensor_core(cubin))
+
+
+def cuobjdump(option: str, path: str) -> str:
+    """What the disassembler of Triton's wheel says of a file."""
+    from triton import knobs
+
+    words = [knobs.nvidia.cuobjdump.path, option, path]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def _dots(ttir: str) -> dict[str, int]:
+    kinds = _DOT.findall(ttir)
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+
+
+def settings(version: Version) -> str:
+    """A version's constants, warps and stages in a few words."""
+    words = [f"{name}={value}" for name, value in version.constants]
+    return ", ".join([*words, f"warps={version.warps}", f"stages={version.stages}"])

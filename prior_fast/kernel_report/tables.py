@@ -1,0 +1,93 @@
+"""The report's two tables for people."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from prior_fast.console import stdout
+
+SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+LIMITS_DTYPE = "bfloat16"
+
+
+def print_kernels(rows: Sequence[dict[str, Any]]) -> None:
+    """A row for each kernel, dtype and architecture: the least and the most over the versions that were compiled."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        for dtype in row["dtypes"]:
+            name = row["kernel"].strip("_").removesuffix("_kernel")
+            groups.setdefault((name, SHORT[dtype], row["arch"]), []).append(row)
+    title = "kernels: the least and the most over their versions; blocks and warps are those on a multiprocessor"
+    header = ("kernel", "dtype", "arch", "versions", "regs", "shared KB", "spills", "tensor core", "blocks", "warps")
+    lines = []
+    names = list(dict.fromkeys(name for name, _, _ in groups))
+    for key, group in sorted(groups.items(), key=lambda item: names.index(item[0][0])):
+        made = [row for row in group if "registers" in row]
+        lines.append(
+            (
+                *key,
+                str(len(group)),
+                _range(row["registers"] for row in made),
+                _range(round(row["shared_bytes"] / 1024, 1) for row in made),
+                _range(row["spills"] for row in made),
+                _tensor_core(made),
+                _range(row["blocks_per_multiprocessor"] for row in made),
+                _range(row["warps_per_multiprocessor"] for row in made),
+            )
+        )
+    _print(title, header, lines, left=3)
+
+
+def print_limits(limits: Sequence[dict[str, Any]], chips: Sequence[str]) -> None:
+    """A row for each call of the bench files: what it moves and computes, and the time that takes at least."""
+    lines: list[tuple[str, ...]] = []
+    for op in dict.fromkeys(limit["op"] for limit in limits):
+        lines.append((op,))
+        lines += [
+            (
+                f"  {limit['shape']}",
+                limit["direction"],
+                str(limit["launches"]),
+                f"{limit['bytes'] / 1e6:.2f}",
+                f"{limit['operations'] / 1e9:.3f}",
+                *(f"{limit['chips'][chip]['seconds'] * 1e6:.2f}" for chip in chips),
+            )
+            for limit in limits
+            if limit["op"] == op and limit["dtype"] == LIMITS_DTYPE
+        ]
+    title = f"calls: the least time that each can take, in {LIMITS_DTYPE}"
+    header = ("op and shape", "pass", "launches", "MB", "GFLOP", *(f"{chip} us" for chip in chips))
+    _print(title, header, lines, left=2)
+
+
+def _print(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> None:
+    """A table whose first column is not repeated from line to line; the first `left` columns are aligned left.
+
+    A line of one cell stands above those that it is for. Nothing is cut to the width of the terminal: what the table
+    says is in its numbers.
+    """
+    widths = [max(map(len, column)) for column in zip(*(line for line in (header, *lines) if len(line) > 1))]
+    stdout.print(f"{title}\n")
+    before = None
+    for line in (header, ["-" * width for width in widths], *lines):
+        cells = [("" if line[0] == before else line[0]), *line[1:]]
+        padded = [cell.ljust(width) for cell, width in zip(cells[:left], widths)]
+        padded += [cell.rjust(width) for cell, width in zip(cells[left:], widths[left:])]
+        stdout.print("  ".join(padded).rstrip(), markup=False)
+        before = line[0]
+    stdout.print()
+
+
+def _tensor_core(rows: Sequence[dict[str, Any]]) -> str:
+    """The instructions that are there, and how many: "32-64 HGMMA"."""
+    words = []
+    for name in ("HMMA", "HGMMA"):
+        counts = [row["tensor_core"][name] for row in rows]
+        if any(counts):
+            words.append(f"{_range(counts)} {name}")
+    return ", ".join(words) or "-"
+
+
+def _range(values: Iterable[float]) -> str:
+    """ "3" or "3-7"; numbers that are whole without their point."""
+    found = [f"{value:g}" for value in sorted(set(values))]
+    return "-" if not found else found[0] if len(found) == 1 else f"{found[0]}-{found[-1]}"

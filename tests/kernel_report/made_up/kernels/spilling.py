@@ -1,0 +1,21 @@
+"""512 numbers for each thread to keep over a sum, twice as many as it has registers."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from prior_fast.kernels._launch import launch
+
+
+@triton.jit
+def _spilling_kernel(x_ptr, y_ptr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + i).to(tl.float32)
+    tl.store(y_ptr + i, x * tl.sum(x))
+
+
+def spilling_fwd(x: Tensor) -> Tensor:
+    """x [16384] -> x times its sum."""
+    y = x.new_empty(16384)
+    launch(_spilling_kernel, (1,), {"x_ptr": x, "y_ptr": y}, {"BLOCK": 16384}, num_warps=1)
+    return y
