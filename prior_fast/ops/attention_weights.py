@@ -1,16 +1,17 @@
 """The weights of attention over packed segments, for pictures and zero-shot scores."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from prior_fast.ops._attention import check_attention, default_scale
 from prior_fast.ops._backend import resolve_backend
-from prior_fast.ops._checks import check_number, check_offsets, check_tensors
 from prior_fast.ops._precision import accumulation_dtype, full_precision
-from prior_fast.ops._segments import pad, padding_mask
+from prior_fast.ops._segments import pad, padding_mask, unpad
+from prior_fast.ops._triton import with_triton
 
 __all__ = ["attention_weights"]
-
-ACTIVATIONS = ("sigmoid", "softmax")
 
 
 def attention_weights_reference(
@@ -43,6 +44,68 @@ def attention_weights_reference(
         return weights.masked_fill(~mask, 0.0)
 
 
+@torch.library.custom_op("prior_fast::attention_weights", mutates_args=())
+def _attention_weights(
+    q: Tensor,
+    k: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    scale: float | None,
+    bias: float,
+    activation: str,
+) -> Tensor:
+    from prior_fast.kernels.attention_weights import attention_weights_fwd
+
+    scale = default_scale(q, scale)
+    q, k, cu_seqlens_q, cu_seqlens_k = (x.contiguous() for x in (q, k, cu_seqlens_q, cu_seqlens_k))
+    return attention_weights_fwd(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, activation)
+
+
+@_attention_weights.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    scale: float | None,
+    bias: float,
+    activation: str,
+) -> Tensor:
+    return q.new_empty(cu_seqlens_q.shape[0] - 1, q.shape[1], max_seqlen_q, max_seqlen_k)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4])
+    ctx.options = inputs[4:]
+
+
+def _backward(ctx: Any, dweights: Tensor) -> tuple[Tensor | None, ...]:
+    """In plain PyTorch, on padded tensors: only what looks at weights in training would need more."""
+    q, k, cu_seqlens_q, cu_seqlens_k = ctx.saved_tensors
+    max_seqlen_q, max_seqlen_k, scale, bias, activation = ctx.options
+    sizes = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
+    weights = attention_weights_reference(q, k, *sizes, scale=scale, bias=bias, activation=activation)
+    with full_precision(q):
+        dweights = dweights.to(weights.dtype)
+        if activation == "sigmoid":
+            dlogits = dweights * weights * (1 - weights)
+        else:
+            dlogits = weights * (dweights - (weights * dweights).sum(dim=-1, keepdim=True))
+        dlogits = dlogits * default_scale(q, scale)
+        padded_q = pad(q.to(weights.dtype), cu_seqlens_q, max_seqlen_q)
+        padded_k = pad(k.to(weights.dtype), cu_seqlens_k, max_seqlen_k)
+        dq = unpad(torch.einsum("bhqk,bkhd->bqhd", dlogits, padded_k), cu_seqlens_q, q.shape[0])
+        dk = unpad(torch.einsum("bhqk,bqhd->bkhd", dlogits, padded_q), cu_seqlens_k, k.shape[0])
+    return dq.to(q.dtype), dk.to(k.dtype), *[None] * 7
+
+
+_attention_weights.register_autograd(_backward, setup_context=_setup_context)
+
+
 def attention_weights(
     q: Tensor,
     k: Tensor,
@@ -71,47 +134,14 @@ def attention_weights(
         backend: see `prior_fast.ops._backend.resolve_backend`.
 
     Returns:
-        [B, H, max_seqlen_q, max_seqlen_k] of the dtype of `q`, zero outside a segment.
+        [B, H, max_seqlen_q, max_seqlen_k] of the dtype of `q`, zero outside a segment. Differentiable in q and k.
 
     Raises:
         ValueError: a shape, dtype, device, offset, activation or backend that does not fit; the message names it.
     """
     check_attention(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, activation)
-    resolve_backend("attention_weights", backend, {"reference": None})
-    weights = attention_weights_reference(
-        q,
-        k,
-        cu_seqlens_q,
-        cu_seqlens_k,
-        max_seqlen_q,
-        max_seqlen_k,
-        scale=scale,
-        bias=bias,
-        activation=activation,
-    )
+    sizes = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
+    if resolve_backend("attention_weights", backend, with_triton(q)) == "triton":
+        return _attention_weights(q, k, *sizes, scale, bias, activation)
+    weights = attention_weights_reference(q, k, *sizes, scale=scale, bias=bias, activation=activation)
     return weights.to(q.dtype)
-
-
-def check_attention(
-    q: Tensor,
-    k: Tensor,
-    cu_seqlens_q: Tensor,
-    cu_seqlens_k: Tensor,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
-    scale: float | None,
-    bias: float,
-    activation: str,
-) -> None:
-    """Check what `attention_weights` and `sigmoid_attention` both take."""
-    check_tensors(q=(q, "Tq H D"), k=(k, "Tk H D"))
-    check_offsets("cu_seqlens_q", cu_seqlens_q, "q", q, max_name="max_seqlen_q", max_seqlen=max_seqlen_q)
-    segments = cu_seqlens_q.shape[0] - 1
-    check_offsets(
-        "cu_seqlens_k", cu_seqlens_k, "k", k, max_name="max_seqlen_k", max_seqlen=max_seqlen_k, segments=segments
-    )
-    if scale is not None:
-        check_number("scale", scale)
-    check_number("bias", bias)
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation is {activation!r}, wanted one of {', '.join(ACTIVATIONS)}")

@@ -1,13 +1,17 @@
 """Attention with an elementwise sigmoid, over packed segments: PRIOR's cross-modality local alignment."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from prior_fast.ops._attention import check_attention, default_scale
 from prior_fast.ops._backend import resolve_backend
 from prior_fast.ops._checks import check_tensors
 from prior_fast.ops._precision import accumulation_dtype, full_precision
 from prior_fast.ops._segments import pad, unpad
-from prior_fast.ops.attention_weights import attention_weights_reference, check_attention
+from prior_fast.ops._triton import with_triton
+from prior_fast.ops.attention_weights import attention_weights_reference
 
 __all__ = ["sigmoid_attention"]
 
@@ -41,6 +45,108 @@ def sigmoid_attention_reference(
         padded_v = pad(v.to(accumulation_dtype(v)), cu_seqlens_k, max_seqlen_k)
         output = torch.einsum("bhqk,bkhd->bqhd", weights, padded_v)
         return unpad(output, cu_seqlens_q, q.shape[0]).to(q.dtype)
+
+
+@torch.library.custom_op("prior_fast::sigmoid_attention", mutates_args=())
+def _sigmoid_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    scale: float | None,
+    bias: float,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    """The output, and what the backward of a softmax wants to know."""
+    from prior_fast.kernels.sigmoid_attention import sigmoid_attention_fwd
+
+    scale = default_scale(q, scale)
+    q, k, v, cu_seqlens_q, cu_seqlens_k = (x.contiguous() for x in (q, k, v, cu_seqlens_q, cu_seqlens_k))
+    return sigmoid_attention_fwd(
+        q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, activation
+    )
+
+
+@_sigmoid_attention.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    scale: float | None,
+    bias: float,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    rows, heads = q.shape[:2]
+    stats = q.new_empty(rows if activation == "softmax" else 0, heads, 2, dtype=torch.float32)
+    return q.new_empty(rows, heads, v.shape[2]), stats
+
+
+@torch.library.custom_op("prior_fast::sigmoid_attention_backward", mutates_args=())
+def _sigmoid_attention_backward(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor | None,
+    stats: Tensor | None,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    scale: float | None,
+    bias: float,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of q, k and v; `out` and `stats` are for softmax only."""
+    from prior_fast.kernels.sigmoid_attention import sigmoid_attention_bwd
+
+    scale = default_scale(q, scale)
+    # The forward made out and stats, contiguous.
+    dout, q, k, v, cu_seqlens_q, cu_seqlens_k = (x.contiguous() for x in (dout, q, k, v, cu_seqlens_q, cu_seqlens_k))
+    return sigmoid_attention_bwd(
+        dout, q, k, v, out, stats, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, activation
+    )
+
+
+@_sigmoid_attention_backward.register_fake
+def _(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor | None,
+    stats: Tensor | None,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    scale: float | None,
+    bias: float,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, cu_seqlens_q, cu_seqlens_k, *options = inputs
+    kept = output if options[-1] == "softmax" else (None, None)
+    ctx.save_for_backward(q, k, v, *kept, cu_seqlens_q, cu_seqlens_k)
+    ctx.options = options
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, dout: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    return *_sigmoid_attention_backward(dout, *ctx.saved_tensors, *ctx.options), *[None] * 7
+
+
+_sigmoid_attention.register_autograd(_backward, setup_context=_setup_context)
 
 
 def sigmoid_attention(
@@ -83,16 +189,7 @@ def sigmoid_attention(
     """
     check_attention(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, activation)
     check_tensors(k=(k, "Tk H D"), v=(v, "Tk H Dv"))
-    resolve_backend("sigmoid_attention", backend, {"reference": None})
-    return sigmoid_attention_reference(
-        q,
-        k,
-        v,
-        cu_seqlens_q,
-        cu_seqlens_k,
-        max_seqlen_q,
-        max_seqlen_k,
-        scale=scale,
-        bias=bias,
-        activation=activation,
-    )
+    sizes = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
+    if resolve_backend("sigmoid_attention", backend, with_triton(q)) == "triton":
+        return _sigmoid_attention(q, k, v, *sizes, scale, bias, activation)[0]
+    return sigmoid_attention_reference(q, k, v, *sizes, scale=scale, bias=bias, activation=activation)

@@ -1,0 +1,51 @@
+"""The weights of the local alignment's two directions, at PRIOR's size and eight times that."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from prior_fast.bench._case import Case, offsets, report_lengths, size
+
+PATCHES = 49
+
+
+def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    """Forward of the launcher; the backward is plain PyTorch."""
+    from prior_fast.kernels.attention_weights import attention_weights_fwd
+
+    width = 768
+    for reports in (128, 1024):
+        sentences = report_lengths(reports)
+        patches = [PATCHES] * reports
+        for name, lengths_q, lengths_k in (("text<-image", sentences, patches), ("image<-text", patches, sentences)):
+            q, k = (torch.randn(sum(n), 1, width, device=device, dtype=dtype) for n in (lengths_q, lengths_k))
+            cu_q, cu_k = offsets(lengths_q, device), offsets(lengths_k, device)
+            longest_q, longest_k = max(lengths_q), max(lengths_k)
+            written = reports * longest_q * longest_k * q.element_size()
+            yield Case(
+                "attention_weights",
+                f"{name} B={reports} Tq={len(q)} Tk={len(k)} H=1 D={width}",
+                "forward",
+                partial(attention_weights_fwd, q, k, cu_q, cu_k, longest_q, longest_k, width**-0.5, 0.0, "sigmoid"),
+                size(q, k, cu_q, cu_k) + written,
+                2 * width * sum(a * b for a, b in zip(lengths_q, lengths_k, strict=True)),
+            )
+
+
+def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
+    """One tile and several, of queries, of keys and of both; widths that 16 divides or not; both activations."""
+    from prior_fast.kernels.attention_weights import attention_weights_fwd
+
+    for longest_q, longest_k, heads, width in (
+        (3, 5, 2, 8),
+        (49, 40, 1, 768),
+        (100, 100, 1, 768),
+        (100, 3, 2, 33),
+        (3, 100, 1, 1024),
+    ):
+        q = torch.randn(longest_q, heads, width, device=device, dtype=dtype)
+        k = torch.randn(longest_k, heads, width, device=device, dtype=dtype)
+        cu_q, cu_k = offsets([longest_q], device), offsets([longest_k], device)
+        for activation in ("sigmoid", "softmax"):
+            yield partial(attention_weights_fwd, q, k, cu_q, cu_k, longest_q, longest_k, 0.5, 0.0, activation)

@@ -1,0 +1,82 @@
+"""Both directions of the local alignment and the report pool, at PRIOR's size and eight times that."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from prior_fast.bench._case import Case, offsets, report_lengths, size
+
+PATCHES = 49
+
+
+def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    """Forward and backward of the launchers."""
+    for reports in (128, 1024):
+        sentences = report_lengths(reports)
+        patches = [PATCHES] * reports
+        with_mean = [n + 1 for n in sentences]
+        for name, lengths_q, lengths_k, heads, width, activation in (
+            ("text<-image", sentences, patches, 1, 768, "sigmoid"),
+            ("image<-text", patches, sentences, 1, 768, "sigmoid"),
+            ("report pool", [1] * reports, with_mean, 8, 96, "softmax"),
+        ):
+            yield from _both(name, lengths_q, lengths_k, heads, width, activation, device, dtype)
+
+
+def _both(
+    name: str,
+    lengths_q: list[int],
+    lengths_k: list[int],
+    heads: int,
+    width: int,
+    activation: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Iterator[Case]:
+    from prior_fast.kernels.sigmoid_attention import sigmoid_attention_bwd, sigmoid_attention_fwd
+
+    def randn(rows: int) -> torch.Tensor:
+        return torch.randn(rows, heads, width, device=device, dtype=dtype)
+
+    rows_q, rows_k = sum(lengths_q), sum(lengths_k)
+    q, dout, k, v = randn(rows_q), randn(rows_q), randn(rows_k), randn(rows_k)
+    cu_q, cu_k = offsets(lengths_q, device), offsets(lengths_k, device)
+    options = cu_q, cu_k, max(lengths_q), max(lengths_k), width**-0.5, 0.0, activation
+    softmax = activation == "softmax"
+    out, stats = (q, torch.ones(rows_q, heads, 2, device=device)) if softmax else (None, None)
+    # Each weight: a product of D columns for the score, and one for the output; the backward makes the score anew, and
+    # has four more products (of the weights' gradient, dq, dk and dv).
+    product = 2 * heads * width * sum(a * b for a, b in zip(lengths_q, lengths_k, strict=True))
+    shape = f"{name} B={len(lengths_q)} Tq={rows_q} Tk={rows_k} H={heads} D={width}"
+    yield Case(
+        "sigmoid_attention",
+        shape,
+        "forward",
+        partial(sigmoid_attention_fwd, q, k, v, *options),
+        size(q, k, v, q, cu_q, cu_k),
+        2 * product,
+    )
+    yield Case(
+        "sigmoid_attention",
+        shape,
+        "backward",
+        partial(sigmoid_attention_bwd, dout, q, k, v, out, stats, *options),
+        size(dout, q, k, v, q, k, v, cu_q, cu_k),
+        5 * product,
+    )
+
+
+def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
+    """One tile and several, of queries, of keys and of both; widths that 16 divides or not; both activations."""
+    for lengths_q, lengths_k, heads, width in (
+        ([3, 1], [2, 5], 2, 8),
+        ([49], [40], 1, 768),
+        ([49], [16], 1, 1024),
+        ([100], [100], 1, 768),
+        ([100], [3], 2, 33),
+        ([3], [100], 1, 1024),
+    ):
+        for activation in ("sigmoid", "softmax"):
+            for case in _both("", lengths_q, lengths_k, heads, width, activation, device, dtype):
+                yield case.run

@@ -1,0 +1,97 @@
+"""What the attention kernels share: segments, products of rows, the softmax of tiles, and the choice of blocks.
+
+H heads; a tile is BLOCK_Q queries by BLOCK_K keys of one segment and head. A packed [T, H, D] tensor is taken as a
+matrix of T * H rows.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+TILE = 64  # queries, and keys, of the largest tile
+# Triton's interpreter multiplies the bits of bfloat16 as integers; there operands are widened, which is exact.
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+@triton.jit
+def dot(a, b, total):
+    """total + a b, accumulated in float32; float32 operands are multiplied exactly, the narrow ones on tensor cores."""
+    if INTERPRETED:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, total, input_precision="ieee")
+
+
+@triton.jit
+def segment(cu_ptr, b):
+    """The first row of segment b, and the one after its last."""
+    return tl.load(cu_ptr + b).to(tl.int64), tl.load(cu_ptr + b + 1).to(tl.int64)
+
+
+@triton.jit
+def load_rows(x_ptr, rows, mask, d, D):
+    """Columns d of rows (int64) of a matrix of D columns; zero outside the mask of rows, and where d is too large."""
+    return tl.load(x_ptr + rows[:, None] * D + d[None, :], mask=mask[:, None] & (d[None, :] < D), other=0.0)
+
+
+@triton.jit
+def products_of_rows(
+    q_ptr, rows_q, mask_q, k_ptr, rows_k, mask_k, D,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The inner products of a tile's rows, BLOCK_D columns at a time; zero outside the masks."""
+    products = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
+    for first in range(0, D, BLOCK_D):
+        d = first + tl.arange(0, BLOCK_D)
+        q = load_rows(q_ptr, rows_q, mask_q, d, D)
+        k = load_rows(k_ptr, rows_k, mask_k, d, D)
+        products = dot(q, tl.trans(k), products)
+    return products
+
+
+@triton.jit
+def softmax_of_tile(s, mask):
+    """The softmax of each row of a tile that holds all keys of a segment; each row's maximum and sum of exponentials.
+
+    Zero outside the mask; a row without keys has zeros, -inf and 1.
+    """
+    s = tl.where(mask, s, float("-inf"))
+    top = tl.max(s, axis=1)
+    p = tl.exp(s - tl.where(top == float("-inf"), 0.0, top)[:, None])
+    total = tl.sum(p, axis=1)
+    total = tl.where(total == 0.0, 1.0, total)
+    return p / total[:, None], top, total
+
+
+@triton.jit
+def softmax_step(s, mask, top, total):
+    """One more tile of keys: exponentials of s below the new maximum, by what earlier ones shrink, maximum and sum."""
+    s = tl.where(mask, s, float("-inf"))
+    higher = tl.maximum(top, tl.max(s, axis=1))
+    p = tl.exp(s - higher[:, None])
+    shrink = tl.exp(top - higher)
+    return p, shrink, higher, total * shrink + tl.sum(p, axis=1)
+
+
+def tile(longest_q: int, longest_k: int) -> dict[str, int]:
+    """The tile for segments of up to so many queries and keys: powers of two from 16, a tensor core's least."""
+    return {"BLOCK_Q": columns(longest_q, TILE), "BLOCK_K": columns(longest_k, TILE)}
+
+
+def columns(count: int, most: int) -> int:
+    """Columns, or rows, to take at once out of `count`."""
+    return min(most, max(16, triton.next_power_of_2(count)))
+
+
+def takes_registers(dtype: torch.dtype, *widths: int) -> bool:
+    """Whether a thread needs many registers for a column, so that few columns can be taken at once.
+
+    Exact products of float32 have no tensor cores, so a thread holds their operands. Columns that do not come in
+    sixteens are loaded one by one, each with its address.
+    """
+    return dtype == torch.float32 or any(width % 16 for width in widths)
+
+
+def compilation(blocks: dict[str, int], few: bool) -> dict[str, int]:
+    """Warps and stages for tiles that hold all keys; `few` columns are taken at once."""
+    return {"num_warps": 8 if blocks["BLOCK_Q"] * blocks["BLOCK_K"] >= 2048 else 4, "num_stages": 2 if few else 3}
