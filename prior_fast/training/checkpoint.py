@@ -86,7 +86,9 @@ class Checkpoint:
         for key, value in tensors.items():
             slot, name = key.split(".", 1)
             parameter = names[name]
-            optimizer.state[parameter][slot] = value if slot == "step" else value.to(parameter.device)
+            # The fused update walks through memory: a moment has to lie there as its parameter does.
+            like = value if slot == "step" else torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            optimizer.state[parameter][slot] = like.to(parameter.device)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer that the model was trained with."""

@@ -36,7 +36,7 @@ class StageTrainer:
         self.config = config
         self.ranks = ranks
         self.parameters = train_only(model, stage)
-        self.optimizer = make_optimizer(config, list(self.parameters.values()), ranks.device)
+        self.optimizer = make_optimizer(config, list(self.parameters.values()))
         self.autocast = make_autocast(config.precision, ranks.device)
         loss = StageLoss(model, stage, config)
         # Buffers are equal on all ranks already: batch statistics are joined.
@@ -64,10 +64,10 @@ def train_only(model: PRIOR, stage: int) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def make_optimizer(config: RunConfig, parameters: list[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(config: RunConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """Adam (supplement 2.4) or AdamW (released)."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return kind(parameters, weight_decay=config.weight_decay, fused=device.type == "cuda", foreach=None)
+    return kind(parameters, weight_decay=config.weight_decay, fused=True)
 
 
 def make_autocast(precision: str, device: torch.device) -> AbstractContextManager:
