@@ -1,5 +1,7 @@
 """Symmetric InfoNCE between two sets of paired vectors: PRIOR's global alignment."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -7,8 +9,12 @@ from torch import Tensor
 from prior_fast.ops._backend import resolve_backend
 from prior_fast.ops._checks import check_scalar, check_tensors, values_are_checked
 from prior_fast.ops._precision import accumulation_dtype, full_precision
+from prior_fast.ops._triton import with_triton
 
 __all__ = ["info_nce"]
+
+# Up to so many pairs of rows Triton's forward keeps the inner products for the backward, 8 MB for both sides.
+KEPT_PRODUCTS = 1024 * 1024
 
 
 def info_nce_reference(a: Tensor, b: Tensor, logit_scale: float | Tensor) -> Tensor:
@@ -21,6 +27,72 @@ def info_nce_reference(a: Tensor, b: Tensor, logit_scale: float | Tensor) -> Ten
         a_to_b = (logits.logsumexp(dim=1) - positives).sum()
         b_to_a = (logits.logsumexp(dim=0) - positives).sum()
         return (a_to_b + b_to_a) / (2 * max(a.shape[0], 1))
+
+
+@torch.library.custom_op("prior_fast::info_nce_stats", mutates_args=())
+def _info_nce_stats(a: Tensor, b: Tensor, scale: Tensor, begin: int, rows: int, keep: bool) -> tuple[Tensor, Tensor]:
+    """Of rows begin .. begin + rows - 1 against all: what the loss and its gradient need [5, 2, rows], and products."""
+    from prior_fast.kernels.info_nce import info_nce_fwd
+
+    return info_nce_fwd(a.contiguous(), b.contiguous(), scale, begin, rows, keep)
+
+
+@_info_nce_stats.register_fake
+def _(a: Tensor, b: Tensor, scale: Tensor, begin: int, rows: int, keep: bool) -> tuple[Tensor, Tensor]:
+    stats = a.new_empty(5, 2, rows, dtype=torch.float32)
+    return stats, a.new_empty(2 if keep else 0, rows, a.shape[0], dtype=torch.float32)
+
+
+@torch.library.custom_op("prior_fast::info_nce", mutates_args=())
+def _info_nce(
+    a: Tensor, b: Tensor, scale: Tensor, all_a: Tensor, all_b: Tensor, stats: Tensor, kept: Tensor, begin: int
+) -> tuple[Tensor, Tensor]:
+    """The loss, and d loss / d scale, out of the stats [5, 2, N] of all rows.
+
+    a and b are the rows from `begin` on of all_a and all_b, here to be differentiated. The second output is for the
+    backward; no gradient flows through it.
+    """
+    from prior_fast.kernels.info_nce import info_nce_total
+
+    return info_nce_total(stats.contiguous())
+
+
+@_info_nce.register_fake
+def _(
+    a: Tensor, b: Tensor, scale: Tensor, all_a: Tensor, all_b: Tensor, stats: Tensor, kept: Tensor, begin: int
+) -> tuple[Tensor, Tensor]:
+    return stats.new_empty(()), stats.new_empty(())
+
+
+@torch.library.custom_op("prior_fast::info_nce_backward", mutates_args=())
+def _info_nce_backward(
+    dloss: Tensor, a: Tensor, b: Tensor, scale: Tensor, stats: Tensor, slope: Tensor, kept: Tensor, begin: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of the owned rows, and of the scale; a, b and stats are of all rows."""
+    from prior_fast.kernels.info_nce import info_nce_bwd
+
+    return info_nce_bwd(dloss, a.contiguous(), b.contiguous(), scale, stats.contiguous(), slope, kept, begin)
+
+
+@_info_nce_backward.register_fake
+def _(
+    dloss: Tensor, a: Tensor, b: Tensor, scale: Tensor, stats: Tensor, slope: Tensor, kept: Tensor, begin: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows, columns = kept.shape[1], a.shape[1]
+    return a.new_empty(rows, columns), b.new_empty(rows, columns), torch.empty_like(scale)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, _, scale, all_a, all_b, stats, kept, ctx.begin = inputs
+    ctx.save_for_backward(all_a, all_b, scale, stats, output[1], kept)
+
+
+def _backward(ctx: Any, dloss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    gradients = _info_nce_backward(dloss, *ctx.saved_tensors, ctx.begin)
+    return *gradients, None, None, None, None, None
+
+
+_info_nce.register_autograd(_backward, setup_context=_setup_context)
 
 
 def info_nce(
@@ -37,10 +109,14 @@ def info_nce(
     in CLIP. Rows are taken as they are: the caller makes them unit vectors.
 
     With a process group, `a` and `b` are this rank's rows, as many on every rank, and negatives come from all ranks.
-    Every rank computes the loss of the joined batch: the value, the gradients of its own rows and of `logit_scale` are
+    Every rank returns the loss of the joined batch: the value, the gradients of its own rows and of `logit_scale` are
     those of a single process that holds the joined batch. Where gradients are averaged over ranks afterwards, as by
     DistributedDataParallel, multiply this loss by the number of ranks before a model below `a` and `b`, but not
     before `logit_scale`, whose gradient is whole on every rank.
+
+    The reference computes the whole loss on every rank. Triton's backend compares a rank's own rows with all, so its
+    work is linear in them; it gathers the vectors and ten numbers a pair, and backwards it does not communicate. Its
+    memory is linear in the rows too: above KEPT_PRODUCTS pairs of rows no matrix of logits is ever in memory.
 
     Args:
         a: [B, D] unit vectors.
@@ -58,12 +134,36 @@ def info_nce(
     """
     check_tensors(a=(a, "B D"), b=(b, "B D"))
     check_scalar("logit_scale", logit_scale, "a", a)
-    resolve_backend("info_nce", backend, {"reference": None})
+    choice = resolve_backend("info_nce", backend, with_triton(a))
+    if group is not None and values_are_checked(a):
+        _check_equal_rows(a, group)
+    if choice == "triton":
+        return _with_triton(a, b, logit_scale, group)
     if group is not None:
-        if values_are_checked(a):
-            _check_equal_rows(a, group)
         a, b = _join(a, group), _join(b, group)
     return info_nce_reference(a, b, logit_scale)
+
+
+def _with_triton(a: Tensor, b: Tensor, logit_scale: float | Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    scale = logit_scale if isinstance(logit_scale, Tensor) else a.new_full((), logit_scale, dtype=torch.float32)
+    rows, begin = a.shape[0], 0
+    all_a, all_b = a.detach(), b.detach()
+    if group is not None:
+        begin = rows * dist.get_rank(group)
+        all_a, all_b = _gather(all_a, group), _gather(all_b, group)
+    keep = rows * all_a.shape[0] <= KEPT_PRODUCTS
+    stats, kept = _info_nce_stats(all_a, all_b, scale.detach(), begin, rows, keep)
+    if group is not None:
+        # [ranks * 5, 2, rows] -> [5, 2, ranks * rows], in the order of the joined batch.
+        stats = _gather(stats, group).unflatten(0, (-1, 5)).permute(1, 2, 0, 3).flatten(2)
+    return _info_nce(a, b, scale, all_a, all_b, stats, kept, begin)[0]
+
+
+def _gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """The rows of all ranks in the order of ranks, as many on each."""
+    gathered = x.new_empty((x.shape[0] * dist.get_world_size(group), *x.shape[1:]))
+    dist.all_gather_into_tensor(gathered, x.contiguous(), group=group)
+    return gathered
 
 
 def _join(x: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -72,8 +172,7 @@ def _join(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     Each rank computes the whole loss, so its own rows' gradient is complete without communication backwards.
     """
     rows, rank = x.shape[0], dist.get_rank(group)
-    gathered = x.new_empty((rows * dist.get_world_size(group), *x.shape[1:]))
-    dist.all_gather_into_tensor(gathered, x.detach().contiguous(), group=group)
+    gathered = _gather(x.detach(), group)
     return torch.cat([gathered[: rank * rows], x, gathered[(rank + 1) * rows :]])
 
 

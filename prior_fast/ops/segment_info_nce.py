@@ -1,5 +1,7 @@
 """Symmetric InfoNCE within each report: PRIOR's local alignment of sentences."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from prior_fast.ops._backend import resolve_backend
 from prior_fast.ops._checks import check_offsets, check_scalar, check_tensors
 from prior_fast.ops._precision import accumulation_dtype, full_precision
 from prior_fast.ops._segments import pad, padding_mask, segment_lengths
+from prior_fast.ops._triton import with_triton
 
 __all__ = ["segment_info_nce"]
 
@@ -28,6 +31,70 @@ def segment_info_nce_reference(
         lengths = segment_lengths(cu_seqlens)
         of_report = losses.masked_fill(~mask, 0.0).sum(dim=1) / (2 * lengths.clamp(min=1))
         return of_report.sum() / (lengths > 0).sum().clamp(min=1)
+
+
+@torch.library.custom_op("prior_fast::segment_info_nce", mutates_args=())
+def _segment_info_nce(
+    a: Tensor, b: Tensor, scale: Tensor, cu_seqlens: Tensor, max_seqlen: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The loss; and for the backward, through which no gradient flows, the loss by the scale, one over the number of
+    segments with rows, and what else `prior_fast.kernels._contrast` keeps of each row [5, 2, T]."""
+    from prior_fast.kernels.segment_info_nce import segment_info_nce_fwd
+
+    return segment_info_nce_fwd(a.contiguous(), b.contiguous(), scale, cu_seqlens.contiguous(), max_seqlen)
+
+
+@_segment_info_nce.register_fake
+def _(
+    a: Tensor, b: Tensor, scale: Tensor, cu_seqlens: Tensor, max_seqlen: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    stats = a.new_empty(5, 2, a.shape[0], dtype=torch.float32)
+    return stats.new_empty(()), stats.new_empty(()), stats.new_empty(()), stats
+
+
+@torch.library.custom_op("prior_fast::segment_info_nce_backward", mutates_args=())
+def _segment_info_nce_backward(
+    dloss: Tensor,
+    a: Tensor,
+    b: Tensor,
+    scale: Tensor,
+    cu_seqlens: Tensor,
+    slope: Tensor,
+    share: Tensor,
+    stats: Tensor,
+    max_seqlen: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from prior_fast.kernels.segment_info_nce import segment_info_nce_bwd
+
+    a, b, cu_seqlens = a.contiguous(), b.contiguous(), cu_seqlens.contiguous()
+    return segment_info_nce_bwd(dloss, a, b, scale, cu_seqlens, slope, share, stats, max_seqlen)
+
+
+@_segment_info_nce_backward.register_fake
+def _(
+    dloss: Tensor,
+    a: Tensor,
+    b: Tensor,
+    scale: Tensor,
+    cu_seqlens: Tensor,
+    slope: Tensor,
+    share: Tensor,
+    stats: Tensor,
+    max_seqlen: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return a.new_empty(a.shape), b.new_empty(b.shape), torch.empty_like(scale)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.max_seqlen = inputs
+    ctx.save_for_backward(*tensors, *output[1:])
+
+
+def _backward(ctx: Any, dloss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    return *_segment_info_nce_backward(dloss, *ctx.saved_tensors, ctx.max_seqlen), None, None
+
+
+_segment_info_nce.register_autograd(_backward, setup_context=_setup_context)
 
 
 def segment_info_nce(
@@ -61,5 +128,7 @@ def segment_info_nce(
     check_tensors(a=(a, "T D"), b=(b, "T D"))
     check_scalar("logit_scale", logit_scale, "a", a)
     check_offsets("cu_seqlens", cu_seqlens, "a", a, max_name="max_seqlen", max_seqlen=max_seqlen)
-    resolve_backend("segment_info_nce", backend, {"reference": None})
+    if resolve_backend("segment_info_nce", backend, with_triton(a)) == "triton":
+        scale = logit_scale if isinstance(logit_scale, Tensor) else a.new_full((), logit_scale, dtype=torch.float32)
+        return _segment_info_nce(a, b, scale, cu_seqlens, max_seqlen)[0]
     return segment_info_nce_reference(a, b, logit_scale, cu_seqlens, max_seqlen)

@@ -1,5 +1,7 @@
 """Pooling each packed segment with softmax weights: the second half of self-attention pooling."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from prior_fast.ops._backend import resolve_backend
 from prior_fast.ops._checks import check_offsets, check_tensors
 from prior_fast.ops._precision import accumulation_dtype
 from prior_fast.ops._segments import segment_ids, segment_sum
+from prior_fast.ops._triton import with_triton
 
 __all__ = ["segment_softmax_pool"]
 
@@ -23,6 +26,41 @@ def segment_softmax_pool_reference(x: Tensor, scores: Tensor, cu_seqlens: Tensor
     weights = torch.exp(logits - maxima[ids])
     weights = weights / segment_sum(weights, ids, segments)[ids]
     return segment_sum(weights.unsqueeze(1) * rows, ids, segments).to(x.dtype)
+
+
+@torch.library.custom_op("prior_fast::segment_softmax_pool", mutates_args=())
+def _segment_softmax_pool(x: Tensor, scores: Tensor, cu_seqlens: Tensor) -> Tensor:
+    from prior_fast.kernels.segment_softmax_pool import segment_softmax_pool_fwd
+
+    return segment_softmax_pool_fwd(x.contiguous(), scores.contiguous(), cu_seqlens.contiguous())
+
+
+@_segment_softmax_pool.register_fake
+def _(x: Tensor, scores: Tensor, cu_seqlens: Tensor) -> Tensor:
+    return x.new_empty(cu_seqlens.shape[0] - 1, x.shape[1])
+
+
+@torch.library.custom_op("prior_fast::segment_softmax_pool_backward", mutates_args=())
+def _segment_softmax_pool_backward(dy: Tensor, x: Tensor, scores: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+    from prior_fast.kernels.segment_softmax_pool import segment_softmax_pool_bwd
+
+    return segment_softmax_pool_bwd(dy.contiguous(), x.contiguous(), scores.contiguous(), cu_seqlens.contiguous())
+
+
+@_segment_softmax_pool_backward.register_fake
+def _(dy: Tensor, x: Tensor, scores: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), scores.new_empty(scores.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+    return *_segment_softmax_pool_backward(dy, *ctx.saved_tensors), None
+
+
+_segment_softmax_pool.register_autograd(_backward, setup_context=_setup_context)
 
 
 def segment_softmax_pool(x: Tensor, scores: Tensor, cu_seqlens: Tensor, *, backend: str | None = None) -> Tensor:
@@ -42,5 +80,6 @@ def segment_softmax_pool(x: Tensor, scores: Tensor, cu_seqlens: Tensor, *, backe
     """
     check_tensors(x=(x, "T D"), scores=(scores, "T"))
     check_offsets("cu_seqlens", cu_seqlens, "x", x)
-    resolve_backend("segment_softmax_pool", backend, {"reference": None})
+    if resolve_backend("segment_softmax_pool", backend, with_triton(x)) == "triton":
+        return _segment_softmax_pool(x, scores, cu_seqlens)
     return segment_softmax_pool_reference(x, scores, cu_seqlens)

@@ -3,6 +3,7 @@
 Reads FOLDER/inputs.npz, writes FOLDER/rank<RANK>.npz.
 """
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -28,6 +29,13 @@ def main(rank: int, ranks: int, folder: Path) -> None:
     except ValueError as error:
         message = str(error)
     results = {"loss": loss, "half": half, "a": a.grad, "b": b.grad, "scale": scale.grad}
+    for way, limit in (("kept", 1000), ("anew", 0)):
+        importlib.import_module("prior_fast.ops.info_nce").KEPT_PRODUCTS = limit
+        leaves = [x.detach().float().requires_grad_() for x in (a, b, scale)]
+        loss = ops.info_nce(*leaves, group=dist.group.WORLD, backend="triton")
+        loss.backward()
+        results |= {f"{way}.loss": loss}
+        results |= {f"{way}.{name}": x.grad for name, x in zip(("a", "b", "scale"), leaves, strict=True)}
     arrays = {name: value.detach().numpy() for name, value in results.items() if value is not None}
     np.savez(folder / f"rank{rank}.npz", message=np.array(message), **arrays)
     dist.destroy_process_group()

@@ -1,5 +1,8 @@
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from prior_fast import ops
@@ -14,6 +17,13 @@ def naive(a, b, scale, lengths):
     return torch.stack(losses).mean()
 
 
+def units(rng, n, d, noise=0.5):
+    """Pairs of vectors that are near each other."""
+    a = torch.from_numpy(rng.standard_normal((n, d)))
+    b = normalize(a, dim=1) + noise / d**0.5 * torch.from_numpy(rng.standard_normal((n, d)))
+    return normalize(a, dim=1).requires_grad_(), normalize(b, dim=1).requires_grad_()
+
+
 def linear(x, p, name):
     return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
 
@@ -25,9 +35,9 @@ def attention(x, other, of_x, of_other, p, cu_x, cu_other, longest_x, longest_ot
 
 
 @pytest.mark.parametrize("case", ["t07", "t01"])
-def test_golden_local_alignment(case, golden_file, gradients, offsets):
+def test_golden_local_alignment(case, golden_case, gradients, offsets):
     """PRIOR's local alignment, put together from the ops: attention both ways, then both losses."""
-    file = golden_file("local_alignment")
+    file, backend = golden_case("local_alignment")
     image, text, p = file.leaf("image"), file.leaf("text"), file.parameters("p.")
     scale = file.leaf(f"{case}.local_logit_scale")
     lengths = file["lengths"].tolist()
@@ -43,7 +53,8 @@ def test_golden_local_alignment(case, golden_file, gradients, offsets):
     similarity = cosine_similarity(predict(tokens), for_image.detach(), dim=-1)
     similarity = similarity + cosine_similarity(predict(for_image), tokens.detach(), dim=-1)
     image_loss = ops.segment_mean(-similarity.unsqueeze(1) / 2, cu_image).mean()
-    text_loss = ops.segment_info_nce(normalize(text, dim=1), normalize(for_text, dim=1), scale.exp(), cu_text, longest)
+    sentences = normalize(text, dim=1), normalize(for_text, dim=1)
+    text_loss = ops.segment_info_nce(*sentences, scale.exp(), cu_text, longest, backend=backend)
 
     losses = {"text": text_loss}
     if case == "t07":  # the image part does not depend on the scale and is stored once
@@ -73,20 +84,27 @@ def test_one_segment_is_info_nce(randn, offsets):
     torch.testing.assert_close(ops.segment_info_nce(a, b, 3.0, offsets(6), 6), ops.info_nce(a, b, 3.0))
 
 
-def test_reports_of_one_sentence_are_exactly_zero(randn, offsets, gradients):
-    leaves = [randn(3, 5), randn(3, 5), randn()]
-    loss = ops.segment_info_nce(*leaves, offsets(1, 1, 1), 1)
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_reports_of_one_sentence_are_exactly_zero(backend, randn, offsets, gradients):
+    leaves = [x.detach().float().requires_grad_() for x in (randn(3, 5), randn(3, 5), 100 * randn())]
+    loss = ops.segment_info_nce(*leaves, offsets(1, 1, 1), 1, backend=backend)
     assert loss.item() == 0 and all(not g.any() for g in gradients(loss, leaves))
 
 
-def test_no_rows(offsets):
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_no_rows(backend, offsets, gradients):
+    leaves = [torch.zeros(0, 3, requires_grad=True), torch.tensor(2.0, requires_grad=True)]
     for cu in (offsets(), offsets(0, 0)):
-        assert ops.segment_info_nce(torch.zeros(0, 3), torch.zeros(0, 3), 1.0, cu, 0).item() == 0
+        for longest in (0, 5):
+            loss = ops.segment_info_nce(leaves[0], torch.zeros(0, 3), leaves[1], cu, longest, backend=backend)
+            da, dscale = gradients(loss, leaves)
+            assert loss.item() == 0 and da.shape == (0, 3) and dscale.item() == 0
 
 
-def test_large_logits_stay_finite(offsets, gradients):
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_large_logits_stay_finite(backend, offsets, gradients):
     a = torch.eye(5, requires_grad=True)
-    loss = ops.segment_info_nce(a, torch.eye(5).roll(1, 0), 1e4, offsets(3, 2), 3)
+    loss = ops.segment_info_nce(a, torch.eye(5).roll(1, 0), 1e4, offsets(3, 2), 3, backend=backend)
     assert loss.isfinite() and gradients(loss, [a])[0].isfinite().all()
 
 
@@ -107,6 +125,104 @@ def test_precision(randn, offsets, check_precision):
     )
 
 
+@pytest.mark.parametrize(
+    ("lengths", "width", "scale", "noise"),
+    [
+        ((4, 9, 1, 10), 16, 14.0, 2.0),
+        ((0, 3, 0, 17), 40, 100.0, 5.0),  # large logits, rows that are hard to tell; a segment of two tiles
+        ((40, 1, 33, 5), 5, 1.0, 0.5),
+        ((6, 12), 3, -3.0, 0.5),
+    ],
+)
+def test_triton_precision(lengths, width, scale, noise, rng, offsets, check_precision):
+    longest = max(lengths) + len(lengths) % 2
+    check_precision(
+        lambda a, b, scale: ops.segment_info_nce(a, b, scale, offsets(*lengths), longest, backend="triton"),
+        lambda a, b, scale: naive(a, b, scale, lengths),
+        *units(rng, sum(lengths), width, noise),
+        torch.tensor(scale).double().requires_grad_(),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_triton_precision_of_losses_near_zero(dtype, offsets):
+    """Here one exponential of a large logit is nearly all of the loss, so that a single draw's error is that of one
+    rounding, in plain PyTorch as in the kernel: the worst over some draws are compared."""
+    lengths, errors = (16, 7), []
+    for seed in range(6):
+        low = [x.detach().to(dtype).requires_grad_() for x in units(np.random.default_rng(seed), 23, 20, 1.0)]
+        low.append(torch.tensor(100.0, requires_grad=True, dtype=dtype))
+        runs = []
+        for function, leaves in (
+            (lambda *x: ops.segment_info_nce(*x, offsets(*lengths), 16, backend="triton"), low),
+            (lambda *x: naive(*x, lengths), low),
+            (lambda *x: naive(*x, lengths), [x.detach().double().requires_grad_() for x in low]),
+        ):
+            loss = function(*leaves)
+            runs.append([loss, *torch.autograd.grad(loss, leaves)])
+        true = runs.pop()
+        errors.append(
+            [[((x - t).abs().max() / t.abs().max()).item() for x, t in zip(run, true, strict=True)] for run in runs]
+        )
+    found, plain = torch.tensor(errors).amax(dim=0)
+    assert (found <= 2 * plain + torch.finfo(dtype).eps).all(), (found, plain)
+    if dtype == torch.float32:
+        assert (found <= 100 * 2**-23 * 4).all(), "the rounding of a logit, and no cancellation on top"
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 20), min_size=1, max_size=4),
+    width=st.integers(1, 40),
+    scale=st.sampled_from([0.0, 0.1, -5.0, 20.0]),
+    spare=st.integers(0, 20),
+    int64=st.booleans(),
+)
+def test_triton_on_any_shape(lengths, width, scale, spare, int64):
+    a, b = (x.detach().float() for x in units(np.random.default_rng(width), sum(lengths), width, 1.0))
+    leaves = [a.T.contiguous().T.requires_grad_(), b.requires_grad_(), torch.tensor(scale, requires_grad=True)]
+    cu = torch.tensor([0, *lengths]).cumsum(0).to(torch.int64 if int64 else torch.int32)
+    longest = max(lengths) + spare
+    found, wanted = (ops.segment_info_nce(*leaves, cu, longest, backend=backend) for backend in ("triton", "reference"))
+    torch.testing.assert_close(found, wanted, rtol=2e-5, atol=2e-5)
+    for pair in zip(*(torch.autograd.grad(loss, leaves) for loss in (found, wanted)), strict=True):
+        torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-5)
+
+
+def test_triton_is_one_launch_for_all_reports(offsets):
+    """And one for the mean; one backwards. No tensor grows with the square of anything."""
+    from prior_fast.kernels._launch import recording
+    from prior_fast.kernels.segment_info_nce import segment_info_nce_bwd, segment_info_nce_fwd
+
+    a, scale, cu = torch.empty(600, 32, device="meta"), torch.empty((), device="meta"), offsets(*[300, 300])
+    with recording() as forward:
+        loss, *saved, stats = segment_info_nce_fwd(a, a, scale, cu, 300)
+    with recording() as backward:
+        segment_info_nce_bwd(loss, a, a, scale, cu, *saved, stats, 300)
+    tensors = [x for call in forward + backward for x in call.arguments.values() if isinstance(x, torch.Tensor)]
+    assert (len(forward), len(backward)) == (2, 1) and max(x.numel() for x in tensors) == a.numel()
+
+
+def test_triton_is_the_same_in_every_run(rng, offsets, gradients):
+    """Under the caller's autocast too."""
+    leaves = [x.detach().float().requires_grad_() for x in (*units(rng, 20, 9), torch.tensor(9.0))]
+    runs = []
+    for dtype in (None, torch.bfloat16):
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+            loss = ops.segment_info_nce(*leaves, offsets(1, 19), 19, backend="triton")
+            runs.append([loss, *gradients(loss, leaves)])
+    assert all(torch.equal(*pair) for pair in zip(*runs, strict=True))
+
+
+def test_passes_opcheck(rng, offsets):
+    leaves = [x.detach().float().requires_grad_() for x in (*units(rng, 5, 3), torch.tensor(3.0))]
+    tensors, cu = [x.detach() for x in leaves], offsets(2, 0, 3)
+    # The outputs after the first have no gradient, though they count as differentiable.
+    torch.library.opcheck(torch.ops.prior_fast.segment_info_nce.default, (*leaves, cu, 3))
+    loss, *saved = torch.ops.prior_fast.segment_info_nce(*tensors, cu, 3)
+    torch.library.opcheck(torch.ops.prior_fast.segment_info_nce_backward.default, (loss, *tensors, cu, *saved, 3))
+
+
 def test_gradcheck(randn, offsets):
     assert torch.autograd.gradcheck(
         lambda a, b, scale: ops.segment_info_nce(a, b, scale, offsets(2, 0, 3, 1), 3),
@@ -120,6 +236,16 @@ def test_compiles_to_one_graph(randn, offsets, check_compiled):
         ops.segment_info_nce,
         *((randn(sum(n), 8), randn(sum(n), 8), randn(), offsets(*n), max(n)) for n in cases),
     )
+
+
+def test_triton_compiles_to_one_graph(randn, offsets, check_compiled):
+    def function(a, b, scale, cu, longest):
+        a, b, scale = a.float(), b.float(), scale.float()
+        loss = ops.segment_info_nce(a, b, scale, cu, longest, backend="triton")
+        return (loss + ops.segment_info_nce(b, 2 * a, 3.0, cu, longest, backend="triton")).double()
+
+    cases = ((3, 4), (5, 2, 6))
+    check_compiled(function, *((randn(sum(n), 8), randn(sum(n), 8), randn(), offsets(*n), max(n)) for n in cases))
 
 
 def test_reads_nothing_back(randn, offsets, no_host_read):

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from prior_fast import ops
 
@@ -9,10 +11,20 @@ def naive(x, scores, lengths):
     return torch.stack([(s.softmax(dim=0).unsqueeze(1) * rows).sum(dim=0) for rows, s in parts])
 
 
+def both(x, scores, cu):
+    """Output and gradients of a weighted sum, with Triton and with the reference."""
+    results = []
+    for backend in ("triton", "reference"):
+        y = ops.segment_softmax_pool(x, scores, cu, backend=backend)
+        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+        results.append([y, *torch.autograd.grad((y * weights).sum(), [x, scores])])
+    return results
+
+
 @pytest.mark.parametrize("case", ["attention", "attention.nobatch"])
-def test_golden_sentence_gather(case, golden_file, gradients, offsets):
+def test_golden_sentence_gather(case, golden_case, gradients, offsets):
     """Scores e_i = q_i . sum_j k_j over the sentence (or, without a batch, over the whole sequence)."""
-    file = golden_file("sentence_gather")
+    file, backend = golden_case("sentence_gather")
     tokens, p = file.leaf("tokens"), file.parameters("p.attention_pool.")
     index = file["sentence_index"] if case == "attention" else torch.ones(3, 40, dtype=torch.int64)
     lengths = [int((row == number).sum()) for row in index for number in row[row > 0].unique()]
@@ -20,7 +32,7 @@ def test_golden_sentence_gather(case, golden_file, gradients, offsets):
     q, k = (rows @ p[f"{name}.weight"].T + p[f"{name}.bias"] for name in ("query", "key"))
     counts = torch.tensor(lengths)
     sums = (ops.segment_mean(k, cu) * counts.unsqueeze(1)).repeat_interleave(counts, dim=0)
-    output = ops.segment_softmax_pool(rows, (q * sums).sum(dim=1), cu)
+    output = ops.segment_softmax_pool(rows, (q * sums).sum(dim=1), cu, backend=backend)
     file.check(output, f"{case}.output")
     found = gradients((output * file["w"][: len(output)].to(output.dtype)).sum(), [tokens, *p.values()])
     for name, gradient in zip(["tokens", *(f"p.attention_pool.{name}" for name in p)], found, strict=True):
@@ -37,11 +49,12 @@ def test_shapes(lengths, randn, offsets, check_equal):
     )
 
 
-def test_large_scores_stay_finite(offsets, gradients):
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_large_scores_stay_finite(backend, offsets, gradients):
     """Maxima of the segments 1e4 apart, so no common shift serves."""
     x = torch.eye(4, requires_grad=True)
     scores = torch.tensor([1e4, 1e4 + 1, -1e4, -1e4], requires_grad=True)
-    output = ops.segment_softmax_pool(x, scores, offsets(2, 2))
+    output = ops.segment_softmax_pool(x, scores, offsets(2, 2), backend=backend)
     torch.testing.assert_close(output, torch.tensor([[0.26894142, 0.73105858, 0, 0], [0, 0, 0.5, 0.5]]))
     assert all(g.isfinite().all() for g in gradients(output.sum(), [x, scores]))
 
@@ -65,6 +78,60 @@ def test_precision(randn, offsets, check_precision):
     )
 
 
+@pytest.mark.parametrize(
+    ("lengths", "width", "spread"),
+    [
+        ((40, 1, 9), 8, 1.0),
+        ((0, 3, 0, 17), 1, 1.0),
+        ((5, 16, 8), 300, 1.0),  # rows in whole blocks and not, columns in two blocks
+        ((1, 1), 257, 1.0),
+        ((12, 25), 20, 30.0),  # weights near 0 and 1
+        ((9,), 7, 0.01),
+    ],
+)
+def test_triton_precision(lengths, width, spread, randn, offsets, check_precision):
+    check_precision(
+        lambda x, scores: ops.segment_softmax_pool(x, scores, offsets(*lengths), backend="triton"),
+        lambda x, scores: naive(x, scores, lengths),
+        randn(sum(lengths), width),
+        spread * randn(sum(lengths)),
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(lengths=st.lists(st.integers(0, 20), max_size=5), width=st.integers(1, 40), int64=st.booleans())
+def test_triton_on_any_shape(lengths, width, int64):
+    generator = torch.Generator().manual_seed(width)
+    x = torch.randn(width, sum(lengths), generator=generator).T.requires_grad_()
+    scores = (3 * torch.randn(sum(lengths), 2, generator=generator))[:, 1].requires_grad_()
+    cu = torch.tensor([0, *lengths]).cumsum(0).to(torch.int64 if int64 else torch.int32)
+    for found, wanted in zip(*both(x, scores, cu), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_triton_is_the_same_in_every_run(randn, offsets):
+    """Under the caller's autocast too."""
+    x, scores = (t.detach().float().requires_grad_() for t in (randn(12, 5), randn(12)))
+    (first, _) = both(x, scores, offsets(3, 9))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (second, _) = both(x, scores, offsets(3, 9))
+    assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+
+
+def test_triton_gives_one_row_to_itself(randn, offsets, gradients):
+    x, scores = (t.detach().float().requires_grad_() for t in (randn(2, 5), 100 * randn(2)))
+    output = ops.segment_softmax_pool(x, scores, offsets(1, 0, 1), backend="triton")
+    assert torch.equal(output, torch.stack([x[0], torch.zeros(5), x[1]]))
+    assert not gradients((output * randn(3, 5).float()).sum(), [scores])[0].any()
+
+
+def test_passes_opcheck(randn, offsets):
+    x, scores = (t.detach().float().requires_grad_() for t in (randn(5, 3), randn(5)))
+    torch.library.opcheck(torch.ops.prior_fast.segment_softmax_pool.default, (x, scores, offsets(2, 0, 3)))
+    arguments = (torch.randn(3, 3), x.detach(), scores.detach(), offsets(2, 0, 3))
+    torch.library.opcheck(torch.ops.prior_fast.segment_softmax_pool_backward.default, arguments)
+
+
 def test_gradcheck(randn, offsets):
     function = lambda x, scores: ops.segment_softmax_pool(x, scores, offsets(2, 0, 3))  # noqa: E731
     assert torch.autograd.gradcheck(function, (randn(5, 2), randn(5)))
@@ -73,6 +140,14 @@ def test_gradcheck(randn, offsets):
 def test_compiles_to_one_graph(randn, offsets, check_compiled):
     cases = ((3, 4), (3, 2, 4))
     check_compiled(ops.segment_softmax_pool, *((randn(sum(n), 4), randn(sum(n)), offsets(*n)) for n in cases))
+
+
+def test_triton_compiles_to_one_graph(randn, offsets, check_compiled):
+    def function(x, scores, cu):
+        y = ops.segment_softmax_pool(x.float(), scores.float(), cu, backend="triton")
+        return (y + ops.segment_softmax_pool(2 * x.float(), -scores.float(), cu, backend="triton")).double()
+
+    check_compiled(function, *((randn(sum(n), 4), randn(sum(n)), offsets(*n)) for n in ((3, 4), (3, 2, 4))))
 
 
 def test_reads_nothing_back(randn, offsets, no_host_read):

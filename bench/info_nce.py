@@ -1,0 +1,61 @@
+"""The global alignment of a batch of pairs, at PRIOR's size and eight times that, and of one rank of eight."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from prior_fast.bench._case import Case, size
+
+
+def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    """Forward (both launchers) and backward, of 128 pairs, of 1,024, and of a rank's 128 of 1,024.
+
+    Operations: a single process needs each product of two vectors once, a rank those of its own rows on both sides;
+    backwards each side's gradient.
+    """
+    from prior_fast.ops.info_nce import KEPT_PRODUCTS
+
+    width = 768
+    for pairs, rows in ((128, 128), (1024, 1024), (1024, 128)):
+        forward, backward, inputs = _both(pairs, rows, width, rows * pairs <= KEPT_PRODUCTS, device, dtype)
+        shape = f"B={pairs} D={width}" if rows == pairs else f"B={pairs} D={width}, {rows} of them own"
+        products = pairs * pairs if rows == pairs else 2 * rows * pairs
+        gradients = 2 * rows * width * dtype.itemsize
+        yield Case("info_nce", shape, "forward", forward, size(*inputs), 2 * products * width)
+        yield Case("info_nce", shape, "backward", backward, size(*inputs) + gradients, 4 * rows * pairs * width)
+
+
+def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
+    """With kept products and without; widths that 16 divides or not, and of 1; numbers of rows likewise; and a
+    multiplier in the vectors' dtype."""
+    for keep in (True, False):
+        for pairs, rows, width in ((48, 48, 768), (48, 16, 32), (50, 25, 64), (50, 25, 50), (1, 1, 1)):
+            for scale_dtype in (torch.float32, dtype):
+                yield from _both(pairs, rows, width, keep, device, dtype, scale_dtype)[:2]
+
+
+def _both(
+    pairs: int,
+    rows: int,
+    width: int,
+    keep: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    scale_dtype: torch.dtype = torch.float32,
+) -> tuple[Callable[[], object], Callable[[], object], tuple[torch.Tensor, ...]]:
+    """Forward and backward of the last of `pairs` rows, and what both read."""
+    from prior_fast.kernels.info_nce import info_nce_bwd, info_nce_fwd, info_nce_total
+
+    a, b = (torch.nn.functional.normalize(torch.randn(pairs, width, device=device), dim=1).to(dtype) for _ in "ab")
+    scale = torch.full((), 14.0, device=device, dtype=scale_dtype)
+    # As the forward pass returns, and as ranks exchange: the slope, numbers of all rows, and the products.
+    one, stats = torch.ones((), device=device), torch.full((5, 2, pairs), 0.5, device=device)
+    kept = torch.zeros(2 if keep else 0, rows, pairs, device=device)
+    begin = pairs - rows
+
+    def forward() -> None:
+        info_nce_fwd(a, b, scale, begin, rows, keep)
+        info_nce_total(stats)
+
+    return forward, partial(info_nce_bwd, one, a, b, scale, stats, one, kept, begin), (a, b, scale)
