@@ -1,11 +1,14 @@
 """The divergence between the prototype distributions of the sentences of a report and of those generated for it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from prior_fast.ops._backend import resolve_backend
 from prior_fast.ops._checks import check_tensors
 from prior_fast.ops._precision import accumulation_dtype, full_precision
+from prior_fast.ops._triton import with_triton
 
 __all__ = ["prototype_kl"]
 
@@ -18,6 +21,72 @@ def prototype_kl_reference(target: Tensor, prediction: Tensor, prototypes: Tenso
         log_target = torch.log_softmax(target.to(dtype) @ bank, dim=-1)
         log_prediction = torch.log_softmax(prediction.to(dtype) @ bank, dim=-1)
         return (log_target.exp() * (log_target - log_prediction)).sum() / max(target.shape[0], 1)
+
+
+@torch.library.custom_op("prior_fast::prototype_kl", mutates_args=())
+def _prototype_kl(target: Tensor, prediction: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The divergence, and for the backward pass: logits [2, N, K], stats [5, N]."""
+    from prior_fast.kernels.prototype_kl import prototype_kl_fwd
+
+    return prototype_kl_fwd(target.contiguous(), prediction.contiguous(), prototypes.contiguous())
+
+
+@_prototype_kl.register_fake
+def _(target: Tensor, prediction: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rows = target.shape[0]
+    shapes = ((), (2, rows, prototypes.shape[0]), (5, rows))
+    kl, logits, stats = (target.new_empty(shape, dtype=torch.float32) for shape in shapes)
+    return kl, logits, stats
+
+
+@torch.library.custom_op("prior_fast::prototype_kl_backward", mutates_args=())
+def _prototype_kl_backward(
+    dkl: Tensor,
+    target: Tensor,
+    prediction: Tensor,
+    prototypes: Tensor,
+    logits: Tensor,
+    stats: Tensor,
+    with_rows: bool,
+    with_bank: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from prior_fast.kernels.prototype_kl import prototype_kl_bwd
+
+    inputs = (target.contiguous(), prediction.contiguous(), prototypes.contiguous())
+    return prototype_kl_bwd(dkl, *inputs, logits, stats, with_rows, with_bank)
+
+
+@_prototype_kl_backward.register_fake
+def _(
+    dkl: Tensor,
+    target: Tensor,
+    prediction: Tensor,
+    prototypes: Tensor,
+    logits: Tensor,
+    stats: Tensor,
+    with_rows: bool,
+    with_bank: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtarget, dprediction = (target.new_empty(target.shape if with_rows else 0) for _ in range(2))
+    return dtarget, dprediction, target.new_empty(prototypes.shape if with_bank else 0)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    _, *saved = output
+    ctx.save_for_backward(*inputs, *saved)
+    ctx.mark_non_differentiable(*saved)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, dkl: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    if dkl is None:
+        return None, None, None
+    target, prediction, prototypes = ctx.needs_input_grad
+    gradients = _prototype_kl_backward(dkl, *ctx.saved_tensors, target or prediction, prototypes)
+    return tuple(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad, strict=True))
+
+
+_prototype_kl.register_autograd(_backward, setup_context=_setup_context)
 
 
 def prototype_kl(target: Tensor, prediction: Tensor, prototypes: Tensor, *, backend: str | None = None) -> Tensor:
@@ -38,5 +107,6 @@ def prototype_kl(target: Tensor, prediction: Tensor, prototypes: Tensor, *, back
     check_tensors(target=(target, "N D"), prediction=(prediction, "N D"), prototypes=(prototypes, "K D"))
     if prototypes.shape[0] == 0:
         raise ValueError(f"prototypes has shape {list(prototypes.shape)}, wanted at least one row")
-    resolve_backend("prototype_kl", backend, {"reference": None})
+    if resolve_backend("prototype_kl", backend, with_triton(target)) == "triton":
+        return _prototype_kl(target, prediction, prototypes)[0]
     return prototype_kl_reference(target, prediction, prototypes)

@@ -1,6 +1,6 @@
 """Looking sentences up in the sentence-wise prototype memory bank, by a Gumbel-softmax."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from prior_fast.ops._checks import (
 )
 from prior_fast.ops._philox import gumbel as gumbel_noise
 from prior_fast.ops._precision import accumulation_dtype, full_precision
+from prior_fast.ops._triton import with_triton
 
 __all__ = ["PrototypeLookup", "prototype_lookup"]
 
@@ -44,6 +45,86 @@ def prototype_lookup_reference(
         output = torch.softmax(logits / temperature, dim=-1) @ bank
         l1 = (output - rows).abs().sum() / max(x.numel(), 1)
     return PrototypeLookup(output.to(x.dtype), logits.argmax(dim=-1), l1)
+
+
+@torch.library.custom_op("prior_fast::prototype_lookup", mutates_args=())
+def _prototype_lookup(
+    x: Tensor, prototypes: Tensor, tau: Tensor, gumbel: Tensor | None, seed: Tensor | None, first_row: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """output, index, l1, and for the backward pass: noisy logits [N, K], signs [N, D], stats [2, N]."""
+    from prior_fast.kernels.prototype_lookup import prototype_lookup_fwd
+
+    noise = None if gumbel is None else gumbel.contiguous()
+    return prototype_lookup_fwd(x.contiguous(), prototypes.contiguous(), tau, noise, seed, first_row)
+
+
+@_prototype_lookup.register_fake
+def _(
+    x: Tensor, prototypes: Tensor, tau: Tensor, gumbel: Tensor | None, seed: Tensor | None, first_row: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows = x.shape[0]
+    return (
+        x.new_empty(x.shape),
+        x.new_empty(rows, dtype=torch.int64),
+        x.new_empty((), dtype=torch.float32),
+        x.new_empty(rows, prototypes.shape[0], dtype=torch.float32),
+        x.new_empty(x.shape, dtype=torch.int8),
+        x.new_empty(2, rows, dtype=torch.float32),
+    )
+
+
+@torch.library.custom_op("prior_fast::prototype_lookup_backward", mutates_args=())
+def _prototype_lookup_backward(
+    doutput: Tensor | None,
+    dl1: Tensor | None,
+    x: Tensor,
+    prototypes: Tensor,
+    tau: Tensor,
+    logits: Tensor,
+    sign: Tensor,
+    stats: Tensor,
+    with_bank: bool,
+) -> tuple[Tensor, Tensor]:
+    from prior_fast.kernels.prototype_lookup import prototype_lookup_bwd
+
+    gradient = None if doutput is None else doutput.contiguous()
+    saved = (x.contiguous(), prototypes.contiguous(), tau, logits, sign, stats)
+    return prototype_lookup_bwd(gradient, dl1, *saved, with_bank)
+
+
+@_prototype_lookup_backward.register_fake
+def _(
+    doutput: Tensor | None,
+    dl1: Tensor | None,
+    x: Tensor,
+    prototypes: Tensor,
+    tau: Tensor,
+    logits: Tensor,
+    sign: Tensor,
+    stats: Tensor,
+    with_bank: bool,
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(prototypes.shape if with_bank else 0)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, prototypes, tau, *_ = inputs
+    _, index, _, *saved = output
+    ctx.save_for_backward(x, prototypes, tau, *saved)
+    ctx.mark_non_differentiable(index, *saved)
+    # An output without a gradient then has None, and its part of the backward pass is left out.
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, doutput: Tensor | None, _: None, dl1: Tensor | None, *__: None) -> tuple[Tensor | None, ...]:
+    if doutput is None and dl1 is None:
+        return (None,) * 6
+    with_bank: bool = ctx.needs_input_grad[1]
+    dx, dprototypes = _prototype_lookup_backward(doutput, dl1, *ctx.saved_tensors, with_bank)
+    return dx, dprototypes if with_bank else None, None, None, None, None
+
+
+_prototype_lookup.register_autograd(_backward, setup_context=_setup_context)
 
 
 def prototype_lookup(
@@ -86,11 +167,30 @@ def prototype_lookup(
         raise ValueError(f"prototypes has shape {list(prototypes.shape)}, wanted at least one row")
     _check_tau(tau, x)
     _check_noise(x, prototypes, gumbel, seed, first_row)
-    resolve_backend("prototype_lookup", backend, {"reference": None})
+    if resolve_backend("prototype_lookup", backend, with_triton(x)) == "triton":
+        return _on_triton(x, prototypes, tau, gumbel, seed, first_row)
     if seed is not None:
         key = seed.reshape(()) if isinstance(seed, Tensor) else seed
         gumbel = gumbel_noise(key, x.shape[0], prototypes.shape[0], first_row, x.device, accumulation_dtype(x))
     return prototype_lookup_reference(x, prototypes, tau, gumbel=gumbel)
+
+
+def _on_triton(
+    x: Tensor,
+    prototypes: Tensor,
+    tau: float | Tensor,
+    gumbel: Tensor | None,
+    seed: int | Tensor | None,
+    first_row: int,
+) -> PrototypeLookup:
+    # full, not tensor: it fills on the device, where tensor would copy from the host and wait.
+    if not isinstance(tau, Tensor):
+        tau = torch.full((), tau, dtype=torch.float32, device=x.device)
+    if seed is not None and not isinstance(seed, Tensor):
+        seed = torch.full((), seed, dtype=torch.int64, device=x.device)
+    noise = None if gumbel is None else gumbel.detach()
+    output, index, l1, *_ = _prototype_lookup(x, prototypes, tau.detach(), noise, seed, first_row)
+    return PrototypeLookup(output, index, l1)
 
 
 def _check_tau(tau: float | Tensor, x: Tensor) -> None:

@@ -1,8 +1,12 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from prior_fast import ops
 from prior_fast.ops._philox import gumbel
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def naive_output(x, bank, noise, tau):
@@ -11,11 +15,12 @@ def naive_output(x, bank, noise, tau):
 
 @pytest.mark.parametrize("tau", ["0.9", "0.05"])
 @pytest.mark.parametrize("scale", ["unit", "soft"])
-def test_golden(scale, tau, golden_file, gradients):
-    file = golden_file("spb")
+def test_golden(scale, tau, golden_case, gradients):
+    file, backend = golden_case("spb")
     x, bank = file.leaf(f"{scale}.input"), file.leaf(f"{scale}.p.embed.weight")
     prefix = f"{scale}.tau{tau}"
-    output, index, l1 = ops.prototype_lookup(x, bank, float(tau), gumbel=file[f"{prefix}.gumbel"].to(x.dtype))
+    noise = file[f"{prefix}.gumbel"].to(x.dtype)
+    output, index, l1 = ops.prototype_lookup(x, bank, float(tau), gumbel=noise, backend=backend)
     file.check(output, f"{prefix}.output")
     file.check_scalar(l1, f"{prefix}.loss")
     assert torch.equal(index, file[f"{prefix}.index"])
@@ -46,23 +51,6 @@ def test_no_rows(randn):
     assert output.shape == (0, 3) and index.shape == (0,) and index.dtype == torch.int64 and l1.item() == 0
 
 
-def test_noise_is_optional_and_seeds_are_equal(randn):
-    x, bank = randn(6, 4), randn(9, 4)
-    plain = ops.prototype_lookup(x, bank, 0.5)
-    assert torch.equal(plain.index, (x @ bank.T).argmax(dim=1))
-    torch.testing.assert_close(plain.output, naive_output(x, bank, torch.zeros(()), 0.5))
-    runs = [ops.prototype_lookup(x, bank, 0.5, seed=s) for s in (7, torch.tensor(7), torch.tensor([7]), 8)]
-    assert all(torch.equal(run.output, runs[0].output) for run in runs[1:3])
-    assert not torch.equal(runs[3].output, runs[0].output) and not torch.equal(plain.output, runs[0].output)
-
-
-def test_rows_of_the_joined_batch(randn):
-    x, bank = randn(6, 4), randn(9, 4)
-    whole = ops.prototype_lookup(x, bank, 0.5, seed=1).output
-    halves = [ops.prototype_lookup(x[i : i + 3], bank, 0.5, seed=1, first_row=i).output for i in (0, 3)]
-    torch.testing.assert_close(torch.cat(halves), whole, rtol=1e-14, atol=1e-14)
-
-
 def test_non_contiguous(randn, check_equal):
     noise = randn(4, 6).detach()
     check_equal(
@@ -73,13 +61,47 @@ def test_non_contiguous(randn, check_equal):
     )
 
 
-def test_precision(randn, check_precision):
-    noise = gumbel(0, 20, 40)
+# Prototypes and columns of one and several tiles and pieces, which they do not fill; rows of two tiles; one row.
+SHAPES = [(20, 40, 16), (1, 1, 1), (37, 70, 33), (3, 130, 70), (1, 17, 100)]
+
+
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+@pytest.mark.parametrize(("n", "k", "d"), SHAPES)
+def test_precision(n, k, d, backend, randn, check_precision):
+    noise = gumbel(0, n, k)
     check_precision(
-        lambda x, bank: ops.prototype_lookup(x, bank, 0.7, gumbel=noise).output,
+        lambda x, bank: ops.prototype_lookup(x, bank, 0.7, gumbel=noise, backend=backend).output,
         lambda x, bank: naive_output(x, bank, noise, 0.7),
-        randn(20, 16),
-        randn(40, 16),
+        randn(n, d),
+        randn(k, d),
+    )
+
+
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+@pytest.mark.parametrize(("n", "k", "d"), [(20, 40, 16), (37, 70, 33), (20, 17, 100)])
+def test_precision_of_the_l1_term(n, k, d, backend, randn, check_precision):
+    noise = gumbel(1, n, k)
+    check_precision(
+        lambda x, bank: ops.prototype_lookup(x, bank, 0.7, gumbel=noise, backend=backend).l1,
+        lambda x, bank: (naive_output(x, bank, noise, 0.7) - x).abs().mean(),
+        randn(n, d),
+        randn(k, d),
+    )
+
+
+@pytest.mark.parametrize(("tau", "scale"), [(1e-6, 1), (0.05, 1), (1e6, 1), (0.7, 30), (1e-6, 30), (1e6, 30)])
+def test_precision_at_any_temperature_and_size(tau, scale, randn, check_precision):
+    """Inner products up to some 1e4. The plain formula subtracts the greatest first, or float16 would overflow."""
+
+    def naive(x, bank):
+        logits = x @ bank.T
+        return torch.softmax((logits - logits.detach().amax(dim=1, keepdim=True)) / tau, dim=-1) @ bank
+
+    check_precision(
+        lambda x, bank: ops.prototype_lookup(x, bank, tau, backend="triton").output,
+        naive,
+        (scale * randn(10, 20).detach()).requires_grad_(),
+        (scale * randn(18, 20).detach()).requires_grad_(),
     )
 
 
@@ -118,6 +140,132 @@ def test_reads_nothing_back(randn, no_host_read):
         for noise in ({"seed": seed}, {"gumbel": randn(5, 9)}, {}):
             output, _, l1 = ops.prototype_lookup(x, bank, tau, **noise)
             (output.sum() + l1).backward()
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    sizes=st.tuples(st.integers(0, 34), st.integers(1, 66), st.integers(0, 20)),
+    tau=st.sampled_from([0.1, 1.0, 50.0]),
+    tau_dtype=st.sampled_from([None, torch.float32, torch.float64, torch.bfloat16]),
+    noise=st.sampled_from(["none", "seed", "given"]),
+    seed=st.integers(-(2**63), 2**63 - 1),
+    first_row=st.integers(0, 2**40),
+)
+def test_triton_on_any_shape(sizes, tau, tau_dtype, noise, seed, first_row):
+    n, k, d = sizes
+    generator = torch.Generator().manual_seed(n + k)
+    x, bank, given = (torch.randn(b, a, generator=generator).T for a, b in ((n, d), (k, d), (n, k)))
+    leaves = [x.requires_grad_(), bank.requires_grad_()]
+    if tau_dtype is not None:
+        tau = torch.tensor(tau, dtype=tau_dtype)
+    arguments = {"none": {}, "seed": {"seed": seed, "first_row": first_row}, "given": {"gumbel": given}}[noise]
+    runs = [ops.prototype_lookup(x, bank, tau, **arguments, backend=backend) for backend in ("triton", "reference")]
+    assert torch.equal(runs[0].index, runs[1].index)
+    weights = torch.randn(n, d, generator=generator)
+    gradients = [torch.autograd.grad((run.output * weights).sum() + 7 * run.l1, leaves) for run in runs]
+    for found, wanted in zip(runs[0][::2] + gradients[0], runs[1][::2] + gradients[1], strict=True):
+        size = wanted.abs().max().item() if wanted.numel() else 0
+        torch.testing.assert_close(found, wanted, rtol=2e-5, atol=1e-4 * size)
+
+
+def test_equal_logits_give_the_first_index():
+    bank = torch.zeros(200, 2)
+    bank[[3, 70, 71, 150]] = torch.tensor([1.0, 2.0])
+    x = torch.tensor([[1.0, 1.0], [0.0, 0.0], [-1.0, -1.0]])
+    for backend in ("reference", "triton"):
+        assert ops.prototype_lookup(x, bank, 0.5, backend=backend).index.tolist() == [3, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tau", [1e-40, 1e-6, 1.0, 1e6, 3e38])
+def test_stays_finite(tau, dtype, randn):
+    x, bank = (100 * randn(6, 20)).to(dtype).detach(), (100 * randn(9, 20)).to(dtype).detach()
+    x.requires_grad_(), bank.requires_grad_()
+    output, _, l1 = ops.prototype_lookup(x, bank, tau, seed=1, backend="triton")
+    (output.sum() / 1024 + l1).backward()
+    assert all(t.isfinite().all() for t in (output, l1, x.grad, bank.grad))
+
+
+def test_float16_keeps_the_gradient_of_a_mean_over_many(randn):
+    """Each number's share is 1e-6 of l1 and less, which float16 hardly holds: the products must not be taken in it."""
+    leaves = [(x.detach().half() / 4).requires_grad_() for x in (randn(300, 33), randn(20, 33))]
+    gradients = []
+    for backend in ("triton", "reference"):
+        loss = ops.prototype_lookup(*leaves, 1.0, backend=backend).l1
+        gradients.append(torch.autograd.grad(loss * 2**8, leaves))
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found.float(), wanted.float(), rtol=0, atol=1e-2 * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("part", ["output", "l1", "x", "bank"])
+def test_parts_of_the_gradient(part, randn):
+    """Of one output alone, and for one input alone."""
+    x, bank = (
+        t.detach().float().requires_grad_(part != name) for t, name in ((randn(6, 5), "bank"), (randn(7, 5), "x"))
+    )
+    leaves = [t for t in (x, bank) if t.requires_grad]
+    gradients = []
+    for backend in ("triton", "reference"):
+        run = ops.prototype_lookup(x, bank, 0.5, seed=1, backend=backend)
+        loss = (run.output**2).sum() if part == "output" else run.l1
+        gradients.append(torch.autograd.grad(loss, leaves))
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5 * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+def test_triton_repeats_itself_also_under_autocast(dtype, randn):
+    leaves = [t.detach().to(dtype).requires_grad_() for t in (randn(33, 17), randn(65, 17))]
+    runs = []
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            output, index, l1 = ops.prototype_lookup(*leaves, 0.5, seed=2, backend="triton")
+            loss = output.float().square().sum() + l1
+        runs.append([output, index, l1, *torch.autograd.grad(loss, leaves)])
+    assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
+
+
+def test_passes_opcheck(randn):
+    x, bank = (t.detach().float().requires_grad_() for t in (randn(5, 3), randn(7, 3)))
+    tau, noise, seed = torch.tensor(0.5), torch.randn(5, 7), torch.tensor(3)
+    forward = torch.ops.prior_fast.prototype_lookup.default
+    backward = torch.ops.prior_fast.prototype_lookup_backward.default
+    for noises in ((None, None), (noise, None), (None, seed)):
+        torch.library.opcheck(forward, (x, bank, tau, *noises, 4))
+    output, _, l1, *saved = (t.detach() for t in forward(x, bank, tau, noise, None, 0))
+    for gradients in ((output, l1), (output, None), (None, l1)):
+        torch.library.opcheck(backward, (*gradients, x.detach(), bank.detach(), tau, *saved, gradients[1] is not None))
+
+
+def test_triton_compiles_to_one_graph(randn, check_compiled):
+    """Two lookups in a graph that serves all numbers of rows, seeds, temperatures and first rows."""
+
+    def function(x, bank, tau, seed, first_row):
+        first = ops.prototype_lookup(x, bank, tau, seed=seed, first_row=first_row, backend="triton")
+        second = ops.prototype_lookup(first.output, bank, tau, backend="triton")
+        return (second.output * first.index.unsqueeze(1)).sum() + first.l1 + second.l1
+
+    def case(n, first_row):
+        x, bank = (t.detach().float().requires_grad_() for t in (randn(n, 4), randn(9, 4)))
+        return x, bank, torch.tensor(1 / n), torch.tensor([n]), first_row
+
+    check_compiled(function, *(case(n, first_row) for n, first_row in ((5, 30), (8, 7), (3, 2**33))))
+
+
+def test_launches(randn):
+    """On a device that computes nothing: the launchers only allocate, and launch three kernels each."""
+    from prior_fast.kernels._launch import recording
+    from prior_fast.kernels.prototype_lookup import prototype_lookup_bwd, prototype_lookup_fwd
+
+    x, bank, tau = (torch.empty(shape, device="meta") for shape in ((50, 768), (512, 768), ()))
+    seed = torch.empty((), dtype=torch.int64, device="meta")
+    with recording() as forward:
+        output, _, l1, *saved = prototype_lookup_fwd(x, bank, tau, None, seed, 0)
+    with recording() as backward:
+        prototype_lookup_bwd(output, l1, x, bank, tau, *saved, True)
+    with recording() as of_rows:
+        prototype_lookup_bwd(output, None, x, bank, tau, *saved, False)
+    assert [len(calls) for calls in (forward, backward, of_rows)] == [3, 3, 2]
 
 
 @pytest.mark.parametrize(

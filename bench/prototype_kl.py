@@ -1,0 +1,54 @@
+"""The divergence of a batch's sentences and generated sentences, at PRIOR's size and eight times that."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from prior_fast.bench._case import Case, report_lengths, size
+
+K, D = 512, 768
+SHAPES = ((K, D), (130, 70), (20, 30), (5, 3), (1, 1))
+
+
+def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    """Forward and backward of the launchers.
+
+    Bytes: inputs, results and their gradients, as if nothing were kept between the passes. Operations: the two products
+    of the forward pass and the four of the backward pass.
+    """
+    from prior_fast.kernels.prototype_kl import prototype_kl_bwd, prototype_kl_fwd
+
+    for reports in (128, 1024):
+        rows = sum(report_lengths(reports))
+        inputs, saved = _tensors(device, dtype, rows, K, D)
+        kl = torch.ones((), device=device)
+        shape, product = f"N={rows} K={K} D={D}", 2 * rows * K * D
+        forward = partial(prototype_kl_fwd, *inputs)
+        yield Case("prototype_kl", shape, "forward", forward, size(*inputs, kl), 2 * product)
+        backward = partial(prototype_kl_bwd, kl, *inputs, *saved, True, True)
+        yield Case("prototype_kl", shape, "backward", backward, 2 * size(*inputs) + size(kl), 4 * product)
+
+
+def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
+    """Both sides of a tile of rows; all sides of tiles of prototypes and columns, of sizes that 16 divides and not, and
+    of 1."""
+    from prior_fast.kernels.prototype_kl import prototype_kl_bwd, prototype_kl_fwd
+
+    kl = torch.ones((), device=device)
+    for rows, shapes in ((40, SHAPES), (4096, SHAPES[:3])):
+        for prototypes, columns in shapes:
+            inputs, saved = _tensors(device, dtype, rows, prototypes, columns)
+            yield partial(prototype_kl_fwd, *inputs)
+            yield partial(prototype_kl_bwd, kl, *inputs, *saved, True, True)
+
+
+def _tensors(
+    device: torch.device, dtype: torch.dtype, rows: int, prototypes: int, columns: int
+) -> tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """Target, prediction and bank; and logits and stats as the forward pass returns them."""
+    target, prediction, bank = (torch.randn(n, columns, device=device, dtype=dtype) for n in (rows, rows, prototypes))
+    return (target, prediction, bank), (
+        torch.randn(2, rows, prototypes, device=device),
+        torch.full((5, rows), 5.0, device=device),
+    )

@@ -1,0 +1,76 @@
+"""The lookup of a batch's sentences in a bank of 512 prototypes, at PRIOR's size and eight times that."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from prior_fast.bench._case import Case, report_lengths, size
+
+K, D = 512, 768
+SHAPES = ((K, D), (130, 70), (20, 30), (5, 3), (1, 1))
+
+
+def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    """Forward, with noise from a seed, and backward of the launchers.
+
+    Bytes: inputs, results and their gradients, as if nothing were kept between the passes but the noise. Operations:
+    the two products of the forward pass and the four of the backward pass.
+    """
+    from prior_fast.kernels.prototype_lookup import prototype_lookup_bwd, prototype_lookup_fwd
+
+    for reports in (128, 1024):
+        rows = sum(report_lengths(reports))
+        x, bank, tau, seed = _inputs(device, dtype, rows, K, D)
+        output, sign, logits, stats = _saved(x, K)
+        dl1 = torch.ones((), device=device)
+        shape, product = f"N={rows} K={K} D={D}", 2 * rows * K * D
+        forward = partial(prototype_lookup_fwd, x, bank, tau, None, seed, 0)
+        moved = size(x, bank, tau, seed, output, dl1) + rows * 8
+        yield Case("prototype_lookup", shape, "forward", forward, moved, 2 * product)
+        backward = partial(prototype_lookup_bwd, output, dl1, x, bank, tau, logits, sign, stats, True)
+        moved = size(x, bank, tau, output, dl1) + size(x, bank)
+        yield Case("prototype_lookup", shape, "backward", backward, moved, 4 * product)
+
+
+def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
+    """Both sides of a tile of rows; all sides of tiles of prototypes and columns, of sizes that 16 divides and not, and
+    of 1; at PRIOR's sizes every kind of noise, and gradients of each output alone."""
+    from prior_fast.kernels.prototype_lookup import prototype_lookup_bwd, prototype_lookup_fwd
+
+    for rows, shapes in ((40, SHAPES), (4096, SHAPES[:3])):
+        for prototypes, columns in shapes:
+            x, bank, tau, seed = _inputs(device, dtype, rows, prototypes, columns)
+            output, sign, logits, stats = _saved(x, prototypes)
+            backward = partial(
+                prototype_lookup_bwd,
+                x=x,
+                prototypes=bank,
+                tau=tau,
+                logits=logits,
+                sign=sign,
+                stats=stats,
+                with_bank=True,
+            )
+            yield partial(prototype_lookup_fwd, x, bank, tau, None, seed, 0)
+            yield partial(backward, output, tau)
+            if prototypes == K:
+                yield partial(backward, output, None)
+                yield partial(backward, None, tau)
+                for noise in (None, logits, logits.to(dtype)):
+                    yield partial(prototype_lookup_fwd, x, bank, tau, noise, None, 0)
+
+
+def _inputs(
+    device: torch.device, dtype: torch.dtype, rows: int, prototypes: int, columns: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x, bank, tau and seed."""
+    x, bank = (torch.randn(n, columns, device=device, dtype=dtype) for n in (rows, prototypes))
+    return x, bank, torch.full((), 0.5, device=device), torch.zeros((), dtype=torch.int64, device=device)
+
+
+def _saved(x: torch.Tensor, prototypes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tensors as the forward pass returns: output, signs, logits and stats (a greatest logit, a sum)."""
+    logits = torch.randn(x.shape[0], prototypes, device=x.device)
+    stats = torch.full((2, x.shape[0]), 5.0, device=x.device)
+    return torch.randn_like(x), torch.ones_like(x, dtype=torch.int8), logits, stats

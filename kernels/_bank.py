@@ -1,0 +1,115 @@
+"""What the kernels of the prototype bank share.
+
+N rows, K prototypes, D columns, P numbers. Products accumulate in float32; those of float32 are exact to its rounding.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from prior_fast.kernels._launch import launch
+
+# Triton's interpreter multiplies the bits of bfloat16 as integers; there operands are widened, which is exact.
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+# How products are compiled: the next pieces are loaded during the products of these, and eight warps have registers for
+# tiles of 64 x 64 of any dtype and size; four do not, where float32's products and unaligned addresses need many.
+SCHEDULE = {"num_warps": 8, "num_stages": 2}
+
+
+@triton.jit
+def load_tile(ptr, row, column, ROWS, COLUMNS):
+    """The numbers at rows x columns of a matrix [ROWS, COLUMNS], zeros outside it; row is int64."""
+    mask = (row[:, None] < ROWS) & (column[None, :] < COLUMNS)
+    return tl.load(ptr + (row * COLUMNS)[:, None] + column[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def load_row_tile(ptr, n, k, N, K, outside):
+    """The numbers at n x k of a matrix [N, K], `outside` for k past the end; n past the end reads the last row.
+
+    N is at least 1. What is made of such a row is not stored, or is multiplied by zeros, so it has to be finite.
+    """
+    row = tl.minimum(n, N - 1)
+    return tl.load(ptr + (row * K)[:, None] + k[None, :], mask=k[None, :] < K, other=outside)
+
+
+@triton.jit
+def load_logits(logits_ptr, n, k, N, K):
+    """`load_row_tile` of logits: minus infinity for k past the end, which gives weights of 0."""
+    return load_row_tile(logits_ptr, n, k, N, K, float("-inf"))
+
+
+@triton.jit
+def inverse_temperature(tau_ptr):
+    """1 / tau, float32; tau at the ends of float32's range is taken for a number that has an inverse.
+
+    An infinite inverse would make a NaN of the greatest logit, whose difference is 0, and a zero one of those past the
+    end, which are minus infinity. No logits are so large or so near that the difference shows. A NaN stays one.
+    """
+    tau = tl.load(tau_ptr).to(tl.float32)
+    return 1.0 / tl.where(tau < 1e-30, 1e-30, tl.where(tau > 1e30, 1e30, tau))
+
+
+@triton.jit
+def dot(a, b, total):
+    """total + a b in float32; float32 operands are multiplied exactly, the narrow ones on tensor cores."""
+    if INTERPRETED:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, total, input_precision="ieee")
+
+
+@triton.jit
+def gradient_dot(a, b, total, dtype: tl.constexpr):
+    """total + a b, for gradients of inputs of `dtype`.
+
+    Gradients may lie outside float16's range where its inputs do not, so there the product is taken in TF32, which has
+    float16's mantissa and float32's exponent.
+    """
+    if dtype == tl.float16:
+        result = tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision="tf32")
+    else:
+        result = dot(a.to(dtype), b.to(dtype), total)
+    return result
+
+
+@triton.jit(do_not_specialize=["P"])
+def _mean_kernel(parts_ptr, mean_ptr, P, count, BLOCK_P: tl.constexpr):
+    """The sum of P numbers over `count`, in one program: always in the same order."""
+    total = tl.zeros([BLOCK_P], tl.float32)
+    for first in range(0, P, BLOCK_P):
+        p = first + tl.arange(0, BLOCK_P)
+        total += tl.load(parts_ptr + p, mask=p < P, other=0.0)
+    tl.store(mean_ptr, tl.sum(total, axis=0) / count)
+
+
+def mean(parts: Tensor, count: int) -> Tensor:
+    """The sum of `parts`, float32 and contiguous, over max(count, 1) -> [] float32."""
+    result = parts.new_empty(())
+    arguments = {"parts_ptr": parts, "mean_ptr": result, "P": parts.numel(), "count": float(max(count, 1))}
+    launch(_mean_kernel, (1,), arguments, {"BLOCK_P": 1024})
+    return result
+
+
+def tiles(sizes: dict[str, int], dtype: torch.dtype, summed: str) -> dict[str, int]:
+    """Sides of the tiles of a product, BLOCK_<letter>, by the letters and sizes of its dimensions.
+
+    `summed` is the dimension that a program runs over. Its pieces go through registers, so they are short. Few rows
+    are cut finer than many, so that there are tiles for all processors of a GPU.
+    """
+    limits = dict.fromkeys(sizes, 64) | {"N": 64 if sizes["N"] >= 4096 else 32}
+    limits[summed] = 16 if summed == "N" or dtype == torch.float32 else 32
+    # A side is a power of two, 16 at least; that of the rows does not follow their number, which changes at each call.
+    return {
+        f"BLOCK_{letter}": limit if letter == "N" else min(limit, max(16, triton.next_power_of_2(sizes[letter])))
+        for letter, limit in limits.items()
+    }
+
+
+def over_tiles(sizes: dict[str, int], constants: dict[str, int], letters: str) -> tuple[int, ...]:
+    """The grid that covers these dimensions; only where there are no rows is it empty, since rows without a column have
+    results too."""
+    counts = (triton.cdiv(sizes[letter], constants[f"BLOCK_{letter}"]) for letter in letters)
+    return tuple(count if letter == "N" else max(count, 1) for letter, count in zip(letters, counts, strict=True))
