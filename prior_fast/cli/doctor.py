@@ -189,6 +189,8 @@ def example_calls(device: "torch.device") -> dict[str, tuple[Any, ...]]:
     own, image = (torch.tensor([0, size], dtype=torch.int32, device=device) for size in (2, 49))
     bank = torch.zeros(512, 768, dtype=dtype, device=device)
     scores = torch.zeros(2, dtype=dtype, device=device)
+    xray = torch.zeros(1, 224, 224, dtype=torch.uint8, device=device)
+    row = torch.zeros(1, dtype=torch.int64, device=device)
     generated = torch.zeros(1, 16, 768, dtype=dtype, device=device)
     return {
         "attention_weights": (heads, patches, own, image, 2, 49),
@@ -197,6 +199,7 @@ def example_calls(device: "torch.device") -> dict[str, tuple[Any, ...]]:
         "match_prototypes": (generated, sentences, own),
         "prototype_kl": (sentences, sentences, bank),
         "prototype_lookup": (sentences, bank, 0.9),
+        "rotate_images": (xray, row, row.float(), row.bool()),
         "segment_info_nce": (sentences, sentences, 1.0, own, 2),
         "segment_mean": (sentences, own),
         "segment_softmax_pool": (sentences, scores, own),

@@ -96,7 +96,14 @@ class DataConfig:
     shuffle_sentences: bool = True  # released
     rotation: float = 5.0  # degrees, released
     flip: bool = False  # reports speak of left and right
-    workers: int = 2  # processes that make batches; 0 makes them in the training process
+    source: Literal["memory", "dali", "workers"] = "memory"  # where images come from: prior_fast/data/sources
+    images: Literal["auto", "disk", "host", "gpu"] = "auto"  # where source=memory keeps them
+    jpegs: str = ""  # source=dali: the folder that was prepared, to decode its full-size files instead
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the images
+    last: Literal["drop", "fill"] = "drop"  # an epoch's last, incomplete batch; fill: up with its first studies
+    token_bucket: int = 0  # the text encoder's tokens are filled up to a multiple of this; 0: not at all
+    workers: int = 2  # threads or processes that make batches ahead; 0 makes them in the training process
+    verify: Literal["full", "sizes"] = "full"  # check the dataset's files before training: SHA-256, or sizes alone
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,10 @@ def validate_config(config: RunConfig) -> None:
         _require(getattr(config, name) >= 0, name, getattr(config, name), "no negative number")
     for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
-    _require(config.data.workers >= 0, "data.workers", config.data.workers, "no negative number")
+    data = config.data
+    _require(data.workers >= 0, "data.workers", data.workers, "no negative number")
+    _require(0 <= data.token_bucket <= 512, "data.token_bucket", data.token_bucket, "0 to 512")
+    _require(not data.jpegs or data.source == "dali", "data.jpegs", data.jpegs, "data.source=dali, which reads them")
     _require(model.embed_dim % 16 == 0, "model.embed_dim", model.embed_dim, "a multiple of 16, for the image decoder")
     for name, width, heads in (
         ("model.text.heads", model.text.hidden_size, model.text.heads),

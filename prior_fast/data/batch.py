@@ -22,8 +22,8 @@ class PackedBatch:
 
     Attributes:
         images: [B, 1, H, W] float, normalized.
-        token_ids: [T] int64.
-        position_ids: [T] int64, from 0 in each report.
+        token_ids: [T + filler] int64.
+        position_ids: [T + filler] int64, from 0 in each report.
         cu_tokens: [B + 1] int32, offsets of the reports in the tokens, [CLS] and [SEP] included.
         cu_sentence_tokens: [S + 1] int32, offsets of the sentences in the tokens without [CLS] and [SEP].
         cu_sentences: [B + 1] int32, offsets of the reports in the sentences.
@@ -36,6 +36,7 @@ class PackedBatch:
         first_sentence: position of this batch's first sentence in the batch joined over all ranks.
         sentence_share: S * ranks / (sentences of the joined batch). A mean over sentences, times this and averaged
             over the ranks, is the mean over the joined batch; 1 in a single process.
+        filler: tokens behind the last report's, of no report, which make T + filler one of few sizes.
     """
 
     images: Tensor
@@ -52,6 +53,7 @@ class PackedBatch:
     first_pair: int = 0
     first_sentence: int = 0
     sentence_share: float = 1.0
+    filler: int = 0
 
     def __len__(self) -> int:
         return self.cu_tokens.shape[0] - 1
@@ -62,7 +64,7 @@ class PackedBatch:
 
     def sentence_token_rows(self) -> Tensor:
         """The rows of the tokens that belong to a sentence, all but each report's first and last: [T - 2B] int64."""
-        tokens, reports = self.token_ids.shape[0], len(self)
+        tokens, reports = self.token_ids.shape[0] - self.filler, len(self)
         # A report's offset among the tokens that are left is smaller by the two that each report before it lost.
         lost = 2 * torch.arange(reports + 1, device=self.cu_tokens.device, dtype=self.cu_tokens.dtype)
         report = segment_ids(self.cu_tokens - lost, tokens - 2 * reports)

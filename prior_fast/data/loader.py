@@ -1,130 +1,74 @@
 """Batches of a prepared dataset: each a function of seed, epoch and number alone, so a run can resume anywhere."""
 
+import copy
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 
-from prior_fast.config import DataConfig
-from prior_fast.data.augment import augment, normalize
 from prior_fast.data.batch import PackedBatch, pack_reports
+from prior_fast.data.images import normalize
+from prior_fast.data.plan import BatchPlan, EpochPlan, LoaderConfig, batches_per_epoch
+from prior_fast.data.sources import open_source
 from prior_fast.data.store import PreparedDataset
-from prior_fast.errors import UsageError
+from prior_fast.data.text import TextStore
 
-
-@dataclass(frozen=True)
-class LoaderConfig:
-    """How training batches are made.
-
-    Attributes:
-        data: augmentation and text settings.
-        batch_size: pairs in a batch joined over all ranks.
-        seed: of the order, the choice of images and sentences, and the augmentation.
-        max_sentences: a report keeps this many sentences after the shuffle; 0 keeps all.
-        rank, ranks: this process's place; it gets pairs [rank, rank + 1) * batch_size / ranks of each batch.
-    """
-
-    data: DataConfig
-    batch_size: int
-    seed: int
-    max_sentences: int = 0
-    rank: int = 0
-    ranks: int = 1
+CPU = torch.device("cpu")
 
 
 class TrainingLoader:
-    """Shuffled batches; the last, incomplete one of an epoch is dropped.
+    """Shuffled batches of a split.
 
     Raises:
-        UsageError: the split has fewer studies than a batch, or the batch can't be shared evenly by the ranks.
+        UsageError: the split has fewer studies than a batch, the batch can't be shared evenly by the ranks, or the
+            source of images can't be used here.
     """
 
-    def __init__(self, dataset: PreparedDataset, config: LoaderConfig) -> None:
-        if config.batch_size % config.ranks:
-            raise UsageError(f"batch_size={config.batch_size} can't be shared evenly by {config.ranks} processes")
-        if len(dataset) < config.batch_size:
-            raise UsageError(
-                f"batch_size={config.batch_size} is more than the {len(dataset)} studies of the {dataset.split} split "
-                f"of {dataset.root}: lower batch_size"
-            )
-        self.dataset = dataset
-        self.config = config
+    def __init__(self, dataset: PreparedDataset, config: LoaderConfig, device: torch.device = CPU) -> None:
+        config.check(dataset)
+        self.dataset, self.config, self.device = dataset, config, device
+        self.source = open_source(dataset, config, device)
+        # Where the images are made on the GPU, so is the text; else a batch is copied there whole.
+        self.text = TextStore(dataset, getattr(self.source, "compute", CPU), config.data.token_bucket)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return len(self.dataset) // self.config.batch_size
+        return batches_per_epoch(len(self.dataset), self.config.batch_size, self.config.data.last)
+
+    def limited(self, max_sentences: int) -> "TrainingLoader":
+        """This loader, sharing its source, where reports keep at most so many sentences; 0 keeps all."""
+        other = copy.copy(self)
+        other.config = replace(self.config, max_sentences=max_sentences)
+        return other
 
     def epoch(self, epoch: int, first: int = 0, last: int | None = None) -> Iterator[PackedBatch]:
         """Batches number `first` up to, but not including, `last` of `epoch`; None is the end."""
-        batches = EpochBatches(self.dataset, self.config, epoch)
-        yield from DataLoader(
-            batches,
-            batch_size=None,
-            sampler=range(first, len(self) if last is None else last),
-            num_workers=self.config.data.workers,
-            prefetch_factor=2 if self.config.data.workers else None,
-        )
+        plans = EpochPlan(self.dataset, self.config, epoch)
+        # A source takes plans ahead of the images that it gives.
+        pending: deque[BatchPlan] = deque()
 
+        def taken() -> Iterator[BatchPlan]:
+            for number in range(first, len(self) if last is None else last):
+                plan = plans[number]
+                pending.append(plan)
+                yield plan
 
-class EpochBatches(Dataset):
-    """The batches of one epoch, by number."""
+        for images in self.source.stream(taken()):
+            yield self._batch(pending.popleft(), images)
 
-    def __init__(self, dataset: PreparedDataset, config: LoaderConfig, epoch: int) -> None:
-        self.dataset = dataset
-        self.config = config
-        self.epoch = epoch
-        self.order = np.random.default_rng([config.seed, epoch]).permutation(len(dataset))
-
-    def __getitem__(self, number: int) -> PackedBatch:
-        config = self.config
-        joined = self.order[number * config.batch_size : (number + 1) * config.batch_size]
-        per_rank = config.batch_size // config.ranks
-        first_pair = config.rank * per_rank
-        draws = [self._draw(study) for study in joined]
-        counts = [len(draw.sentences) for draw in draws]
-        own = draws[first_pair : first_pair + per_rank]
-        text = pack_reports([draw.sentences for draw in own], self.dataset.cls_id, self.dataset.sep_id)
-        rows = np.array([draw.image_row for draw in own])
-        images = augment(
-            torch.from_numpy(self.dataset.images[rows]),
-            angles=torch.tensor([draw.angle for draw in own], dtype=torch.float32),
-            flips=torch.tensor([draw.flip for draw in own]),
-        )
+    def _batch(self, plan: BatchPlan, images: Tensor) -> PackedBatch:
         return PackedBatch(
-            images=normalize(images, self.dataset.image_mean, self.dataset.image_std),
-            **text.tensors(),  # type: ignore[arg-type]
-            study_ids=torch.tensor(self.dataset.study_ids[joined[first_pair : first_pair + per_rank]]),
-            image_rows=torch.from_numpy(rows),
-            first_pair=first_pair,
-            first_sentence=sum(counts[:first_pair]),
-            sentence_share=sum(counts[first_pair : first_pair + per_rank]) * config.ranks / sum(counts),
+            images=images,
+            **self.text.pack(plan),  # type: ignore[arg-type]
+            study_ids=torch.from_numpy(self.dataset.study_ids[plan.studies]),
+            image_rows=torch.from_numpy(plan.image_rows),
+            first_pair=plan.first_pair,
+            first_sentence=plan.first_sentence,
+            sentence_share=plan.sentence_share,
         )
-
-    def _draw(self, study: int) -> "PairDraw":
-        """What this epoch takes of a study, drawn from the seed, the epoch and the study's id alone."""
-        data = self.config.data
-        rng = np.random.default_rng([self.config.seed, self.epoch, int(self.dataset.study_ids[study])])
-        sentences = self.dataset.sentence_tokens(study)
-        if data.shuffle_sentences:
-            sentences = [sentences[i] for i in rng.permutation(len(sentences))]
-        return PairDraw(
-            sentences=cut_report(sentences, data.max_tokens, self.config.max_sentences),
-            image_row=int(rng.choice(np.asarray(self.dataset.image_rows(study)))),
-            angle=float(rng.uniform(-data.rotation, data.rotation)),
-            flip=bool(data.flip and rng.random() < 0.5),
-        )
-
-
-@dataclass(frozen=True)
-class PairDraw:
-    """One pair of an epoch: a study's sentences in their order, and one of its images."""
-
-    sentences: list[np.ndarray]
-    image_row: int
-    angle: float
-    flip: bool
 
 
 def cut_report(sentences: list[np.ndarray], max_tokens: int, max_sentences: int = 0) -> list[np.ndarray]:

@@ -64,7 +64,10 @@ class PreparedDataset:
         study_ids: int64 [N].
         subject_ids: int64 [N].
         labels: float32 [N, 14], 1 present, 0 absent, -1 uncertain, nan blank; columns as in `CHEXPERT_LABELS`.
-        sentence_counts: int64 [N].
+        image_begin, image_end: int64 [N], the rows of each study's images in `images`.
+        sentence_begin, sentence_counts: int64 [N], the rows of each study's sentences.
+        tokens: int32, the token ids of the sentences of all splits, one after the other, mapped.
+        sentence_offsets: int64, where each sentence begins in `tokens`, and the end.
         images: uint8 [images, 224, 224], memory-mapped, the images of all splits.
     """
 
@@ -73,16 +76,17 @@ class PreparedDataset:
         self.root, self.info, self.split = root, info, split
         self.images: np.ndarray = _map_array(root, "images.npy", (info["images"], 224, 224), np.uint8)
         # Plain views of the mapped files: slicing a memmap costs more.
-        self._tokens = np.asarray(_map_array(root, "tokens.npy", (info["tokens"],), np.int32))
-        self._offsets = np.asarray(_map_array(root, "sentence_offsets.npy", (info["sentences"] + 1,), np.int64))
+        self.tokens = np.asarray(_map_array(root, "tokens.npy", (info["tokens"],), np.int32))
+        self.sentence_offsets = np.asarray(_map_array(root, "sentence_offsets.npy", (info["sentences"] + 1,), np.int64))
         ranges = ("image_begin", "image_end", "sentence_begin", "sentence_end")
         table = self._manifest(["study_id", "subject_id", *ranges, *CHEXPERT_LABELS])
         column = {name: table[name].to_numpy() for name in ("study_id", "subject_id", *ranges)}
         self.study_ids: np.ndarray = column["study_id"]
         self.subject_ids: np.ndarray = column["subject_id"]
-        self._image_begin, self._image_end = column["image_begin"], column["image_end"]
-        self._sentence_begin, self._sentence_end = column["sentence_begin"], column["sentence_end"]
-        self.sentence_counts: np.ndarray = self._sentence_end - self._sentence_begin
+        self.image_begin: np.ndarray = column["image_begin"]
+        self.image_end: np.ndarray = column["image_end"]
+        self.sentence_begin: np.ndarray = column["sentence_begin"]
+        self.sentence_counts: np.ndarray = column["sentence_end"] - column["sentence_begin"]
         labels = [table[name].to_numpy().astype(np.float32) for name in CHEXPERT_LABELS]
         self.labels: np.ndarray = np.stack(labels, axis=1)
 
@@ -115,7 +119,7 @@ class PreparedDataset:
 
     def image_rows(self, index: int) -> range:
         """The rows of a study's images in `images`."""
-        return range(int(self._image_begin[index]), int(self._image_end[index]))
+        return range(int(self.image_begin[index]), int(self.image_end[index]))
 
     def image(self, row: int) -> np.ndarray:
         """A view of the image in a row of `images`: uint8 [224, 224]."""
@@ -131,8 +135,9 @@ class PreparedDataset:
 
     def sentence_tokens(self, index: int) -> list[np.ndarray]:
         """The token ids of each sentence of a study's report, without special tokens: int32 views."""
-        bounds = self._offsets[self._sentence_begin[index] : self._sentence_end[index] + 1].tolist()
-        return [self._tokens[begin:end] for begin, end in pairwise(bounds)]
+        begin = self.sentence_begin[index]
+        bounds = self.sentence_offsets[begin : begin + self.sentence_counts[index] + 1].tolist()
+        return [self.tokens[begin:end] for begin, end in pairwise(bounds)]
 
     def tokenizer(self) -> "PreTrainedTokenizerFast":
         """The tokenizer that made the tokens."""
@@ -147,7 +152,7 @@ class PreparedDataset:
         path = self.root / "annotations.parquet"
         if not path.exists() or not len(self):
             return []
-        first, end = int(self._image_begin[0]), int(self._image_end[-1])
+        first, end = int(self.image_begin[0]), int(self.image_end[-1])
         table = pq.read_table(path, filters=[("image_row", ">=", first), ("image_row", "<", end)])
         return [
             Annotation(
@@ -182,6 +187,11 @@ class PreparedDataset:
     def vocab_size(self) -> int:
         """The number of the tokenizer's tokens, special ones included."""
         return self.info["tokenizer"]["vocab_size"]
+
+    @cached_property
+    def sentence_lengths(self) -> np.ndarray:
+        """Tokens of each sentence, of all splits: int64."""
+        return np.diff(self.sentence_offsets)
 
     @cached_property
     def _sentences(self) -> pa.ChunkedArray:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from prior_fast.data.augment import normalize
 from prior_fast.data.batch import PackedBatch, pack_reports
+from prior_fast.data.images import normalize
 from prior_fast.data.loader import cut_report
 from prior_fast.data.prepare.tokenizer import tokenize
 from prior_fast.data.store import PreparedDataset

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from prior_fast.config import ModelConfig
 from prior_fast.data.batch import PackedBatch
@@ -65,7 +66,11 @@ class PRIOR(nn.Module):
 
     def encode_sentences(self, batch: PackedBatch) -> Tensor:
         """The sentences of a batch, before the bank: [S, D]."""
-        tokens = self.text_encoder(batch.token_ids, batch.position_ids, batch.cu_tokens, batch.max_tokens)
+        cu_tokens, max_tokens = batch.cu_tokens, batch.max_tokens
+        if batch.filler:  # a report of its own to the encoder, whose tokens nothing below looks at
+            cu_tokens = F.pad(cu_tokens, (0, 1), value=batch.token_ids.shape[0])
+            max_tokens = max(max_tokens, batch.filler)
+        tokens = self.text_encoder(batch.token_ids, batch.position_ids, cu_tokens, max_tokens)
         tokens = tokens[batch.sentence_token_rows()]
         return self.local_text_projection(self.item_gather(tokens, batch.cu_sentence_tokens))
 

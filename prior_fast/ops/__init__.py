@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a running program finds
     from prior_fast.ops.prototype_kl import prototype_kl as prototype_kl
     from prior_fast.ops.prototype_lookup import PrototypeLookup as PrototypeLookup
     from prior_fast.ops.prototype_lookup import prototype_lookup as prototype_lookup
+    from prior_fast.ops.rotate_images import rotate_images as rotate_images
     from prior_fast.ops.segment_info_nce import segment_info_nce as segment_info_nce
     from prior_fast.ops.segment_mean import segment_mean as segment_mean
     from prior_fast.ops.segment_softmax_pool import segment_softmax_pool as segment_softmax_pool

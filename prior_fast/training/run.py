@@ -49,9 +49,11 @@ class Run:
     def __init__(self, config: RunConfig, data: Path, out: Path, ranks: Ranks, checkpoint: Checkpoint | None) -> None:
         self.config, self.out, self.ranks, self.checkpoint = config, out, ranks, checkpoint
         self.position = checkpoint.position if checkpoint else Position()
-        self.dataset = PreparedDataset.open(data, "train")
+        # Every rank reads the files, but one of them is enough to find damage.
+        self.dataset = PreparedDataset.open(data, "train", config.data.verify if ranks.writes else "sizes")
         self.validation = PreparedDataset.open(data, "validate") if has_split(self.dataset, "validate") else None
-        self.schedule = Schedule(config, len(self._loader(stage=1)))
+        self.loader = TrainingLoader(self.dataset, self._loader_config(), ranks.device)
+        self.schedule = Schedule(config, len(self.loader))
         if checkpoint:
             checkpoint.check_dataset(self.dataset)
             model, notes = checkpoint.load_model(), [f"weights from {checkpoint.path}"]
@@ -71,7 +73,7 @@ class Run:
                 f"{len(self.dataset)} training studies, {self.schedule.steps_per_epoch} steps an epoch, "
                 f"{self.schedule.total_steps} steps in all, on {ranks.count} x {ranks.device.type}"
             )
-            for note in notes:
+            for note in [self.loader.source.description, *notes]:
                 stdout.print(note)
 
     def execute(self, stop_after: int) -> None:
@@ -124,7 +126,8 @@ class Run:
 
     def _batches(self, stage: int, step: int, steps: int) -> Iterator[PackedBatch]:
         """The batches of a stage from number `step` on; epochs are numbered through all stages."""
-        loader = self._loader(stage)
+        # The sentence decoder can generate no more prototypes than it has queries.
+        loader = self.loader.limited(self.config.model.sentence_decoder.queries if stage == 3 else 0)
         per_epoch = len(loader)
         epochs_before = sum(self.config.stage_epochs[: stage - 1])
         while step < steps:
@@ -133,17 +136,9 @@ class Run:
                 yield batch
                 step += 1
 
-    def _loader(self, stage: int) -> TrainingLoader:
-        loader = LoaderConfig(
-            data=self.config.data,
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            # The sentence decoder can generate no more prototypes than it has queries.
-            max_sentences=self.config.model.sentence_decoder.queries if stage == 3 else 0,
-            rank=self.ranks.rank,
-            ranks=self.ranks.count,
-        )
-        return TrainingLoader(self.dataset, loader)
+    def _loader_config(self) -> LoaderConfig:
+        config, ranks = self.config, self.ranks
+        return LoaderConfig(config.data, config.batch_size, config.seed, rank=ranks.rank, ranks=ranks.count)
 
     def _report(self, task: TaskID, values: dict[str, float], learning_rate: float, tau: float) -> None:
         if self.log is None:

@@ -1,0 +1,65 @@
+"""Rotating, mirroring and normalizing 8-bit images picked by row.
+
+N images of H x W pixels; a program makes BLOCK pixels of one image of the result.
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from prior_fast.kernels._launch import launch
+
+BLOCK = 1024
+DEGREE = tl.constexpr(math.pi / 180)
+
+
+@triton.jit
+def _pixel(image_ptr, i, j, H, W, mask):
+    """Pixel (i, j) in float32; zero outside the image."""
+    inside = mask & (i >= 0) & (i < H) & (j >= 0) & (j < W)
+    return tl.load(image_ptr + i * W + j, mask=inside, other=0).to(tl.float32)
+
+
+@triton.jit
+def _rotate_images_fwd_kernel(
+    images_ptr, rows_ptr, angles_ptr, flips_ptr, out_ptr, factor, offset, H, W, BLOCK: tl.constexpr
+):
+    """out = factor * (four pixels, bilinear) + offset, read where the inverse rotation leads."""
+    b = tl.program_id(0).to(tl.int64)
+    image_ptr = images_ptr + tl.load(rows_ptr + b) * H * W
+    angle = tl.load(angles_ptr + b) * DEGREE
+    cos, sin = tl.cos(angle), tl.sin(angle)
+    sign = 1.0 - 2.0 * tl.load(flips_ptr + b).to(tl.float32)
+    p = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = p < H * W
+    center_y, center_x = (H - 1) / 2.0, (W - 1) / 2.0
+    dy = (p // W).to(tl.float32) - center_y
+    dx = ((p % W).to(tl.float32) - center_x) * sign
+    y = cos * dy - sin * dx + center_y
+    x = sin * dy + cos * dx + center_x
+    top, left = tl.floor(y), tl.floor(x)
+    i, j = top.to(tl.int32), left.to(tl.int32)
+    below, right = y - top, x - left
+    upper = _pixel(image_ptr, i, j, H, W, mask) * (1.0 - right) + _pixel(image_ptr, i, j + 1, H, W, mask) * right
+    lower = (
+        _pixel(image_ptr, i + 1, j, H, W, mask) * (1.0 - right) + _pixel(image_ptr, i + 1, j + 1, H, W, mask) * right
+    )
+    value = (upper * (1.0 - below) + lower * below) * factor + offset
+    tl.store(out_ptr + b * H * W + p, value, mask=mask)
+
+
+def rotate_images_fwd(
+    images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor, mean: float, std: float, dtype: torch.dtype
+) -> Tensor:
+    """images [N, H, W] uint8, rows [B] int64, angles [B] float32, flips [B] bool, contiguous -> [B, 1, H, W]."""
+    batch, (height, width) = rows.shape[0], images.shape[1:]
+    out = torch.empty(batch, 1, height, width, dtype=dtype, device=images.device)
+    arguments = {
+        "images_ptr": images, "rows_ptr": rows, "angles_ptr": angles, "flips_ptr": flips, "out_ptr": out,
+        "factor": 1.0 / (255.0 * std), "offset": -mean / std, "H": height, "W": width,
+    }  # fmt: skip
+    launch(_rotate_images_fwd_kernel, (batch, triton.cdiv(height * width, BLOCK)), arguments, {"BLOCK": BLOCK})
+    return out

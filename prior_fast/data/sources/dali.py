@@ -1,0 +1,110 @@
+"""Prepared images through NVIDIA DALI, on a CPU or a GPU."""
+
+import importlib.util
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prior_fast.data.plan import BatchPlan, LoaderConfig
+from prior_fast.data.sources import DTYPES
+from prior_fast.data.store import PreparedDataset
+from prior_fast.errors import UsageError
+
+# Batches that are made before they are asked for.
+AHEAD = 2
+
+
+class DaliSource:
+    """A DALI pipeline for each stream that rotates, mirrors and normalizes the prepared images.
+
+    On a GPU the results stay there and are handed over without a copy. data.workers is the number of DALI's threads.
+
+    Raises:
+        UsageError: DALI is not installed.
+    """
+
+    replaced = 0
+
+    def __init__(self, dataset: PreparedDataset, config: LoaderConfig, device: torch.device) -> None:
+        require_dali()
+        self.dataset, self.config, self.device = dataset, config, device
+        self.description = f"prepared images through DALI on {device.type}"
+
+    def stream(self, plans: Iterable[BatchPlan]) -> Iterator[Tensor]:
+        coming = iter(plans)
+        first = next(coming, None)
+        if first is None:
+            return
+        ahead = chain([first], coming)
+
+        def read() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            plan = next(ahead)
+            return self.dataset.images[plan.image_rows][..., None], plan.angles, plan.flips.astype(np.int32)
+
+        pipeline = new_pipeline(self.device, self.config, len(first.studies))
+        with pipeline:
+            pipeline.set_outputs(self._augmented(*_sources(read)))
+        for (images,) in run(pipeline):
+            yield images.to(DTYPES[self.config.data.dtype])
+
+    def _augmented(self, pixels: Any, angles: Any, flips: Any) -> Any:
+        from nvidia.dali import fn, types
+
+        if self.device.type == "cuda":
+            pixels = pixels.gpu()
+        # DALI turns counterclockwise.
+        turned = fn.rotate(
+            pixels, angle=-angles, keep_size=True, fill_value=0, interp_type=types.INTERP_LINEAR, dtype=types.FLOAT
+        )
+        half = self.config.data.dtype == "float16"
+        return fn.crop_mirror_normalize(
+            turned,
+            mirror=flips,
+            mean=[255 * self.dataset.image_mean],
+            std=[255 * self.dataset.image_std],
+            dtype=types.FLOAT16 if half else types.FLOAT,
+            output_layout="CHW",
+        )
+
+
+def require_dali() -> None:
+    """Raise UsageError unless DALI is installed."""
+    if importlib.util.find_spec("nvidia.dali") is None:
+        raise UsageError(
+            "data.source=dali: NVIDIA DALI is not installed: pip install 'prior-fast[dali]' (Linux on x86-64), or use "
+            "data.source=memory"
+        )
+
+
+def new_pipeline(device: torch.device, config: LoaderConfig, batch_size: int) -> Any:
+    """An empty pipeline for `device`."""
+    from nvidia.dali.pipeline import Pipeline
+
+    return Pipeline(
+        batch_size=batch_size,
+        num_threads=max(1, config.data.workers),
+        device_id=(device.index or 0) if device.type == "cuda" else None,
+        prefetch_queue_depth=AHEAD,
+        exec_dynamic=True,
+    )
+
+
+def run(pipeline: Any) -> Iterator[tuple[Tensor, ...]]:
+    """The outputs of a pipeline until its source ends; the tensors share DALI's memory, which they keep."""
+    pipeline.build()
+    while True:
+        try:
+            outputs = pipeline.run()
+        except StopIteration:
+            return
+        yield tuple(torch.from_dlpack(output.as_tensor()) for output in outputs)
+
+
+def _sources(read: Any) -> Any:
+    from nvidia.dali import fn
+
+    return fn.external_source(source=read, num_outputs=3, batch=True, layout=["HWC", "", ""])

@@ -1,0 +1,106 @@
+"""Full-size JPEG files through NVIDIA DALI: decoded and resized there, augmented by `rotate_images`."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prior_fast.data.plan import BatchPlan, LoaderConfig
+from prior_fast.data.sources import DTYPES
+from prior_fast.data.sources.dali import new_pipeline, require_dali, run
+from prior_fast.data.sources.encoded import EncodedImages
+from prior_fast.data.sources.resize import Lines, with_pillows_border
+from prior_fast.data.store import PreparedDataset
+from prior_fast.data.text import to_device
+from prior_fast.ops.rotate_images import rotate_images
+
+
+class JpegSource:
+    """The files that the dataset was prepared from, for those who change what is done to them.
+
+    On a GPU nvJPEG decodes, with its hardware engine where the GPU has one. A file that can't be decoded is replaced by
+    its prepared image and counted. data.workers is the number of DALI's threads.
+
+    Raises:
+        UsageError: DALI is not installed, or the folder of files is not that of this dataset.
+    """
+
+    def __init__(self, dataset: PreparedDataset, config: LoaderConfig, device: torch.device) -> None:
+        require_dali()
+        self.dataset, self.config, self.device = dataset, config, device
+        self.compute = device
+        self.encoded = EncodedImages(dataset, Path(config.data.jpegs))
+        self.description = f"JPEG files under {config.data.jpegs} through DALI on {device.type}"
+
+    @property
+    def replaced(self) -> int:
+        """Images for which the prepared one was taken, so far."""
+        return self.encoded.replaced
+
+    def stream(self, plans: Iterable[BatchPlan]) -> Iterator[Tensor]:
+        coming, taken = iter(plans), deque[BatchPlan]()
+        while True:
+            try:
+                yield from self._run(coming, taken)
+                return
+            except RuntimeError:
+                # A file that DALI can't decode ends its pipeline. Go on with a new one, after finding the file.
+                rows = (int(row) for plan in taken for row in plan.image_rows)
+                if not self.encoded.find_broken(rows):
+                    raise
+                coming, taken = chain(taken, coming), deque()
+
+    def _run(self, coming: Iterator[BatchPlan], taken: deque[BatchPlan]) -> Iterator[Tensor]:
+        """The images of the plans that are coming; `taken` holds those that were read and have not come out yet."""
+        first = next(coming, None)
+        if first is None:
+            return
+        ahead = chain([first], coming)
+
+        def read() -> list[np.ndarray]:
+            plan = next(ahead)
+            taken.append(plan)
+            return self.encoded.read(plan.image_rows)
+
+        pipeline = new_pipeline(self.device, self.config, len(first.studies))
+        with pipeline:
+            pipeline.set_outputs(*self._decoded_and_resized(read))
+        for outputs in run(pipeline):
+            pixels = with_pillows_border(Lines(*outputs[:-1]), outputs[-1])
+            yield self._augmented(pixels, taken.popleft())
+
+    def _decoded_and_resized(self, read: Any) -> list[Any]:
+        """The resized image, its border lines and corners, and the size that the file has."""
+        from nvidia.dali import fn, types
+
+        data = fn.external_source(source=read, batch=True)
+        gpu = self.device.type == "cuda"
+        pixels = fn.decoders.image(data, device="mixed" if gpu else "cpu", output_type=types.GRAY)
+        side = self.dataset.images.shape[1]
+
+        def resized(part: Any, height: int, width: int) -> Any:
+            # As Pillow's BILINEAR, which prepared the images: a triangle as wide as a pixel of the result.
+            return fn.resize(part, size=(height, width), interp_type=types.INTERP_TRIANGULAR, dtype=types.FLOAT)
+
+        top, bottom = pixels[:1], pixels[-1:]
+        lines = [resized(top, 1, side), resized(bottom, 1, side)]
+        lines += [resized(pixels[:, :1], side, 1), resized(pixels[:, -1:], side, 1)]
+        corners = [fn.cast(part, dtype=types.FLOAT) for line in (top, bottom) for part in (line[:, :1], line[:, -1:])]
+        return [resized(pixels, side, side), *lines, *corners, fn.peek_image_shape(data)]
+
+    def _augmented(self, pixels: Tensor, plan: BatchPlan) -> Tensor:
+        rows = torch.arange(len(pixels), device=pixels.device)
+        return rotate_images(
+            pixels,
+            rows,
+            to_device(plan.angles, self.device),
+            to_device(plan.flips, self.device),
+            mean=self.dataset.image_mean,
+            std=self.dataset.image_std,
+            dtype=DTYPES[self.config.data.dtype],
+        )

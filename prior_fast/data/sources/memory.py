@@ -1,0 +1,84 @@
+"""Images from the prepared array: mapped from disk, in page-locked host memory, or on the GPU."""
+
+import os
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from prior_fast.data.plan import BatchPlan, LoaderConfig
+from prior_fast.data.prefetch import prefetch
+from prior_fast.data.sources import DTYPES
+from prior_fast.data.store import PreparedDataset
+from prior_fast.data.text import shared_tensor, to_device
+from prior_fast.errors import UsageError
+from prior_fast.ops.rotate_images import rotate_images
+
+# Shares of the free memory that images may take where nothing was asked for: the model needs the rest.
+GPU_SHARE, HOST_SHARE = 0.35, 0.5
+
+
+class MemorySource:
+    """The whole array of images in one place, and the augmentation in one op there.
+
+    data.images: "disk" (the operating system keeps what is used in memory), "host" (a page-locked copy), "gpu", or
+    "auto": on a GPU the first of gpu, host and disk that has room, on a CPU disk.
+    data.workers: with 0 a batch is made when it is asked for; else a thread makes them ahead. Unused with "gpu".
+    """
+
+    replaced = 0
+
+    def __init__(self, dataset: PreparedDataset, config: LoaderConfig, device: torch.device) -> None:
+        self.dataset, self.config = dataset, config
+        self.place = choose_place(config.data.images, dataset.images.nbytes, device)
+        self.compute = device if self.place == "gpu" else torch.device("cpu")
+        images = shared_tensor(dataset.images)
+        if self.place == "gpu":
+            self.images = images.to(device)
+        else:
+            self.images = images.clone().pin_memory() if self.place == "host" and device.type == "cuda" else images
+        self.pinned = device.type == "cuda" and self.place != "gpu"
+        self.description = f"images in memory ({self.place}, {dataset.images.nbytes / 2**30:.2f} GiB)"
+
+    def stream(self, plans: Iterable[BatchPlan]) -> Iterator[Tensor]:
+        made = map(self._make, plans)
+        return made if self.place == "gpu" or not self.config.data.workers else prefetch(made, depth=2)
+
+    def _make(self, plan: BatchPlan) -> Tensor:
+        images = rotate_images(
+            self.images,
+            to_device(plan.image_rows, self.compute),
+            to_device(plan.angles, self.compute),
+            to_device(plan.flips, self.compute),
+            mean=self.dataset.image_mean,
+            std=self.dataset.image_std,
+            dtype=DTYPES[self.config.data.dtype],
+        )
+        return images.pin_memory() if self.pinned else images
+
+
+def choose_place(wanted: str, size: int, device: torch.device) -> str:
+    """ "gpu", "host" or "disk" for `size` bytes of images.
+
+    Raises:
+        UsageError: the GPU is asked for, and there is none or it has less than that free.
+    """
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    if wanted == "gpu" and size > free:
+        have = f"{free / 2**30:.1f} GiB are free" if device.type == "cuda" else "training runs on the CPU"
+        raise UsageError(f"data.images=gpu: {size / 2**30:.1f} GiB of images, and {have}; use data.images=auto")
+    if wanted != "auto":
+        return wanted
+    if device.type != "cuda":
+        return "disk"
+    if size <= GPU_SHARE * free:
+        return "gpu"
+    return "host" if size <= HOST_SHARE * available_memory() else "disk"
+
+
+def available_memory() -> int:
+    """Bytes of the host's memory that are free or could be at once; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 0

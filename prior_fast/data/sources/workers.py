@@ -1,0 +1,52 @@
+"""Images made by the processes of PyTorch's DataLoader: for machines where nothing else can be installed."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from prior_fast.data.plan import BatchPlan, LoaderConfig
+from prior_fast.data.sources import DTYPES
+from prior_fast.data.store import PreparedDataset
+from prior_fast.data.text import shared_tensor
+from prior_fast.ops.rotate_images import rotate_images
+
+
+class PlannedImages(Dataset):
+    """The images of a plan, by the plan itself."""
+
+    def __init__(self, dataset: PreparedDataset, config: LoaderConfig) -> None:
+        self.dataset, self.config = dataset, config
+
+    def __getitem__(self, plan: BatchPlan) -> Tensor:
+        return rotate_images(
+            shared_tensor(self.dataset.images),
+            torch.from_numpy(plan.image_rows),
+            torch.from_numpy(plan.angles),
+            torch.from_numpy(plan.flips),
+            mean=self.dataset.image_mean,
+            std=self.dataset.image_std,
+            dtype=DTYPES[self.config.data.dtype],
+        )
+
+
+class WorkerSource:
+    """data.workers processes, each making whole batches."""
+
+    replaced = 0
+
+    def __init__(self, dataset: PreparedDataset, config: LoaderConfig) -> None:
+        self.images = PlannedImages(dataset, config)
+        self.workers = config.data.workers
+        self.description = f"images from {self.workers} DataLoader workers"
+
+    def stream(self, plans: Iterable[BatchPlan]) -> Iterator[Tensor]:
+        yield from DataLoader(
+            self.images,
+            batch_size=None,
+            sampler=plans,
+            num_workers=self.workers,
+            prefetch_factor=2 if self.workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,0 +1,147 @@
+"""Rotating, mirroring and normalizing prepared images: the augmentation of the loaders."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from prior_fast import extension
+from prior_fast.ops._backend import constant_while_tracing, resolve_backend
+from prior_fast.ops._checks import (
+    check_device,
+    check_dtype,
+    check_is_tensor,
+    check_number,
+    check_shape,
+    values_are_checked,
+)
+from prior_fast.ops._triton import with_triton
+
+__all__ = ["rotate_images"]
+
+OUTPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def rotate_images_reference(
+    images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor, mean: float, std: float, dtype: torch.dtype
+) -> Tensor:
+    """`rotate_images` in plain PyTorch, float32."""
+    height, width = images.shape[1:]
+    if not rows.shape[0]:  # which affine_grid refuses
+        return images.new_empty((0, 1, height, width), dtype=dtype)
+    x = images[rows][:, None].float() / 255
+    radians = angles.deg2rad()
+    sign = 1 - 2 * flips.float()
+    cos, sin = radians.cos(), radians.sin()
+    zero = torch.zeros_like(cos)
+    # Maps an output position to where it is read, so it holds the inverse of the rotation; lengths are in half sides.
+    matrix = torch.stack([cos * sign, sin * height / width, zero, -sin * sign * width / height, cos, zero], dim=1)
+    grid = F.affine_grid(matrix.view(-1, 2, 3), list(x.shape), align_corners=False)
+    rotated = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return ((rotated - mean) / std).to(dtype)
+
+
+# csrc/ holds the kernel for CPUs.
+torch.library.define(
+    "prior_fast::rotate_images",
+    "(Tensor images, Tensor rows, Tensor angles, Tensor flips, float mean, float std) -> Tensor",
+)
+
+
+@torch.library.register_fake("prior_fast::rotate_images")
+def _(images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor, mean: float, std: float) -> Tensor:
+    return images.new_empty((rows.shape[0], 1, *images.shape[1:]), dtype=torch.float32)
+
+
+@torch.library.custom_op("prior_fast::rotate_images_triton", mutates_args=())
+def _rotate_images_triton(
+    images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor, mean: float, std: float, dtype: torch.dtype
+) -> Tensor:
+    from prior_fast.kernels.rotate_images import rotate_images_fwd
+
+    return rotate_images_fwd(images, rows, angles, flips, mean, std, dtype)
+
+
+@_rotate_images_triton.register_fake
+def _(
+    images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor, mean: float, std: float, dtype: torch.dtype
+) -> Tensor:
+    return images.new_empty((rows.shape[0], 1, *images.shape[1:]), dtype=dtype)
+
+
+def _backends(images: Tensor) -> dict[str, str | None]:
+    """Best first; on a CPU the library of csrc/, where it is built."""
+    if images.device.type == "cuda":
+        return with_triton(images.new_empty(0, dtype=torch.float32))
+    cpp = _unavailable()
+    return {"cpp": cpp, **with_triton(images.new_empty(0, dtype=torch.float32))}
+
+
+_unavailable: Callable[[], str | None] = constant_while_tracing(lambda: extension.unavailable("cpu"))
+
+
+def rotate_images(
+    images: Tensor,
+    rows: Tensor,
+    angles: Tensor,
+    flips: Tensor,
+    *,
+    mean: float = 0.0,
+    std: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    backend: str | None = None,
+) -> Tensor:
+    """Images turned about their centers as by torchvision's RandomAffine (bilinear, zero fill), then z-scores.
+
+    PRIOR's augmentation of the images it trains on (supplement 2.1), read from an array that holds all of them.
+
+    Args:
+        images: [N, H, W] uint8, contiguous; may be an array mapped from a file.
+        rows: [B] int64, which images to take, on the device of `images`.
+        angles: [B] float32 in degrees, clockwise.
+        flips: [B] bool, mirrored left and right after the rotation.
+        mean: of the pixels in [0, 1]; is subtracted, also from what the rotation filled with zeros.
+        std: of the pixels in [0, 1]; what is left is divided by it.
+        dtype: of the result, float32, bfloat16 or float16; the arithmetic is float32.
+        backend: "triton" (one kernel), "cpp" (threads of the CPU) or "reference"; see
+            `prior_fast.ops._backend.resolve_backend`.
+
+    Returns:
+        [B, 1, H, W]. With one channel its memory is that of channels_last too. No gradient.
+
+    Raises:
+        ValueError: a shape, dtype, device, row, number or backend that does not fit; the message names it.
+    """
+    _check(images, rows, angles, flips)
+    check_number("mean", mean)
+    check_number("std", std)
+    if std <= 0:
+        raise ValueError(f"std must be over 0, got {std}")
+    if dtype not in OUTPUT_DTYPES:
+        raise ValueError(f"dtype={dtype}, wanted one of float32, bfloat16, float16")
+    chosen = resolve_backend("rotate_images", backend, _backends(images))
+    if chosen == "reference":
+        return rotate_images_reference(images, rows, angles, flips, mean, std, dtype)
+    rows, angles, flips = rows.contiguous(), angles.contiguous(), flips.contiguous()
+    if chosen == "triton":
+        return _rotate_images_triton(images, rows, angles, flips, mean, std, dtype)
+    return torch.ops.prior_fast.rotate_images(images, rows, angles, flips, mean, std).to(dtype)
+
+
+def _check(images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor) -> None:
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, value, letters, dtype in (
+        ("images", images, "N H W", torch.uint8),
+        ("rows", rows, "B", torch.int64),
+        ("angles", angles, "B", torch.float32),
+        ("flips", flips, "B", torch.bool),
+    ):
+        check_is_tensor(name, value, letters)
+        check_dtype(name, value, (dtype,))
+        check_shape(name, value, letters.split(), sizes)
+        check_device(name, value, "images", images)
+    if not images.is_contiguous():
+        raise ValueError("images is not contiguous: give it as it lies in memory, and choose by rows")
+    if values_are_checked(rows) and rows.numel() and not (rows.min() >= 0 and rows.max() < images.shape[0]):
+        raise ValueError(f"rows must lie in [0, {images.shape[0]}), got {rows.min().item()} to {rows.max().item()}")
