@@ -5,6 +5,13 @@ from pathlib import Path
 from typing import Any
 
 _EXAMPLE = "example: prior-fast prepare mimic --images mimic-cxr-jpg/2.0.0 --reports mimic-cxr/2.0.0 --out prepared"
+_SHARDS_EXAMPLE = """examples:
+  prior-fast prepare mimic --images mimic-cxr-jpg/2.0.0 --reports mimic-cxr/2.0.0 --out prepared
+in 2 jobs, on any machines that see the same folders, and then the merge:
+  prior-fast prepare mimic --images mimic-cxr-jpg/2.0.0 --reports mimic-cxr/2.0.0 --out prepared --shard 1/2
+  prior-fast prepare mimic --images mimic-cxr-jpg/2.0.0 --reports mimic-cxr/2.0.0 --out prepared --shard 2/2
+  prior-fast prepare merge --out prepared"""
+_MERGE_EXAMPLE = "example: prior-fast prepare merge --out prepared"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
@@ -15,13 +22,19 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         description="Make a prepared dataset: each X-ray decoded and resized once, each sentence tokenized once.",
         epilog=_EXAMPLE,
     )
-    layouts = prepare.add_subparsers(dest="layout", required=True, metavar="LAYOUT")
+    layouts = prepare.add_subparsers(dest="layout", required=True, metavar="LAYOUT|merge")
+    _add_mimic(layouts)
+    _add_merge(layouts)
+
+
+def _add_mimic(layouts: "argparse._SubParsersAction") -> None:
     parser = layouts.add_parser(
         "mimic",
         help="a tree in MIMIC-CXR-JPG's layout",
-        description="Prepare the frontal X-rays of MIMIC-CXR-JPG whose reports have enough sentences, in MIMIC's own "
+        description="Prepare the frontal X-rays of MIMIC-CXR-JPG whose reports have enough sentences, in MIMIC's own\n"
         "split. A run that was stopped goes on where it was when the same command is given again.",
-        epilog=_EXAMPLE,
+        epilog=_SHARDS_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--images",
@@ -45,12 +58,35 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--min-sentences", type=int, default=4, metavar="N", help="leave out reports with fewer (default: 4)"
     )
+    parser.add_argument(
+        "--decode",
+        choices=("exact", "fast"),
+        default="exact",
+        help="fast reduces JPEGs while it decodes them; pixels then differ a little (default: exact)",
+    )
+    parser.add_argument(
+        "--shard", metavar="I/N", help="prepare part I of N alone, the first is 1/N; `prepare merge` joins them"
+    )
     parser.set_defaults(run=run)
 
 
+def _add_merge(layouts: "argparse._SubParsersAction") -> None:
+    parser = layouts.add_parser(
+        "merge",
+        help="make one dataset of what `prepare mimic --shard` prepared",
+        description="Make the dataset of its shards, once all are complete: the same, byte for byte, as that of a run "
+        "without shards. Options and trees are those of the shards.",
+        epilog=_MERGE_EXAMPLE,
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the --out of the shards")
+    parser.set_defaults(run=run_merge)
+
+
 def run(args: argparse.Namespace) -> int:
-    """Prepare the dataset and print what was kept and what was left out."""
-    from prior_fast.data.prepare.pipeline import Settings, prepare_mimic
+    """Prepare the dataset, or a shard of it, and print what was kept and what was left out."""
+    from prior_fast.data.prepare.pipeline import prepare_mimic
+    from prior_fast.data.prepare.settings import Settings
+    from prior_fast.data.prepare.shards import Shard, prepare_shard
     from prior_fast.processes import usable_cores
 
     settings = Settings(
@@ -61,8 +97,20 @@ def run(args: argparse.Namespace) -> int:
         strict=args.strict,
         tokenizer=args.tokenizer,
         min_sentences=args.min_sentences,
+        decode=args.decode,
     )
-    _show(prepare_mimic(settings), args.out)
+    if args.shard is None:
+        _show(prepare_mimic(settings), args.out)
+    else:
+        _show(prepare_shard(settings, Shard.parse(args.shard)), args.out)
+    return 0
+
+
+def run_merge(args: argparse.Namespace) -> int:
+    """Merge the shards and print what was kept and what was left out."""
+    from prior_fast.data.prepare.merge import merge_shards
+
+    _show(merge_shards(args.out), args.out)
     return 0
 
 
@@ -74,12 +122,23 @@ def _show(report: dict[str, Any], out: Path) -> None:
     columns = ("studies", "images", "sentences")
     rows = [(split, *(counts[name] for name in columns)) for split, counts in report["splits"].items()]
     total = ("all", *(sum(counts[name] for counts in report["splits"].values()) for name in columns))
-    print_table("Prepared", ("split", *columns), [*rows, total])
+    shard = report.get("shard")
+    print_table(f"Prepared, shard {shard}" if shard else "Prepared", ("split", *columns), [*rows, total])
     if report["rejected"]:
         rejected = [(row["reason"], row["studies"], row["files"]) for row in report["rejected"]]
-        print_table("Left out (rejected.csv names each)", ("reason", "studies", "files"), rejected)
+        where = "rejected.csv of the merged dataset" if shard else "rejected.csv"
+        print_table(f"Left out ({where} names each)", ("reason", "studies", "files"), rejected)
+    stdout.print(_last_line(report, out))
+
+
+def _last_line(report: dict[str, Any], out: Path) -> str:
     if report.get("already_done"):
-        stdout.print(f"{out} was already prepared from these inputs with these settings; nothing was changed.")
-        return
-    speed = report["images_per_second_per_core"]
-    stdout.print(f"{out}: {speed} images per second and core, {report['seconds']} s with {report['workers']} workers.")
+        return f"{out} was already prepared from these inputs with these settings; nothing was changed."
+    speed = f"{report['images_per_second_per_core'] or 0} images per second and core"
+    if "shard" in report:
+        where = f"Shard {report['shard']} is complete in {report['partial']}"
+        merge = f"when all are: prior-fast prepare merge --out {out}"
+        return f"{where}: {speed}, {report['seconds']} s with {report['workers']} workers; {merge}"
+    if "shards" in report:
+        return f"{out}: merged from {report['shards']} shards in {report['seconds']} s; they were prepared at {speed}."
+    return f"{out}: {speed}, {report['seconds']} s with {report['workers']} workers."

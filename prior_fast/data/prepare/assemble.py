@@ -96,18 +96,26 @@ def training_sentences(chunks: list[Chunk]) -> list[str]:
     return [s for chunk in chunks for kept in chunk.kept if kept.study.split == "train" for s in kept.sentences]
 
 
+def count_splits(chunks: list[Chunk]) -> dict[str, dict[str, int]]:
+    """Studies, images, sentences and tokens of each split."""
+    studies = [kept for chunk in chunks for kept in chunk.kept]
+    return {split: _counts([kept for kept in studies if kept.study.split == split]) for split in SPLITS}
+
+
 def write_dataset(
     folder: Path,
     chunks: list[Chunk],
     tokenizer: "PreTrainedTokenizerFast",
     tokenizer_source: str,
     rejections: list[Rejection],
+    decode: str,
     advance: Callable[[], object],
 ) -> dict[str, Any]:
     """Write a dataset into the empty folder; dataset.json comes last.
 
     Args:
         tokenizer_source: "train", or the name the tokenizer was loaded by.
+        decode: how the images were decoded, "exact" or "fast".
         advance: called after each chunk.
 
     Returns:
@@ -127,7 +135,8 @@ def write_dataset(
         "format": FORMAT,
         "version": VERSION,
         **_counts(studies),
-        "splits": {split: _counts([kept for kept in studies if kept.study.split == split]) for split in SPLITS},
+        "splits": count_splits(chunks),
+        "decode": decode,
         "image_size": IMAGE_SIZE,
         "image_mean": mean,
         "image_std": std,

@@ -17,7 +17,7 @@ import numpy as np
 import PIL
 
 from prior_fast.data.prepare.images import UnreadableImage, box_mask, encode_mask, read_mask, read_xray
-from prior_fast.data.prepare.records import IMAGE_SIZE, AnnotationRow, Rejection, Study, Tree
+from prior_fast.data.prepare.records import EXACT, IMAGE_SIZE, AnnotationRow, Rejection, Study, Tree
 from prior_fast.data.prepare.sections import EXCLUDED_STUDIES, findings_and_impression
 from prior_fast.data.prepare.sentences import split_sentences
 from prior_fast.files import atomic_path
@@ -37,6 +37,7 @@ class ChunkTask:
     reports: Tree
     min_sentences: int
     folder: Path
+    decode: str = EXACT
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,17 @@ class ChunkResult:
 
 
 def make_tasks(
-    studies: list[Study], images: Tree, reports: Tree, min_sentences: int, folder: Path, size: int = STUDIES_PER_CHUNK
+    studies: list[Study],
+    images: Tree,
+    reports: Tree,
+    min_sentences: int,
+    folder: Path,
+    decode: str = EXACT,
+    size: int = STUDIES_PER_CHUNK,
 ) -> list[ChunkTask]:
     """Cut the studies into chunks of `size`, in their order."""
     return [
-        ChunkTask(index, tuple(studies[begin : begin + size]), images, reports, min_sentences, folder)
+        ChunkTask(index, tuple(studies[begin : begin + size]), images, reports, min_sentences, folder, decode)
         for index, begin in enumerate(range(0, len(studies), size))
     ]
 
@@ -63,6 +70,8 @@ def make_tasks(
 def fingerprint(task: ChunkTask) -> str:
     """SHA-256 over what the chunk is made from; files count by path, size and time of change, not by their bytes."""
     facts: list[Any] = [RULES_VERSION, PIL.__version__, IMAGE_SIZE, task.min_sentences]
+    if task.decode != EXACT:  # said only then, so that what was prepared before there was a choice is still known
+        facts.append(task.decode)
     for study in task.studies:
         ids = (study.subject_id, study.study_id)
         facts += [study.split, ids, [astuple(row) for row in study.annotations]]
@@ -74,13 +83,20 @@ def fingerprint(task: ChunkTask) -> str:
 
 def chunk_path(task: ChunkTask) -> Path:
     """The file that holds this very chunk once it is prepared."""
-    return task.folder / f"chunk-{task.index:06d}-{fingerprint(task)[:32]}.npz"
+    # The way of decoding is told by the name too, for `decoded_as`.
+    decode = "" if task.decode == EXACT else f"{task.decode}-"
+    return task.folder / f"chunk-{task.index:06d}-{decode}{fingerprint(task)[:32]}.npz"
+
+
+def decoded_as(name: str) -> str:
+    """The way of decoding of a chunk, by the name of its file."""
+    return parts[2] if len(parts := name.split("-")) == 4 else EXACT
 
 
 def prepare_chunk(task: ChunkTask) -> ChunkResult:
     """Prepare the chunk and write its file, unless a sound one is there from an earlier run."""
     path = chunk_path(task)
-    record = _sound_record(path)
+    record = sound_record(path)
     if record is None:
         begin = time.perf_counter()
         record, images = _prepare(task)
@@ -103,13 +119,14 @@ def read_images(path: Path) -> np.ndarray:
         return chunk["images"]
 
 
-def _sound_record(path: Path) -> dict[str, Any] | None:
+def sound_record(path: Path) -> dict[str, Any] | None:
+    """As `read_record`, after a look at the images; None when the file is not there or damaged."""
     if not path.exists():
         return None
     try:
         read_images(path)  # checks their CRC
         return read_record(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None
 
 
@@ -128,7 +145,7 @@ def _prepare(task: ChunkTask) -> tuple[dict[str, Any], np.ndarray]:
         for dicom_id in study.frontal:
             relative = task.images.image(study.subject_id, study.study_id, dicom_id)
             try:
-                pixels, size = read_xray(task.images.root / relative)
+                pixels, size = read_xray(task.images.root / relative, task.decode)
             except UnreadableImage as error:
                 rejected.append(Rejection(study.study_id, relative, "image not readable", f"({error})", broken=True))
                 continue

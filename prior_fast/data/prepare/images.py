@@ -6,20 +6,28 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
-from prior_fast.data.prepare.records import IMAGE_SIZE
+from prior_fast.data.prepare.records import EXACT, FAST, IMAGE_SIZE
 
 _SIZE = (IMAGE_SIZE, IMAGE_SIZE)
+# A JPEG decoded fast keeps this many times the target's pixels each way, so that the resize still averages.
+_FAST_MARGIN = 2
+_Box = tuple[float, float, float, float]
 
 
 class UnreadableImage(ValueError):
     """An image file that can't be decoded to its end; the message is one line without the path."""
 
 
-def read_xray(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+def read_xray(path: Path, decode: str = EXACT) -> tuple[np.ndarray, tuple[int, int]]:
     """Decode an X-ray fully, convert it to 8-bit gray and resize it, ignoring its aspect ratio.
 
     The resize is bilinear with antialiasing (Pillow's BILINEAR). 16-bit gray is scaled by 255/65535.
+
+    Args:
+        decode: "exact", or "fast": a JPEG of 896 pixels or more each way is reduced by 2, 4 or 8 as it is decoded, to
+            448 pixels or more each way, and then resized; other files are read as with "exact".
 
     Returns:
         uint8 [224, 224] and the (width, height) of the file's image in pixels.
@@ -27,8 +35,8 @@ def read_xray(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
     Raises:
         UnreadableImage: the file is absent, empty, cut off or no image.
     """
-    image = _to_gray(_decode(path))
-    return np.asarray(image.resize(_SIZE, Image.Resampling.BILINEAR)), image.size
+    image, size, box = _decode(path, fast=decode == FAST)
+    return np.asarray(_to_gray(image).resize(_SIZE, Image.Resampling.BILINEAR, box)), size
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -40,7 +48,8 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         UnreadableImage: the file is absent, empty, cut off or no image.
     """
-    mask = np.asarray(_to_gray(_decode(path))) > 127
+    image, _, _ = _decode(path)
+    mask = np.asarray(_to_gray(image)) > 127
     shares = Image.fromarray(mask.astype(np.float32)).resize(_SIZE, Image.Resampling.BOX)
     return np.asarray(shares) >= 0.5
 
@@ -59,7 +68,11 @@ def encode_mask(mask: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(path: Path) -> Image.Image:
+def _decode(path: Path, fast: bool = False) -> tuple[Image.Image, tuple[int, int], _Box]:
+    """The image, the (width, height) of the file's image, and the box of the image that this is.
+
+    The box is all of the image, but of one reduced by `fast` its last row and column may stand for less than a pixel.
+    """
     try:
         with warnings.catch_warnings():
             # Pillow warns of large images and odd metadata; here an image is decoded or it is not.
@@ -67,8 +80,11 @@ def _decode(path: Path) -> Image.Image:
             if path.stat().st_size == 0:
                 raise UnreadableImage("the file is empty")
             with Image.open(path) as image:
+                size, reduced = image.size, None
+                if fast and isinstance(image, JpegImageFile):
+                    reduced = image.draft(None, (_FAST_MARGIN * IMAGE_SIZE, _FAST_MARGIN * IMAGE_SIZE))
                 image.load()
-                return image
+                return image, size, reduced[1] if reduced else (0, 0, *image.size)
     except (UnreadableImage, MemoryError):
         raise
     except FileNotFoundError as error:

@@ -39,6 +39,10 @@ class Plan:
     notes: list[str]
     tables_digest: str
 
+    def by_id(self) -> dict[int, Study]:
+        """The studies, by their id."""
+        return {study.study_id: study for study in self.studies}
+
 
 @dataclass(frozen=True, slots=True)
 class _Image:

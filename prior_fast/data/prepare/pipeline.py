@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prior_fast.console import progress
 from prior_fast.data.prepare import assemble
-from prior_fast.data.prepare.chunks import ChunkResult, ChunkTask, chunk_path, make_tasks, prepare_chunk
+from prior_fast.data.prepare.chunks import ChunkResult, ChunkTask, chunk_path, decoded_as, make_tasks, prepare_chunk
 from prior_fast.data.prepare.mimic import Plan, read_plan
-from prior_fast.data.prepare.records import SPLITS, TRAIN_TOKENIZER, Rejection
+from prior_fast.data.prepare.records import TRAIN_TOKENIZER, Rejection
+from prior_fast.data.prepare.settings import Settings, check_settings
 from prior_fast.data.store import PreparedDataset
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_json
@@ -27,29 +27,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 REPORT_FILE = "report.json"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to prepare and how.
-
-    Attributes:
-        images: root of the tree of images, or its `files` folder.
-        out: the folder of the dataset to make.
-        reports: as `images`, for the reports; None where they lie with the images.
-        workers: processes that decode; 1 works in this process.
-        strict: stop at the first file that is missing or broken.
-        tokenizer: "train", or a Hugging Face name or folder.
-        min_sentences: reports with fewer are left out.
-    """
-
-    images: Path
-    out: Path
-    reports: Path | None = None
-    workers: int = 1
-    strict: bool = False
-    tokenizer: str = TRAIN_TOKENIZER
-    min_sentences: int = 4
+# The records of shards, in the partial folder.
+SHARD_FILES = "shard-*-of-*.json"
+# The dataset, in the partial folder, until it is whole.
+_FINISHED = "dataset"
 
 
 def prepare_mimic(settings: Settings) -> dict[str, Any]:
@@ -64,38 +45,71 @@ def prepare_mimic(settings: Settings) -> dict[str, Any]:
         RunError: a broken file under `strict`, a full disk, or stopped on the way.
     """
     begin = time.perf_counter()
-    _check(settings)
+    check_settings(settings)
     plan = read_plan(settings.images, settings.reports)
-    partial = settings.out.with_name(f"{settings.out.name}.partial")
-    tasks = make_tasks(plan.studies, plan.images, plan.reports, settings.min_sentences, partial)
-    if settings.out.is_dir() and any(settings.out.iterdir()):
-        return _existing(settings, plan, tasks)
-    tokenizer = _load_tokenizer(settings.tokenizer)
-    with _explained(settings):
-        partial.mkdir(parents=True, exist_ok=True)
-        results = _prepare(settings, tasks)
-        finished = partial / "dataset"
-        report = _assemble(settings, plan, results, tokenizer, finished)
+    tasks = cut_plan(settings, plan)
+    if is_occupied(settings.out):
+        return existing(settings, plan, [chunk_path(task) for task in tasks])
+    tokenizer = load_named_tokenizer(settings.tokenizer)
+    check_partial(settings)
+    if any(settings.partial.glob(SHARD_FILES)):
+        raise UsageError(
+            f"{settings.partial} holds shards: complete them and `prior-fast prepare merge --out {settings.out}`, give "
+            "another --out, or remove that folder to begin again"
+        )
+    with explained(settings):
+        settings.partial.mkdir(parents=True, exist_ok=True)
+        results = prepare_chunks(settings, tasks)
+        report = assemble_dataset(settings, plan, results, tokenizer)
         report["seconds"] = round(time.perf_counter() - begin, 3)
-        write_json(finished / REPORT_FILE, report)
-        finished.rename(settings.out)
-        for leftover in (*partial.glob("chunk-*.npz"), *partial.glob(".chunk-*.partial")):
-            leftover.unlink()
-        if not any(partial.iterdir()):
-            partial.rmdir()
+        publish(settings, report)
     return report
 
 
-def _check(settings: Settings) -> None:
-    if settings.workers < 1:
-        raise UsageError(f"--workers must be 1 or more, not {settings.workers}")
-    if settings.min_sentences < 1:
-        raise UsageError(f"--min-sentences must be 1 or more, not {settings.min_sentences}")
-    if settings.out.exists() and not settings.out.is_dir():
-        raise UsageError(f"--out {settings.out} is a file; give a folder that does not exist yet")
+def cut_plan(settings: Settings, plan: Plan) -> list[ChunkTask]:
+    """The chunks of all studies of the plan."""
+    return make_tasks(
+        plan.studies, plan.images, plan.reports, settings.min_sentences, settings.partial, decode=settings.decode
+    )
 
 
-def _load_tokenizer(name: str) -> "PreTrainedTokenizerFast | None":
+def is_occupied(out: Path) -> bool:
+    """Whether something is in the folder of the dataset to make."""
+    return out.is_dir() and any(out.iterdir())
+
+
+def check_partial(settings: Settings) -> None:
+    """Refuse to go on from chunks that were decoded in another way.
+
+    Raises:
+        UsageError: there are such chunks.
+    """
+    for path in settings.partial.glob("chunk-*.npz"):
+        if (found := decoded_as(path.name)) != settings.decode:
+            raise UsageError(
+                f"{settings.partial} holds images prepared with --decode {found}, not {settings.decode}: give --decode "
+                f"{found} to go on from there, another --out, or remove that folder to begin again"
+            )
+
+
+def publish(settings: Settings, report: dict[str, Any]) -> None:
+    """Write the report into the finished dataset, move the dataset to its place and remove what is no longer needed."""
+    finished = settings.partial / _FINISHED
+    write_json(finished / REPORT_FILE, report)
+    finished.rename(settings.out)
+    clean(settings.partial)
+
+
+def clean(partial: Path) -> None:
+    """Remove chunks and records of shards; a file that prepare did not write stays, and the folder with it."""
+    for pattern in ("chunk-*.npz", ".chunk-*.partial", SHARD_FILES, f".{SHARD_FILES}.*.partial"):
+        for leftover in partial.glob(pattern):
+            leftover.unlink()
+    if not any(partial.iterdir()):
+        partial.rmdir()
+
+
+def load_named_tokenizer(name: str) -> "PreTrainedTokenizerFast | None":
     """The tokenizer of that name, None when one is to be trained; transformers is slow to import, so late."""
     if name == TRAIN_TOKENIZER:
         return None
@@ -110,15 +124,20 @@ def _train_tokenizer(sentences: Sequence[str]) -> "PreTrainedTokenizerFast":
     return train_tokenizer(sentences)
 
 
-def _existing(settings: Settings, plan: Plan, tasks: list[ChunkTask]) -> dict[str, Any]:
-    """The report of the dataset that is already at --out, if it is the one asked for."""
+def existing(settings: Settings, plan: Plan, chunks: Sequence[Path]) -> dict[str, Any]:
+    """The report of the dataset that is already at --out, with "already_done", if it is made of these chunks.
+
+    Raises:
+        UsageError: it is another one, or none.
+        RunError: files are missing from it, under `strict`.
+    """
     refusal = f"--out {settings.out} is not empty; give a folder that does not exist yet, or remove it"
     try:
         report = json.loads((settings.out / REPORT_FILE).read_text(encoding="utf-8"))
         PreparedDataset.open(settings.out)
     except (OSError, ValueError, UsageError) as error:
         raise UsageError(refusal) from error
-    if report.get("fingerprint") != _fingerprint(settings, plan, [chunk_path(task) for task in tasks]):
+    if report.get("fingerprint") != _fingerprint(settings, plan, chunks):
         raise UsageError(f"{refusal}: it holds a dataset prepared from other inputs or with other settings")
     if settings.strict and report["broken_files"]:
         count = report["broken_files"]
@@ -127,7 +146,7 @@ def _existing(settings: Settings, plan: Plan, tasks: list[ChunkTask]) -> dict[st
 
 
 @contextmanager
-def _explained(settings: Settings) -> Iterator[None]:
+def explained(settings: Settings) -> Iterator[None]:
     """Turn what may stop a run on its way into a line that says what to do."""
     again = "start the same command again to go on from there"
     try:
@@ -142,7 +161,12 @@ def _explained(settings: Settings) -> Iterator[None]:
         raise
 
 
-def _prepare(settings: Settings, tasks: list[ChunkTask]) -> list[ChunkResult]:
+def prepare_chunks(settings: Settings, tasks: Sequence[ChunkTask]) -> list[ChunkResult]:
+    """Prepare the chunks that are not there yet.
+
+    Raises:
+        RunError: a file is missing or broken, under `strict`.
+    """
     results = []
     with progress() as bar:
         task = bar.add_task("reading studies", total=sum(len(chunk.studies) for chunk in tasks))
@@ -155,17 +179,21 @@ def _prepare(settings: Settings, tasks: list[ChunkTask]) -> list[ChunkResult]:
     return results
 
 
-def _assemble(
-    settings: Settings,
-    plan: Plan,
-    results: list[ChunkResult],
-    tokenizer: "PreTrainedTokenizerFast | None",
-    folder: Path,
+def assemble_dataset(
+    settings: Settings, plan: Plan, results: list[ChunkResult], tokenizer: "PreTrainedTokenizerFast | None"
 ) -> dict[str, Any]:
-    """Write the dataset into `folder`, all but its report; returns the report."""
+    """Write the dataset, all but its report, for `publish`; returns the report.
+
+    Args:
+        results: those of all chunks, in the order of the chunks.
+        tokenizer: None for one to be trained on the training sentences.
+
+    Raises:
+        UsageError: no study of the training split is left.
+    """
+    folder = settings.partial / _FINISHED
     shutil.rmtree(folder, ignore_errors=True)
-    studies = {study.study_id: study for study in plan.studies}
-    chunks, rejections = assemble.collect([result.path for result in results], studies)
+    chunks, rejections = assemble.collect([result.path for result in results], plan.by_id())
     rejections += plan.rejections
     sentences = assemble.training_sentences(chunks)
     if not sentences:
@@ -177,14 +205,29 @@ def _assemble(
         bar.update(task, description="writing", total=len(chunks), completed=0)
         folder.mkdir()
         info = assemble.write_dataset(
-            folder, chunks, tokenizer, settings.tokenizer, rejections, advance=lambda: bar.advance(task)
+            *(folder, chunks, tokenizer, settings.tokenizer, rejections, settings.decode),
+            advance=lambda: bar.advance(task),
         )
+    return {
+        **make_report(settings, plan, info["splits"], rejections, results),
+        "fingerprint": _fingerprint(settings, plan, [result.path for result in results]),
+    }
+
+
+def make_report(
+    settings: Settings,
+    plan: Plan,
+    splits: dict[str, dict[str, int]],
+    rejections: list[Rejection],
+    results: list[ChunkResult],
+) -> dict[str, Any]:
+    """What was kept, what was left out and how fast the chunks were prepared, for report.json and for a person."""
     decoded, seconds = sum(result.decoded for result in results), sum(result.seconds for result in results)
     return {
         "images": str(settings.images),
         "reports": str(settings.reports or settings.images),
-        "fingerprint": _fingerprint(settings, plan, [result.path for result in results]),
-        "splits": {split: info["splits"][split] for split in SPLITS},
+        "decode": settings.decode,
+        "splits": splits,
         "rejected": _count_rejections(rejections),
         "broken_files": sum(rejection.broken for rejection in rejections),
         "notes": plan.notes,
@@ -195,11 +238,15 @@ def _assemble(
 
 def _fingerprint(settings: Settings, plan: Plan, chunks: Sequence[Path]) -> str:
     """SHA-256 over all that the dataset is made from; the names of the chunks stand for studies and settings."""
-    trained = settings.tokenizer == TRAIN_TOKENIZER
-    files = [] if trained else sorted(path for path in Path(settings.tokenizer).rglob("*") if path.is_file())
-    tokenizer = [settings.tokenizer, [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]]
+    tokenizer = [settings.tokenizer, tokenizer_files(settings.tokenizer)]
     facts = [plan.tables_digest, tokenizer, [path.name for path in chunks]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def tokenizer_files(name: str) -> list[list[Any]]:
+    """Name, size and time of change of each file of a tokenizer's folder; empty for one that is no folder."""
+    files = [] if name == TRAIN_TOKENIZER else sorted(path for path in Path(name).rglob("*") if path.is_file())
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
 def _count_rejections(rejections: list[Rejection]) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ from pathlib import Path
 IMAGE_SIZE = 224
 SPLITS = ("train", "validate", "test")
 TRAIN_TOKENIZER = "train"
+# How X-rays are decoded: at full size, or JPEGs already reduced while they are decoded.
+EXACT, FAST = DECODES = ("exact", "fast")
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,20 +39,24 @@ class EncodedImages:
         if not (folder / first).is_file():
             raise UsageError(f"data.jpegs={folder}: it has no {first}; give the folder that was prepared (--images)")
 
+    def path(self, row: int) -> Path:
+        """The file of an image."""
+        return self.folder / self._paths[row]
+
     def read(self, rows: np.ndarray) -> list[np.ndarray]:
         """The bytes of a file for each row, uint8 [.]."""
         return [np.frombuffer(self._bytes(int(row)), np.uint8) for row in rows]
 
     def find_broken(self, rows: Iterable[int]) -> set[int]:
         """Those of `rows` whose files can't be decoded to the end; from now on they are replaced."""
-        found = {row for row in rows if row not in self.broken and not _decodes(self.folder / self._paths[row])}
+        found = {row for row in rows if row not in self.broken and not _decodes(self.path(row))}
         self.broken |= found
         return found
 
     def _bytes(self, row: int) -> bytes:
         if row not in self.broken:
             try:
-                data = (self.folder / self._paths[row]).read_bytes()
+                data = self.path(row).read_bytes()
             except OSError:
                 data = b""
             # What is cut off, the usual damage, would be decoded to a picture that is gray from some line on.
