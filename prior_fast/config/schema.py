@@ -124,8 +124,10 @@ class RunConfig:
     weight_decay: float = 1e-6
     clip_norm: float = 1.0  # not in either document; 0 turns clipping off
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the hardware has it, fp32 elsewhere
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on GPUs
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
     log_every: int = 10  # steps
     checkpoint_every: int = 500  # steps; one more is always made at the end of each stage
     keep_checkpoints: int = 3
+    profile: bool = False  # a trace of a few steps of each stage, and a table of what cost most, in OUT/profile

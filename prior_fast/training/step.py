@@ -38,14 +38,20 @@ class StageTrainer:
         self.parameters = train_only(model, stage)
         self.optimizer = make_optimizer(config, list(self.parameters.values()))
         self.autocast = make_autocast(config.precision, ranks.device)
-        loss = StageLoss(model, stage, config)
-        # Buffers are equal on all ranks already: batch statistics are joined.
-        self.loss = loss if ranks.group is None else DistributedDataParallel(loss, broadcast_buffers=False)
+        self.loss: nn.Module = StageLoss(model, stage, config)
+        if ranks.group is not None:
+            # Buffers are equal on all ranks already: batch statistics are joined.
+            self.loss = DistributedDataParallel(self.loss, broadcast_buffers=False)
+        self.compiled = compiles(config, ranks.device)
+        if self.compiled:
+            self.loss = compile_loss(self.loss)
 
     def step(self, batch: PackedBatch, context: StepContext, learning_rate: float) -> dict[str, Tensor]:
         """Forward, backward, update; returns the loss terms of the joined batch, still on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        if self.compiled:
+            mark_fixed_sizes(batch)
         with self.autocast:
             terms = self.loss(batch, context)
         self.optimizer.zero_grad(set_to_none=True)
@@ -54,6 +60,24 @@ class StageTrainer:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
         self.optimizer.step()
         return average_over_ranks(terms, self.ranks)
+
+
+def compiles(config: RunConfig, device: torch.device) -> bool:
+    """Whether steps are compiled: compile=auto does so on GPUs, where a run is long enough to earn it back."""
+    return config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+
+
+def compile_loss(loss: nn.Module) -> nn.Module:
+    """The loss, forward and backward, as one graph for all token and sentence counts, temperatures and seeds."""
+    # A stage is compiled from a model whose other stages may be compiled too.
+    torch._dynamo.reset()
+    return torch.compile(loss, dynamic=True)  # type: ignore[return-value]
+
+
+def mark_fixed_sizes(batch: PackedBatch) -> None:
+    """Tell the compiler which sizes are the same in each batch: those that count pairs."""
+    for x in (batch.images, batch.cu_tokens, batch.cu_sentences, batch.study_ids, batch.image_rows):
+        torch._dynamo.mark_static(x)
 
 
 def train_only(model: PRIOR, stage: int) -> dict[str, nn.Parameter]:

@@ -1,0 +1,77 @@
+"""The step of each stage is one graph, for every batch, and computes what the plain step does."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from prior_fast.config import RunConfig, preset
+from prior_fast.data.batch import PackedBatch
+from prior_fast.data.loader import TrainingLoader
+from prior_fast.data.plan import LoaderConfig
+from prior_fast.data.store import PreparedDataset
+from prior_fast.model.build import build_model
+from prior_fast.training.distributed import Ranks
+from prior_fast.training.stages import StepContext
+from prior_fast.training.step import StageTrainer, compile_loss, compiles, mark_fixed_sizes
+
+ONE = Ranks(0, 1, None, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def config() -> RunConfig:
+    tiny = preset("tiny")
+    return dataclasses.replace(tiny, batch_size=4, precision="fp32", data=dataclasses.replace(tiny.data, workers=0))
+
+
+@pytest.fixture(scope="module")
+def loader(config: RunConfig, small_store: Path) -> TrainingLoader:
+    dataset = PreparedDataset.open(small_store, "train")
+    return TrainingLoader(dataset, LoaderConfig(config.data, config.batch_size, seed=0))
+
+
+def batches(loader: TrainingLoader, stage: int) -> list[PackedBatch]:
+    return list(loader.limited(16 if stage == 3 else 0).epoch(0, last=4))
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_stage_is_one_graph_for_all_batches(
+    stage: int, config: RunConfig, loader: TrainingLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = CompileCounterWithBackend("aot_eager")
+    compile_with = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda loss, **how: compile_with(loss, backend=counter, fullgraph=True, **how)
+    )
+    model, _ = build_model(config.model, loader.dataset.vocab_size, seed=1)
+    plain = StageTrainer(model, stage, config, ONE)
+    compiled = compile_loss(plain.loss)
+    taken = batches(loader, stage)
+    assert len({(len(batch.token_ids), batch.num_sentences, batch.max_sentences) for batch in taken}) > 2
+    for number, batch in enumerate(taken):
+        context = StepContext(tau=0.9 - 0.1 * number, seed=10**15 + number)
+        wanted = plain.loss(batch, context)
+        wanted["loss"].backward()
+        gradients = {name: parameter.grad.clone() for name, parameter in plain.parameters.items()}
+        model.zero_grad()
+        mark_fixed_sizes(batch)
+        terms = compiled(batch, context)
+        terms["loss"].backward()
+        for name, term in wanted.items():
+            torch.testing.assert_close(terms[name], term, rtol=1e-4, atol=1e-5)
+        for name, parameter in plain.parameters.items():
+            torch.testing.assert_close(
+                parameter.grad, gradients[name], rtol=1e-2, atol=1e-3 + 1e-3 * wanted["loss"].abs().item()
+            )
+        model.zero_grad()
+    # Dynamo counts a graph without a node too.
+    assert sum(len(graph.graph.nodes) > 0 for graph in counter.graphs) == 1
+
+
+def test_auto_compiles_on_gpus_alone(config: RunConfig) -> None:
+    assert not compiles(config, torch.device("cpu"))
+    assert compiles(config, torch.device("cuda"))
+    assert compiles(dataclasses.replace(config, compile="on"), torch.device("cpu"))
+    assert not compiles(dataclasses.replace(config, compile="off"), torch.device("cuda"))
