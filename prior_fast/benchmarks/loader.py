@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from prior_fast.config import DataConfig
-from prior_fast.data.loader import TrainingLoader
+from prior_fast.data.batch import PackedBatch
+from prior_fast.data.loader import CPU, TrainingLoader
 from prior_fast.data.plan import BatchPlan, EpochPlan, LoaderConfig
 from prior_fast.data.store import PreparedDataset
 from prior_fast.data.text import shared_tensor
@@ -42,7 +43,7 @@ class Settings:
     workers: int = 2
     seconds: float = 5.0
     consumer: float = 935.0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
 
 def measure(settings: Settings, advance: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def parts(dataset: PreparedDataset, settings: Settings) -> dict[str, float]:
         ),
     }
     if settings.device.type == "cuda":
-        work["copy"] = lambda: (batch.to(settings.device), _wait(settings.device))
+        work["copy"] = lambda: _copy(batch, settings.device)
     if settings.jpegs:
         from prior_fast.data.prepare.images import read_xray
         from prior_fast.data.sources.encoded import EncodedImages
@@ -166,6 +167,11 @@ def parts(dataset: PreparedDataset, settings: Settings) -> dict[str, float]:
         return {name: 1e3 * median(_time(run) for _ in range(5)) for name, run in work.items()}
     finally:
         torch.set_num_threads(threads)
+
+
+def _copy(batch: PackedBatch, device: torch.device) -> None:
+    batch.to(device)
+    _wait(device)
 
 
 def _time(run: Callable[[], Any]) -> float:
@@ -182,7 +188,7 @@ class TorchvisionSource:
     def __init__(self, dataset: PreparedDataset, config: LoaderConfig) -> None:
         self.dataset, self.config = dataset, config
 
-    def stream(self, plans: Iterator[BatchPlan]) -> Iterator[torch.Tensor]:
+    def stream(self, plans: Iterable[BatchPlan]) -> Iterator[torch.Tensor]:
         from torch.utils.data import DataLoader
 
         workers = self.config.data.workers
@@ -214,3 +220,42 @@ class _Transformed:
             images.append(TF.normalize(turned, [self.dataset.image_mean], [self.dataset.image_std]))
         return torch.stack(images)
 
+
+def report(measured: dict[str, Any], settings: Settings, out: Path | None) -> None:
+    """Print the table, and write loader.json and loader.md to `out`."""
+    from prior_fast.benchmarks.ladder.report import machine
+    from prior_fast.console import print_table, stdout
+    from prior_fast.files import write_json
+
+    header = ("source", "pairs/s", "ms a batch", f"waits at {settings.consumer:.0f} pairs/s", "replaced")
+    lines = [
+        (
+            row["source"],
+            f"{row['pairs_per_second']:.0f}",
+            f"{row['median_ms']:.1f}",
+            f"{row['consumer_waits']:.1%}",
+            str(row["replaced"]),
+        )
+        for row in measured["rows"]
+    ]
+    title = f"{measured['studies']} studies, batches of {settings.batch}, {settings.workers} workers"
+    print_table(title, header, lines)
+    parts_header = ("part of a batch", "ms of one thread")
+    parts_lines = [(name, f"{value:.2f}") for name, value in measured["parts_ms"].items()]
+    print_table("parts", parts_header, parts_lines)
+    for name, reason in measured["left_out"].items():
+        stdout.print(f"{name}: left out: {reason}")
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    asked = {"batch": settings.batch, "workers": settings.workers, "seconds": settings.seconds}
+    facts = {"kind": "loader", "machine": machine(), "settings": {**asked, "consumer": settings.consumer}}
+    write_json(out / "loader.json", facts | measured)
+    tables = [_markdown(header, lines), _markdown(parts_header, parts_lines)]
+    (out / "loader.md").write_text("\n".join([title, "", *tables]), encoding="utf-8")
+    stdout.print(f"loader.json and loader.md are in {out}")
+
+
+def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [header, ["---"] + ["---:"] * (len(header) - 1), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"

@@ -60,17 +60,25 @@ class SentenceAttentionPool(nn.Module):
         places = torch.arange(rows, device=sentences.device) + segment_ids(cu_sentences, rows) + 1
         keys = sentences.new_zeros(rows + reports, sentences.shape[1])
         keys = keys.index_copy(0, (cu_sentences + each)[:-1].long(), mean).index_copy(0, places, sentences)
+        # With one query, W_k goes into it and W_v comes after the weighted sum, and the rows are not projected at all.
+        # A head is a query of its own over the whole width; b_k adds the same to all logits of a softmax.
+        query = self.q_proj(mean).unflatten(-1, (self.num_heads, -1))
+        folded = torch.einsum("bhd,hdc->bhc", query, self._by_head(self.k_proj.weight)).to(keys.dtype)
         pooled = sigmoid_attention(
-            self._heads(self.q_proj(mean)),
-            self._heads(self.k_proj(keys)),
-            self._heads(self.v_proj(keys)),
-            each,
+            folded.flatten(0, 1)[:, None],
+            keys[:, None],
+            keys[:, None],
+            each * self.num_heads,
             cu_sentences + each,
-            1,
+            self.num_heads,
             max_sentences + 1,
+            scale=query.shape[-1] ** -0.5,
             activation="softmax",
         )
-        return self.c_proj(pooled.flatten(1))
+        heads = pooled[:, 0].unflatten(0, (-1, self.num_heads))
+        values = torch.einsum("bhc,hdc->bhd", heads, self._by_head(self.v_proj.weight)).flatten(1)
+        # b_k has the gradient that it has in the plain form, zero: data parallelism waits for one.
+        return self.c_proj(values + self.v_proj.bias + 0 * self.k_proj.bias)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1))
+    def _by_head(self, parameter: Tensor) -> Tensor:
+        return parameter.unflatten(0, (self.num_heads, -1))

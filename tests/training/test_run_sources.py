@@ -1,0 +1,90 @@
+"""Training from each source of images: the same run, a damaged dataset, and being interrupted."""
+
+import importlib.util
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prior_fast.cli.main import main
+
+SOURCES = (("data.workers=0",), ("data.workers=1",), ("data.source=workers", "data.workers=2"), ("data.source=dali",))
+
+
+def words(data: Path, out: Path, settings: list[str], source: tuple[str, ...]) -> list[str]:
+    if "data.source=dali" in source and importlib.util.find_spec("nvidia.dali") is None:
+        pytest.skip("NVIDIA DALI is not installed")
+    return ["train", "--preset", "tiny", "--data", str(data), "--out", str(out), *settings, *source]
+
+
+def first_losses(out: Path) -> dict[str, float]:
+    return next(line for line in map(json.loads, (out / "log.jsonl").read_text().splitlines()) if line["step"] == 1)
+
+
+@pytest.mark.parametrize("source", SOURCES[1:])
+def test_a_run_starts_alike_from_any_source(
+    source: tuple[str, ...], small_store: Path, small_settings: list[str], tmp_path: Path
+) -> None:
+    more = ["precision=fp32", "max_steps_per_stage=1", "log_every=1"]
+    for name, chosen in (("one", SOURCES[0]), ("other", source)):
+        assert main(words(small_store, tmp_path / name, [*small_settings, *more], chosen)) == 0
+    one, other = first_losses(tmp_path / "one"), first_losses(tmp_path / "other")
+    for name in ("loss", "global_alignment", "local_image", "local_text"):
+        assert other[name] == pytest.approx(one[name], rel=2e-3, abs=2e-3)
+
+
+def test_buckets_leave_the_losses_alone(small_store: Path, small_settings: list[str], tmp_path: Path) -> None:
+    more = ["precision=fp32", "max_steps_per_stage=1", "log_every=1"]
+    for name, bucket in (("one", "0"), ("other", "256")):
+        settings = [*small_settings, *more, f"data.token_bucket={bucket}"]
+        assert main(words(small_store, tmp_path / name, settings, SOURCES[0])) == 0
+    assert first_losses(tmp_path / "other")["loss"] == pytest.approx(first_losses(tmp_path / "one")["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "tokens.npy", "manifest.parquet"])
+def test_a_flipped_byte_is_found_before_training(
+    name: str, small_store: Path, small_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(small_store, tmp_path / "prepared")
+    path = tmp_path / "prepared" / name
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    assert main(words(tmp_path / "prepared", tmp_path / "run", small_settings, ())) == 2
+    assert f"{name} was changed" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_interrupt_ends_it_at_once(
+    source: tuple[str, ...], small_store: Path, small_settings: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = words(small_store, out, [*small_settings, "stage_epochs=1000,1,1", "max_steps_per_stage=0"], source)
+    # A group of its own: a terminal's Ctrl-C reaches the workers too.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prior_fast.cli.main", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "log.jsonl").exists() or not (out / "log.jsonl").stat().st_size:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert errors.strip().endswith("prior-fast: interrupted")
+        assert time.monotonic() - asked < 15
+    finally:
+        process.kill()
