@@ -1,8 +1,24 @@
-"""PRIOR (ICCV 2023): joint pre-training of chest X-ray and report encoders."""
+"""PRIOR (ICCV 2023): joint pre-training of chest X-ray and report encoders.
+
+`prior_fast.PRIOR.from_pretrained(path)` is a trained model; `prior_fast.ops` the operations.
+"""
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prior_fast.api import PRIOR as PRIOR
 
 try:
     __version__ = version("prior-fast")
 except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    # The model needs torch and transformers, which take seconds to import: only whoever asks for it waits.
+    if name == "PRIOR":
+        from prior_fast.api import PRIOR
+
+        return PRIOR
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

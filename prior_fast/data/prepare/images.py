@@ -39,6 +39,11 @@ def read_xray(path: Path, decode: str = EXACT) -> tuple[np.ndarray, tuple[int, i
     return np.asarray(_to_gray(image).resize(_SIZE, Image.Resampling.BILINEAR, box)), size
 
 
+def to_square(image: Image.Image) -> np.ndarray:
+    """An image that is decoded already, as `read_xray` makes it of a file: uint8 [224, 224]."""
+    return np.asarray(_to_gray(image).resize(_SIZE, Image.Resampling.BILINEAR))
+
+
 def read_mask(path: Path) -> np.ndarray:
     """Decode an 8-bit mask (set where above 127) and resize it: a pixel is set when half of its area or more is.
 

@@ -36,7 +36,7 @@ class MemorySource:
         if self.place == "gpu":
             self.images = images.to(device)
         else:
-            self.images = images.clone().pin_memory() if self.place == "host" and device.type == "cuda" else images
+            self.images = images.pin_memory() if self.place == "host" and device.type == "cuda" else images
         self.pinned = device.type == "cuda" and self.place != "gpu"
         self.description = f"images in memory ({self.place}, {dataset.images.nbytes / 2**30:.2f} GiB)"
 

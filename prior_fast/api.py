@@ -1,0 +1,118 @@
+"""PRIOR in Python: encode images and reports, and see what a sentence looks at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from prior_fast.data.prepare.images import UnreadableImage, read_xray, to_square
+from prior_fast.data.prepare.sections import findings_and_impression
+from prior_fast.data.prepare.sentences import split_sentences
+from prior_fast.evaluation.attention_map import attention_maps, upsample
+from prior_fast.evaluation.encode import EncodedImages, EncodedTexts, Encoder
+from prior_fast.training.checkpoint import open_checkpoint
+
+ImageLike = str | Path | Image.Image | np.ndarray
+
+
+class PRIOR:
+    """A trained model with its tokenizer, in evaluation mode.
+
+    Attributes:
+        encoder: what the commands encode with; `encoder.model` is the torch module.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: str = "auto") -> "PRIOR":
+        """The model of a run's folder (its newest checkpoint), of one checkpoint, or of converted weights.
+
+        Args:
+            device: "auto", "cpu" or "cuda".
+
+        Raises:
+            UsageError: there is no checkpoint, it can't be read, or the device is not there.
+        """
+        return cls(Encoder(open_checkpoint(Path(path)), device))
+
+    def encode_images(self, images: ImageLike | Sequence[ImageLike]) -> EncodedImages:
+        """Encode X-rays: files, Pillow images, or gray arrays [H, W] (8 or 16 bits), of any size.
+
+        Returns:
+            `patches` [N, 49, D] and `whole` [N, D], not normalized.
+
+        Raises:
+            ValueError: no image, or one that can't be read or is no gray array; names it.
+        """
+        given = [images] if isinstance(images, ImageLike) else list(images)
+        if not given:
+            raise ValueError("images is empty: give at least one")
+        pixels = np.stack([_pixels(image, index) for index, image in enumerate(given)])
+        return self.encoder.images(pixels, range(len(pixels)))
+
+    def encode_reports(self, reports: str | Sequence[str | Sequence[str]]) -> EncodedTexts:
+        """Encode reports: each a text, or a list of sentences, which are then taken as they are.
+
+        Of a text with the headers of MIMIC-CXR, findings and impression are taken; else all of its sentences.
+
+        Returns:
+            `sentences` [S, D], `prototypes` [S, D], `reports` [N, D], not normalized, and `cu_sentences` [N + 1].
+
+        Raises:
+            ValueError: no report, or one without a word.
+        """
+        given = [reports] if isinstance(reports, str) else list(reports)
+        if not given:
+            raise ValueError("reports is empty: give at least one")
+        return self.encoder.texts([_sentences(report, index) for index, report in enumerate(given)])
+
+    def attention(self, image: ImageLike, sentence: str, size: int = 224) -> Tensor:
+        """Where in an image the attention of a sentence lies, the mean of both directions (supplement 4.2).
+
+        Args:
+            size: side of the result; 7 is the model's own.
+
+        Returns:
+            [size, size] float32 on the CPU. Weights are sigmoids: each between 0 and 1, not normalized over the image.
+        """
+        patches = self.encode_images(image).patches
+        read = self.encode_reports([[sentence]]).prototypes
+        maps = attention_maps(self.encoder.model, patches, read)
+        return (upsample(maps, size) if size != maps.shape[-1] else maps)[0].cpu()
+
+    def similarity(self, images: EncodedImages, reports: EncodedTexts) -> Tensor:
+        """Cosines of whole images and reports: [N, M] float32 on the CPU."""
+        whole, pooled = (torch.nn.functional.normalize(x.float(), dim=-1) for x in (images.whole, reports.reports))
+        return (whole @ pooled.T).cpu()
+
+
+def _pixels(image: ImageLike, index: int) -> np.ndarray:
+    """uint8 [224, 224], made as `prior-fast prepare` makes it."""
+    if isinstance(image, str | Path):
+        try:
+            return read_xray(Path(image))[0]
+        except UnreadableImage as error:
+            raise ValueError(f"images[{index}]: {image}: {error}") from None
+    if isinstance(image, np.ndarray):
+        if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"images[{index}] is {image.dtype} {list(image.shape)}, wanted uint8 or uint16 [H, W]")
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"images[{index}] is a {type(image).__name__}, wanted a path, a Pillow image or an array")
+    return to_square(image)
+
+
+def _sentences(report: str | Sequence[str], index: int) -> list[str]:
+    if not isinstance(report, str):
+        return list(report)
+    sections = findings_and_impression(report, "") or {}
+    texts = [sections[name] for name in ("findings", "impression") if sections.get(name)] or [report]
+    found = [sentence for text in texts for sentence in split_sentences(text)]
+    if not found:
+        raise ValueError(f"reports[{index}] has no sentence: {report!r}")
+    return found

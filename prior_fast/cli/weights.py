@@ -1,0 +1,93 @@
+"""`prior-fast weights`: the authors' files in, other libraries' formats out."""
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    """Add the verb `weights`."""
+    parser = subparsers.add_parser(
+        "weights",
+        help="inspect and convert published weights, export encoders",
+        description="Look into the authors' published weights, make a checkpoint of them, and export a checkpoint's "
+        "encoders for torchvision, timm and transformers.",
+        epilog="example: prior-fast weights convert total_prior.ckpt --out released "
+        "--tokenizer emilyalsentzer/Bio_ClinicalBERT",
+    )
+    tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
+    inspect = tasks.add_parser(
+        "inspect",
+        help="which tensors of a file are used, dropped and why, or missing",
+        epilog="example: prior-fast weights inspect total_prior.ckpt",
+    )
+    inspect.add_argument("path", type=Path, metavar="PATH", help="a .pt, .pth, .ckpt or .safetensors file")
+    inspect.add_argument("--out", type=Path, metavar="FILE", help="a JSON file for every key")
+    inspect.set_defaults(run=run_inspect)
+    convert = tasks.add_parser(
+        "convert",
+        help="the authors' file -> a checkpoint, or a ResNet file where it is an image encoder alone",
+        epilog="example: prior-fast weights convert prior_resnet50.pt --out released-resnet",
+    )
+    convert.add_argument("path", type=Path, metavar="PATH", help="a .pt, .pth, .ckpt or .safetensors file")
+    convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="the checkpoint's folder")
+    convert.add_argument("--tokenizer", metavar="NAME", help="of the text encoder: a Hugging Face name or folder")
+    convert.set_defaults(run=run_convert)
+    export = tasks.add_parser(
+        "export",
+        help="a checkpoint -> a ResNet state dict and a transformers folder",
+        epilog="example: prior-fast weights export run --out encoders",
+    )
+    export.add_argument("path", type=Path, metavar="CHECKPOINT", help="a run's folder or one checkpoint")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the encoders")
+    export.set_defaults(run=run_export)
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    from prior_fast.console import stdout
+    from prior_fast.files import write_json
+    from prior_fast.weights.convert import inspect
+
+    found = inspect(args.path)
+    _show(found)
+    if args.out:
+        write_json(args.out, found.report())
+        stdout.print(f"every key is in {args.out}")
+    return 1 if found.problem else 0
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    from prior_fast.console import stdout
+    from prior_fast.weights.convert import convert
+
+    found = convert(args.path, args.out, args.tokenizer)
+    _show(found)
+    what = "a ResNet for model.image.weights" if found.structure is None else "a checkpoint with layout=released"
+    stdout.print(f"{args.out}: {what}; report.json tells of every key")
+    return 0
+
+
+def run_export(args: argparse.Namespace) -> int:
+    from prior_fast.console import stdout
+    from prior_fast.training.checkpoint import open_checkpoint
+    from prior_fast.weights.export import export
+
+    for line in export(open_checkpoint(args.path), args.out):
+        stdout.print(f"{args.out}/{line}")
+    return 0
+
+
+def _show(found: "object") -> None:
+    from prior_fast.console import print_table, stdout
+    from prior_fast.weights.convert import Inspected
+
+    assert isinstance(found, Inspected)
+    kind = "an image encoder" if found.names.image_only else "a whole model"
+    stdout.print(f"{found.path}: {kind}, {len(found.names.used)} tensors used")
+    rows = [(key, f"dropped: {reason}") for key, reason in found.names.dropped.items()]
+    rows += [(key, "unknown: no part here takes it") for key in found.names.unknown]
+    rows += [(key, "missing: the model needs it") for key in found.missing]
+    rows += [(key, f"has shape {list(got)}, wanted {list(wanted)}") for key, got, wanted in found.misfits]
+    if rows:
+        print_table("other tensors", ("tensor", "what"), rows)
+    if found.problem:
+        stdout.print(found.problem)

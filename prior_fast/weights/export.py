@@ -1,0 +1,43 @@
+"""A checkpoint's encoders in the formats of other libraries."""
+
+from pathlib import Path
+
+import safetensors.torch
+
+from prior_fast.errors import UsageError
+from prior_fast.files import atomic_directory, write_json
+from prior_fast.training.checkpoint import Checkpoint
+
+RESNET_FILE = "resnet.safetensors"
+
+
+def export(checkpoint: Checkpoint, out: Path) -> list[str]:
+    """Write `out` and say in a line each what lies there.
+
+    `resnet.safetensors`: the image encoder's state dict without a classifier, one input channel, with the names that
+    torchvision and timm share (timm: `create_model("resnet50", in_chans=1, num_classes=0)`). `text_encoder/`: a folder
+    for transformers' `BertModel.from_pretrained` and `AutoTokenizer.from_pretrained`. `report.json`: pixels and sizes.
+
+    Raises:
+        UsageError: `out` exists.
+    """
+    if out.exists():
+        raise UsageError(f"--out {out}: it exists; give another folder")
+    model = checkpoint.load_model()
+    resnet = {name: tensor.contiguous() for name, tensor in model.image_encoder.encoder.state_dict().items()}
+    encoder = model.text_encoder.encoder
+    encoder.set_attn_implementation("sdpa")  # the packed one is known to prior-fast alone
+    with atomic_directory(out) as partial:
+        safetensors.torch.save_file(resnet, partial / RESNET_FILE)
+        encoder.save_pretrained(partial / "text_encoder")
+        checkpoint.tokenizer().save_pretrained(partial / "text_encoder")
+        image = checkpoint.structure.image
+        write_json(
+            partial / "report.json",
+            {
+                "checkpoint": str(checkpoint.path),
+                "image_encoder": {"depths": image.depths, "width": image.width, "shrink": image.shrink, "channels": 1},
+                "pixels": {"mean": checkpoint.image_mean, "std": checkpoint.image_std, "range": [0, 1], "side": 224},
+            },
+        )
+    return [f"{RESNET_FILE}: torchvision's and timm's names, 1 channel", "text_encoder/: for transformers"]

@@ -1,0 +1,76 @@
+"""Keys of the authors' weight files and what they are here.
+
+Their image encoder alone (`prior_resnet50.pt`) has torchvision's names; a whole checkpoint has a prefix for each part.
+Every key is used, dropped for a reason that is known, or unknown; nothing is passed over.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+# A wrapper of training frameworks around all keys.
+_WRAPPERS = ("module.", "model.")
+_RESNET = "image_encoder.encoder."
+_RESNET_KEY = re.compile(r"(conv1|bn1|layer[1-4]\.\d+)\.")
+_DECODER_KEY = re.compile(r"sentence_decoder\.(?:\w+\.)*?((?:encoder\.layer|embeddings)\..+)")
+
+# The first that fits a key says why nothing takes it.
+_DROPPED = (
+    (re.compile(r"(.*\.)?position_ids"), "a counter that newer versions of transformers do not store"),
+    (re.compile(r"text_encoder\..*pooler\..*"), "BERT's pooler, whose output nothing uses"),
+    (re.compile(r"sentence_decoder\..*pooler\..*"), "BERT's pooler, whose output nothing uses"),
+    (re.compile(r"sentence_decoder\..*word_embeddings\..*"), "a word table, in place of which the queries are decoded"),
+    (re.compile(r"global_text_projection\..*"), "a projection that the released code builds and never uses"),
+    (re.compile(r"(item_gather|sentence_gather)\..*"), "a pool's weights: the released code takes the mean of tokens"),
+    (re.compile(r"(image_encoder\.encoder\.)?fc\..*"), "a classifier"),
+)
+
+
+@dataclass
+class Renamed:
+    """What became of each key of a file.
+
+    Attributes:
+        used: from a key here to the file's.
+        dropped: from a key of the file to the reason.
+        unknown: keys of the file that have no place here and no known reason.
+        image_only: the file is an image encoder alone.
+    """
+
+    used: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+    image_only: bool = False
+
+
+def rename(keys: Iterable[str], known: Iterable[str] | None = None) -> Renamed:
+    """Sort the keys of a file.
+
+    known: the keys that the model here has; None takes every key that has a form which a model could have.
+    """
+    keys = list(keys)
+    prefix = next((p for p in _WRAPPERS if keys and all(key.startswith(p) for key in keys)), "")
+    result = Renamed(image_only=bool(keys) and all(_is_resnet(key.removeprefix(prefix)) for key in keys))
+    wanted = None if known is None else set(known)
+    for key in keys:
+        bare = key.removeprefix(prefix)
+        reason = next((reason for pattern, reason in _DROPPED if pattern.fullmatch(bare)), None)
+        name = _RESNET + bare if result.image_only else _here(bare)
+        if reason is not None and (wanted is None or name not in wanted):
+            result.dropped[key] = reason
+        elif wanted is None or name in wanted:
+            result.used[name] = key
+        else:
+            result.unknown.append(key)
+    return result
+
+
+def _is_resnet(key: str) -> bool:
+    return bool(_RESNET_KEY.match(key)) or key.startswith("fc.")
+
+
+def _here(key: str) -> str:
+    if key == "prototype_queries":
+        return "sentence_decoder.queries"
+    decoder = _DECODER_KEY.fullmatch(key)
+    return f"sentence_decoder.decoder.{decoder.group(1)}" if decoder else key

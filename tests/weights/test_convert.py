@@ -1,0 +1,173 @@
+"""Files with the released code's key names: used, dropped for a reason, or refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor
+
+from prior_fast.cli.main import main
+from prior_fast.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig, preset
+from prior_fast.data.store import PreparedDataset
+from prior_fast.model.prior import PRIOR
+from prior_fast.training.checkpoint import open_checkpoint
+from prior_fast.weights.convert import inspect, structure_of_tensors
+from prior_fast.weights.names import rename
+
+VOCABULARY_FILE = "tokenizer"
+
+
+def small_released(vocab_size: int) -> PRIOR:
+    """The released structure, narrow: heads stay 64 wide, as in BERT."""
+    released = preset("released").model
+    config = dataclasses.replace(
+        released,
+        image=ImageEncoderConfig(depths=(1, 1, 1, 1), width=8, weights="random"),
+        text=TextEncoderConfig(weights="random", hidden_size=64, layers=2, heads=1, intermediate_size=32),
+        bank=dataclasses.replace(released.bank, prototypes=10),
+        sentence_decoder=dataclasses.replace(released.sentence_decoder, layers=1, heads=1, intermediate_size=32),
+        embed_dim=64,
+        report_pool_heads=8,
+    )
+    torch.manual_seed(0)
+    return PRIOR(config, vocab_size)
+
+
+def released_names(model: PRIOR) -> dict[str, Tensor]:
+    """A model's tensors under the names of the authors' checkpoint, with what theirs has besides."""
+    state = {}
+    for name, tensor in model.state_dict().items():
+        name = name.replace("sentence_decoder.queries", "prototype_queries")
+        state[name.replace("sentence_decoder.decoder.", "sentence_decoder.")] = tensor.clone()
+    state["text_encoder.encoder.embeddings.position_ids"] = torch.arange(512)[None]
+    state["text_encoder.encoder.pooler.dense.weight"] = torch.zeros(64, 64)
+    state["sentence_decoder.embeddings.position_ids"] = torch.arange(512)[None]
+    state["global_text_projection.weight"] = torch.zeros(64, 64)
+    return state
+
+
+@pytest.fixture(scope="module")
+def dataset(small_store: Path) -> PreparedDataset:
+    return PreparedDataset.open(small_store, "test")
+
+
+@pytest.fixture(scope="module")
+def model(dataset: PreparedDataset) -> PRIOR:
+    return small_released(dataset.vocab_size)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_whole_checkpoint_becomes_one_here(
+    wrapped: bool, model: PRIOR, dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    state = released_names(model)
+    torch.save({"state_dict": state, "epoch": 3} if wrapped else state, tmp_path / "total_prior.ckpt")
+    words = ["weights", "convert", str(tmp_path / "total_prior.ckpt"), "--out", str(tmp_path / "released")]
+    assert main([*words, "--tokenizer", str(dataset.root / "tokenizer")]) == 0
+    checkpoint = open_checkpoint(tmp_path / "released")
+    assert checkpoint.structure.layout == "released" and checkpoint.structure.sentence_decoder.causal
+    loaded = checkpoint.load_model().state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+    report = json.loads((tmp_path / "released" / "report.json").read_text())
+    assert len(report["used"]) == len(loaded) and not report["missing"] and not report["unknown"]
+    assert sorted(report["dropped"]) == sorted(set(state) - set(report["used"].values()))
+    assert "newer versions" in report["dropped"]["text_encoder.encoder.embeddings.position_ids"]
+    assert main(["evaluate", "retrieval", "--checkpoint", str(tmp_path / "released"), "--data", str(dataset.root),
+                 "--out", str(tmp_path / "retrieval"), "device=cpu"]) == 0  # fmt: skip
+
+
+def test_a_missing_tensor_is_named_and_nothing_is_written(
+    model: PRIOR, dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    state = released_names(model)
+    del state["local_cross_attention.key2.bias"]
+    torch.save(state, tmp_path / "file.pt")
+    words = ["weights", "convert", str(tmp_path / "file.pt"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--tokenizer", str(dataset.root / "tokenizer")]) == 1
+    assert "lacks 1 tensors that the model needs: local_cross_attention.key2.bias" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_and_misshapen_tensors_are_refused(model: PRIOR, tmp_path: Path) -> None:
+    state = released_names(model)
+    torch.save({**state, "mystery.weight": torch.zeros(2)}, tmp_path / "unknown.pt")
+    assert "that no part here takes: mystery.weight" in str(inspect(tmp_path / "unknown.pt").problem)
+    torch.save({**state, "logit_scale": torch.zeros(2)}, tmp_path / "shape.pt")
+    assert "logit_scale has shape [2], the model's has []" in str(inspect(tmp_path / "shape.pt").problem)
+    assert main(["weights", "inspect", str(tmp_path / "shape.pt"), "--out", str(tmp_path / "keys.json")]) == 1
+    assert json.loads((tmp_path / "keys.json").read_text())["misfits"] == [["logit_scale", [2], []]]
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_an_image_encoder_alone(prefix: str, tmp_path: Path) -> None:
+    resnet = torchvision.models.resnet50()
+    state = {name: tensor for name, tensor in resnet.state_dict().items() if not name.startswith("fc.")}
+    state["conv1.weight"] = torch.randn(64, 1, 7, 7)
+    torch.save({prefix + name: tensor for name, tensor in state.items()}, tmp_path / "prior_resnet50.pt")
+    words = ["weights", "convert", str(tmp_path / "prior_resnet50.pt"), "--out", str(tmp_path / "resnet")]
+    assert main(words) == 0
+    written = safetensors.torch.load_file(tmp_path / "resnet" / "resnet50.safetensors")
+    assert written.keys() == state.keys()
+    assert all(torch.equal(written[name], tensor) for name, tensor in state.items())
+
+
+def test_the_released_sizes_are_read_from_the_tensors(model: PRIOR) -> None:
+    state = {name: released_names(model)[key] for name, key in rename(released_names(model)).used.items()}
+    structure, vocab_size = structure_of_tensors(Path("x"), state)
+    assert isinstance(structure, ModelConfig)
+    assert (structure.embed_dim, structure.bank.prototypes, structure.text.layers) == (64, 10, 2)
+    assert structure.image.depths == (1, 1, 1, 1) and vocab_size == model.text_encoder.encoder.config.vocab_size
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"weight": torch.zeros(1)}, "is neither an image encoder nor a whole model of PRIOR"),
+        (None, "there is no such file"),
+    ],
+)
+def test_other_files_are_refused(
+    state: dict | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    if state is not None:
+        torch.save(state, tmp_path / "file.pt")
+    assert main(["weights", "inspect", str(tmp_path / "file.pt")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_wrong_tokenizers_are_refused(
+    model: PRIOR, tmp_path: Path, capsys: pytest.CaptureFixture, dataset: PreparedDataset
+) -> None:
+    torch.save(released_names(small_released(77)), tmp_path / "file.pt")
+    words = ["weights", "convert", str(tmp_path / "file.pt"), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "--tokenizer: a whole model needs its tokenizer" in capsys.readouterr().err
+    assert main([*words, "--tokenizer", str(dataset.root / "tokenizer")]) == 2
+    assert f"it has {dataset.vocab_size} tokens, the weights 77" in capsys.readouterr().err
+
+
+def test_exported_encoders_serve_elsewhere(model: PRIOR, dataset: PreparedDataset, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, BertModel
+
+    torch.save(released_names(model), tmp_path / "file.pt")
+    words = ["weights", "convert", str(tmp_path / "file.pt"), "--out", str(tmp_path / "released")]
+    assert main([*words, "--tokenizer", str(dataset.root / "tokenizer")]) == 0
+    assert main(["weights", "export", str(tmp_path / "released"), "--out", str(tmp_path / "out")]) == 0
+    resnet = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=64)
+    names = {name for name in resnet.state_dict() if not name.startswith("fc.")}
+    assert safetensors.torch.load_file(tmp_path / "out" / "resnet.safetensors").keys() == names
+    bert = BertModel.from_pretrained(tmp_path / "out" / "text_encoder", add_pooling_layer=False).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "text_encoder")
+    tokens = tokenizer("No pleural effusion is seen.", return_tensors="pt")
+    count = tokens["input_ids"].shape[1]
+    model.eval()
+    with torch.no_grad():
+        theirs = bert(**tokens).last_hidden_state[0]
+        offsets = torch.tensor([0, count], dtype=torch.int32)
+        ours = model.text_encoder(tokens["input_ids"][0], torch.arange(count), offsets, count)
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+    assert main(["weights", "export", str(tmp_path / "released"), "--out", str(tmp_path / "out")]) == 2
