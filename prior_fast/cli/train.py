@@ -21,7 +21,8 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "train",
         help="pre-train PRIOR in its three stages",
         description="Pre-train PRIOR in its three stages. Any setting of the configuration can be changed with "
-        "key=value words; `--settings` lists them with their values.",
+        "key=value words; `--settings` lists them with their values. SIGTERM and SIGUSR1 end the run after the step "
+        "under way with a checkpoint and exit code 75, which a scheduler may requeue.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     validate_config(config)
     from prior_fast.training.checkpoint import list_checkpoints, open_checkpoint
     from prior_fast.training.run import train
+    from prior_fast.training.signals import EXIT_CODE
 
     checkpoints = list_checkpoints(args.out / "checkpoints")
     if args.resume is None:
@@ -61,12 +63,12 @@ def run(args: argparse.Namespace) -> int:
         checkpoint = open_checkpoint(Path(args.resume))
     if checkpoint:
         config = resumed_config(args, checkpoint)
-    train(config, args.data, args.out, checkpoint, args.stop_after)
-    return 0
+    stopped = train(config, args.data, args.out, checkpoint, args.stop_after)
+    return EXIT_CODE if stopped else 0
 
 
 # Settings that a run may change when it goes on; the others would make it another run.
-FREE = ("device", "log_every", "checkpoint_every", "keep_checkpoints", "workers")
+FREE = ("device", "log_every", "checkpoint_every", "keep_checkpoints", "profile", "workers")
 
 
 def resumed_config(args: argparse.Namespace, checkpoint: "Checkpoint") -> "RunConfig":

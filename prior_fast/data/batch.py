@@ -73,6 +73,9 @@ class PackedBatch:
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "PackedBatch":
         """The same batch with every tensor on `device`."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        if torch.device(device).type == "cuda":
+            # Only from page-locked memory does a copy run while the host goes on.
+            tensors = {name: tensor if tensor.is_cuda else tensor.pin_memory() for name, tensor in tensors.items()}
         return replace(self, **{name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors.items()})
 
 

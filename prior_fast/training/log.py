@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 from pathlib import Path
 
 import torch
@@ -46,17 +45,14 @@ class LossWindow:
     def __init__(self) -> None:
         self.rows: list[Tensor] = []
         self.names: list[str] = []
-        self.pairs = 0
-        self.started = time.perf_counter()
 
-    def add(self, terms: dict[str, Tensor], pairs: int) -> None:
+    def add(self, terms: dict[str, Tensor]) -> None:
         """Remember a step's terms without waiting for the device."""
         self.names = list(terms)
         self.rows.append(torch.stack([term.detach().float() for term in terms.values()]))
-        self.pairs += pairs
 
     def close(self, position: Position) -> dict[str, float]:
-        """The mean of each term, and pairs per second, since the last call; `position` is after the last step.
+        """The mean of each term since the last call; `position` is after the last step.
 
         Raises:
             RunError: a term was not finite; the message names the stage, the step and the term.
@@ -71,6 +67,5 @@ class LossWindow:
                         "learning_rate or clip_norm and go on from the last checkpoint"
                     )
         means = {name: sum(column) / len(values) for name, column in zip(self.names, zip(*values))}
-        means["pairs_per_second"] = self.pairs / (time.perf_counter() - self.started)
-        self.__init__()  # type: ignore[misc]
+        self.rows = []
         return means

@@ -15,21 +15,27 @@ from prior_fast.data.loader import LoaderConfig, TrainingLoader
 from prior_fast.data.store import PreparedDataset
 from prior_fast.files import write_json
 from prior_fast.model.batch_norm import join_batch_norms
-from prior_fast.model.build import build_model
+from prior_fast.model.build import build_model, structure_of
 from prior_fast.training.checkpoint import Checkpoint, Position, prune_checkpoints, save_checkpoint
 from prior_fast.training.distributed import Ranks, join_ranks
 from prior_fast.training.fill_bank import fill_bank
 from prior_fast.training.log import LossWindow, RunLog
+from prior_fast.training.meter import Meter
+from prior_fast.training.profile import record_stage
 from prior_fast.training.schedule import Schedule
+from prior_fast.training.signals import EXIT_CODE, StopSignals
 from prior_fast.training.stages import StepContext
-from prior_fast.training.step import StageTrainer
+from prior_fast.training.step import StageTrainer, bf16_is_fast
 from prior_fast.training.validate import validate
 
 
-def train(config: RunConfig, data: Path, out: Path, checkpoint: Checkpoint | None, stop_after: int = 0) -> None:
+def train(config: RunConfig, data: Path, out: Path, checkpoint: Checkpoint | None, stop_after: int = 0) -> bool:
     """Train all stages, from the start or from `checkpoint`, into the folder `out`.
 
     stop_after: make a checkpoint and stop after this many steps of the whole run; 0 goes to the end.
+
+    Returns:
+        Whether a signal stopped it on the way (`prior_fast.training.signals`).
 
     Raises:
         UsageError: the data, weights or settings can't be used together.
@@ -38,7 +44,8 @@ def train(config: RunConfig, data: Path, out: Path, checkpoint: Checkpoint | Non
     with join_ranks(config) as ranks:
         run = Run(config, data, out, ranks, checkpoint)
         try:
-            run.execute(stop_after)
+            with StopSignals(ranks.group) as signals:
+                return run.execute(stop_after, signals)
         finally:
             run.close()
 
@@ -62,6 +69,8 @@ class Run:
         self.model = model.to(ranks.device).train()
         if ranks.group is not None:
             join_batch_norms(self.model, ranks.group)
+        half = config.precision == "bf16" or (config.precision == "auto" and bf16_is_fast(ranks.device))
+        self.meter = Meter(structure_of(self.model), config.data.max_tokens, ranks, half)
         self.log: RunLog | None = None
         self.bar: Progress = progress("losses")
         if ranks.writes:
@@ -76,22 +85,24 @@ class Run:
             for note in [self.loader.source.description, *notes]:
                 stdout.print(note)
 
-    def execute(self, stop_after: int) -> None:
-        """Go through what is left of the stages."""
+    def execute(self, stop_after: int, signals: StopSignals) -> bool:
+        """Go through what is left of the stages; True when a signal stopped it before the end."""
         started, first = time.perf_counter(), self.position.total_steps
         with self.bar:
             for stage in range(self.position.stage, 4):
-                if self._stage(stage, stop_after):
+                if self._stage(stage, stop_after, signals):
                     break
                 if stage < 3:
                     self.position = Position(stage + 1, 0, self.position.total_steps)
-        self._finish(time.perf_counter() - started, self.position.total_steps - first)
+        stopped = signals.agreed and self.position.total_steps < self.schedule.total_steps
+        self._finish(time.perf_counter() - started, self.position.total_steps - first, signals.cause if stopped else "")
+        return stopped
 
     def close(self) -> None:
         if self.log is not None:
             self.log.close()
 
-    def _stage(self, stage: int, stop_after: int) -> bool:
+    def _stage(self, stage: int, stop_after: int, signals: StopSignals) -> bool:
         """Take the steps of one stage; True when the run is to stop here."""
         steps = self.schedule.steps(stage)
         if stage == 2 and self.position.step == 0 and self.config.model.bank.init == "sentences":
@@ -102,27 +113,39 @@ class Run:
         self.checkpoint = None
         task = self.bar.add_task(f"stage {stage}", total=steps, completed=self.position.step, losses="")
         window = LossWindow()
-        for batch in self._batches(stage, self.position.step, steps):
-            step, total = self.position.step, self.position.total_steps
-            # The noise of a step, dropout included, is a function of the seed and the step: resuming needs no state.
-            seed_everything(self.config.seed, total, self.ranks)
-            context = StepContext(self.schedule.tau(stage, step), step_seed(self.config.seed, total), self.ranks.group)
-            learning_rate = self.schedule.learning_rate(stage, step)
-            terms = trainer.step(batch.to(self.ranks.device), context, learning_rate)
-            window.add(terms, self.config.batch_size)
-            self.position = Position(stage, step + 1, total + 1)
-            last, stops = step + 1 == steps, total + 1 == stop_after
-            saves = last or stops or (total + 1) % self.config.checkpoint_every == 0
-            if saves or (step + 1) % self.config.log_every == 0:
-                values = window.close(self.position)
-                self._report(task, values, learning_rate, context.tau)
-            if last or (step + 1) % self.schedule.steps_per_epoch == 0:
-                self._validate(stage, context.tau)
-            if saves:
-                self._save(trainer, context.tau)
-            if stops:
-                return True
+        self.meter.start_stage(stage)
+        batches = self.meter.watch(self._batches(stage, self.position.step, steps))
+        profiles = self.config.profile and self.ranks.writes
+        with record_stage(self.out, stage, steps - self.position.step, self.ranks.device, profiles) as recorder:
+            for batch in batches:
+                learning_rate, tau = self._step(trainer, batch, window)
+                recorder.step()
+                step, total = self.position.step, self.position.total_steps
+                last, stops = step == steps, signals.asked() or total == stop_after
+                saves = last or stops or total % self.config.checkpoint_every == 0
+                validates = last or step % self.schedule.steps_per_epoch == 0
+                # Always before validation and checkpoints, whose time is no step's.
+                if saves or validates or step % self.config.log_every == 0:
+                    values = window.close(self.position) | self.meter.close()
+                    self._report(task, values, learning_rate, tau)
+                if validates:
+                    self._validate(stage, tau)
+                if saves:
+                    self._save(trainer, tau)
+                if stops:
+                    return True
         return False
+
+    def _step(self, trainer: StageTrainer, batch: PackedBatch, window: LossWindow) -> tuple[float, float]:
+        """Take a step and return its learning rate and tau; nothing here waits for the device."""
+        stage, step, total = self.position.stage, self.position.step, self.position.total_steps
+        # The noise of a step, dropout included, is a function of the seed and the step: resuming needs no state.
+        seed_everything(self.config.seed, total, self.ranks)
+        context = StepContext(self.schedule.tau(stage, step), step_seed(self.config.seed, total), self.ranks.group)
+        learning_rate = self.schedule.learning_rate(stage, step)
+        window.add(trainer.step(batch.to(self.ranks.device), context, learning_rate))
+        self.position = Position(stage, step + 1, total + 1)
+        return learning_rate, context.tau
 
     def _batches(self, stage: int, step: int, steps: int) -> Iterator[PackedBatch]:
         """The batches of a stage from number `step` on; epochs are numbered through all stages."""
@@ -147,10 +170,11 @@ class Run:
         values["logit_scale"] = float(self.model.logit_scale.detach().exp())
         self.log.write("train", self.position, values)
         shown = f"loss {values['loss']:.3f} global {values['global_alignment']:.3f}"
+        speed = f"{values['pairs_per_second']:.0f} pairs/s {values['tokens_per_second'] / 1000:.1f}k tokens/s"
         self.bar.update(
             task,
             completed=self.position.step,
-            losses=f"{shown} {values['pairs_per_second']:.0f} pairs/s",
+            losses=f"{shown} {speed} {values['data_wait']:.0%} waiting for data",
         )
 
     def _validate(self, stage: int, tau: float) -> None:
@@ -167,7 +191,8 @@ class Run:
             prune_checkpoints(folder, self.config.keep_checkpoints)
         self.ranks.barrier()
 
-    def _finish(self, seconds: float, steps: int) -> None:
+    def _finish(self, seconds: float, steps: int, cause: str) -> None:
+        """Write metrics.json and say how it went; cause: what stopped the run, if a signal did."""
         if not self.ranks.writes:
             return
         done = self.position.total_steps == self.schedule.total_steps
@@ -178,11 +203,21 @@ class Run:
                 **dataclasses.asdict(self.position),
                 "finished": done,
                 "seconds": round(seconds, 1),
+                # Of all the time, with validation and checkpoints; without them under "speed".
                 "pairs_per_second": round(rate, 1),
+                "speed": self.meter.summary(),
+                "images_replaced": self.loader.source.replaced,
             },
         )
         state = "finished" if done else f"stopped in stage {self.position.stage}; --resume auto goes on"
+        if cause:
+            state = (
+                f"stopped by {cause} after step {self.position.step} of stage {self.position.stage}, with a checkpoint "
+                f"(exit code {EXIT_CODE}); --resume auto goes on"
+            )
         stdout.print(f"{state}: {steps} steps in {seconds:.0f} s, {rate:.0f} pairs/s, in {self.out}")
+        if self.loader.source.replaced:
+            stdout.print(f"{self.loader.source.replaced} images could not be read; the prepared ones were taken")
 
 
 def has_split(dataset: PreparedDataset, split: str) -> bool:

@@ -14,6 +14,7 @@ from prior_fast.config import apply_overrides, preset
 from prior_fast.data.store import PreparedDataset
 from prior_fast.model.build import build_model
 from prior_fast.training.checkpoint import list_checkpoints
+from prior_fast.training.meter import MEASURED
 
 # Dropout of BERT draws per process, so it can't be the same for one process and two.
 # Adam divides by the root of a gradient's square, so where a gradient is rounding alone, rounding decides the whole
@@ -29,9 +30,7 @@ SETTINGS = [
 def losses(out: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return [
-        {k: v for k, v in line.items() if k not in ("kind", "pairs_per_second")}
-        for line in lines
-        if line["kind"] == "train"
+        {k: v for k, v in line.items() if k not in ("kind", *MEASURED)} for line in lines if line["kind"] == "train"
     ]
 
 

@@ -9,6 +9,7 @@ import torch
 
 from prior_fast.cli.main import main
 from prior_fast.training.checkpoint import list_checkpoints
+from prior_fast.training.meter import MEASURED
 
 
 def train(data: Path, out: Path, *words: str) -> int:
@@ -22,7 +23,8 @@ def last_weights(out: Path) -> dict[str, torch.Tensor]:
 def log_lines(out: Path) -> list[dict]:
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     for line in lines:
-        line.pop("pairs_per_second", None)
+        for name in MEASURED:
+            line.pop(name, None)
     return lines
 
 

@@ -152,7 +152,7 @@ def test_a_rank_draws_the_noise_of_its_rows_in_the_joined_batch(rng: np.random.G
 def test_a_loss_that_is_not_finite_is_named() -> None:
     window = LossWindow()
     for value in (1.0, float("nan"), 2.0):
-        window.add({"loss": torch.tensor(1.0), "local_text": torch.tensor(value)}, pairs=4)
+        window.add({"loss": torch.tensor(1.0), "local_text": torch.tensor(value)})
     with pytest.raises(RunError, match="stage 2, step 9: the loss term local_text is nan"):
         window.close(Position(stage=2, step=10, total_steps=50))
 
@@ -160,9 +160,8 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
 def test_a_window_gives_means_and_starts_anew() -> None:
     window = LossWindow()
     for value in (1.0, 2.0, 6.0):
-        window.add({"loss": torch.tensor(value)}, pairs=4)
+        window.add({"loss": torch.tensor(value)})
     values = window.close(Position(1, 3, 3))
     assert values["loss"] == 3.0
-    assert values["pairs_per_second"] > 0
-    window.add({"loss": torch.tensor(5.0)}, pairs=4)
+    window.add({"loss": torch.tensor(5.0)})
     assert window.close(Position(1, 4, 4))["loss"] == 5.0

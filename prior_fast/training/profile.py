@@ -1,0 +1,86 @@
+"""A torch profiler's trace of a few steps of a stage, and a table of what cost most."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from prior_fast.console import print_table
+from prior_fast.files import atomic_path, write_text
+
+# Steps: left alone (kernels are compiled, memory is first allocated), under the profiler without a record, recorded.
+SKIP, WARM_UP, RECORDED = 5, 2, 3
+ROWS = 10
+Row = tuple[str, int, float, float]
+
+
+class Recorder:
+    """What the loop tells after each step."""
+
+    def step(self) -> None:
+        """A step is done."""
+
+
+class _TorchRecorder(Recorder):
+    def __init__(self, profiler: profile) -> None:
+        self.profiler = profiler
+
+    def step(self) -> None:
+        self.profiler.step()
+
+
+@contextmanager
+def record_stage(out: Path, stage: int, steps: int, device: torch.device, enabled: bool) -> Iterator[Recorder]:
+    """Write out/profile/stage-N.json, a Chrome trace, and stage-N.txt, a table, of the steps inside.
+
+    steps: that will be taken; where they are few, fewer are skipped.
+    enabled: without it, and without steps, nothing is done.
+    """
+    if not enabled or steps == 0:
+        yield Recorder()
+        return
+    folder = out / "profile"
+
+    def write(profiler: profile) -> None:
+        with atomic_path(folder / f"stage-{stage}.json") as partial:
+            profiler.export_chrome_trace(str(partial))
+        rows = largest_costs(profiler.key_averages(), device)
+        write_text(folder / f"stage-{stage}.txt", as_text(rows))
+        title = f"stage {stage}: the largest costs of {recorded} step(s), trace in {folder / f'stage-{stage}.json'}"
+        print_table(title, HEADER, rows)
+
+    # At least one step before them where there are two: the first under the profiler is slowed by its start.
+    recorded = min(RECORDED, max(steps - 1, 1))
+    warm_up = min(WARM_UP, steps - recorded)
+    skipped = min(SKIP, steps - recorded - warm_up)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    plan = schedule(skip_first=skipped, wait=0, warmup=warm_up, active=recorded, repeat=1)
+    with profile(activities=activities, schedule=plan, on_trace_ready=write) as profiler:
+        yield _TorchRecorder(profiler)
+
+
+HEADER = ("what", "calls", "ms", "share")
+
+
+def largest_costs(events: Sequence[FunctionEventAvg], device: torch.device) -> list[Row]:
+    """The ROWS kernels (on a CPU: ops) with most time of their own: name, calls, milliseconds, share of all."""
+    if device.type == "cuda":
+        times = [(e, e.self_device_time_total) for e in events if e.device_type == DeviceType.CUDA]
+    else:
+        times = [(e, e.self_cpu_time_total) for e in events if e.device_type == DeviceType.CPU]
+    # The profiler's own mark around each step is no cost.
+    times = [(event, time) for event, time in times if time > 0 and not str(event.key).startswith("ProfilerStep")]
+    total = sum(time for _, time in times)
+    times.sort(key=lambda pair: -pair[1])
+    return [(str(event.key)[:90], event.count, time / 1000, time / total) for event, time in times[:ROWS]]
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """The rows as lines of fixed columns."""
+    lines = [f"{'calls':>8} {'ms':>12} {'share':>7}  what"]
+    lines += [f"{calls:>8} {ms:>12.3f} {share:>7.1%}  {name}" for name, calls, ms, share in rows]
+    return "\n".join(lines) + "\n"

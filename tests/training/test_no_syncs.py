@@ -1,0 +1,230 @@
+"""A step never reads a value back to the host: on a GPU that would leave it without work until the host goes on."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prior_fast.cli.main import main
+from prior_fast.config import RunConfig, apply_overrides, preset
+from prior_fast.data.batch import PackedBatch, pack_reports
+from prior_fast.model.prior import PRIOR
+from prior_fast.training.distributed import Ranks
+from prior_fast.training.log import LossWindow
+from prior_fast.training.meter import Meter
+from prior_fast.training.run import Run, seed_everything, step_seed
+from prior_fast.training.schedule import Schedule
+from prior_fast.training.stages import StepContext
+from prior_fast.training.step import StageTrainer
+
+# Ops whose result, or the size of whose result, the host waits for.
+READS = {
+    *("_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "nonzero", "argwhere", "masked_select"),
+    *("unique", "unique_consecutive", "unique_dim", "unique_dim_consecutive", "_unique", "_unique2", "bincount"),
+    *("_linalg_check_errors", "multinomial"),
+    # A tensor made of Python's numbers is copied to the GPU, and the host waits for the copy.
+    "lift_fresh",
+}
+# Methods that leave no trace below Python where the tensor is on a CPU already.
+METHODS = {"tolist", "numpy", "cpu", "item", "__bool__", "__int__", "__float__", "__index__", "__array__"}
+INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
+COPIES = {"_to_copy", "copy_", "copy", "_copy_from"}
+
+
+class HostSync(AssertionError):
+    """An op of a step would make the host wait for a GPU."""
+
+
+class NoSyncs(TorchDispatchMode):
+    """Raises HostSync where an op under it reads; ops of `prior_fast::` are opaque, since GPUs run other code there."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.namespace == "aten" and reads(func, args, kwargs):
+            raise HostSync(f"{func} {place()}")
+        return func(*args, **kwargs)
+
+
+class NoReadingMethods(TorchFunctionMode):
+    """The same for methods of tensors, the backward pass aside."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in METHODS and (resolve_name(func) or "").startswith("torch.Tensor."):
+            raise HostSync(f"Tensor.{name} {place()}")
+        return func(*args, **(kwargs or {}))
+
+
+def reads(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    name = func.overloadpacket.__name__
+    if name in INDEXED:
+        return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    if name == "repeat_interleave":
+        return "Tensor" in func._overloadname and kwargs.get("output_size") is None
+    if name in COPIES:
+        devices = {x.device.type for x in args if isinstance(x, Tensor)}
+        return len(devices | {torch.device(kwargs["device"]).type} if kwargs.get("device") else devices) > 1
+    return name in READS
+
+
+def place() -> str:
+    """The innermost line of this project's code, modes aside."""
+    frames = [f for f in traceback.extract_stack() if "prior_fast" in Path(f.filename).parts or f.filename == __file__]
+    frames = [f for f in frames if f.name not in ("__torch_dispatch__", "__torch_function__", "place")]
+    return f"in {frames[-1].filename}:{frames[-1].lineno}, {frames[-1].line}" if frames else "in the backward pass"
+
+
+@contextmanager
+def no_syncs() -> Iterator[None]:
+    with NoReadingMethods(), NoSyncs():
+        yield
+
+
+def make_batch(rng: np.random.Generator) -> PackedBatch:
+    reports = [[rng.integers(5, 50, rng.integers(1, 9)) for _ in range(n)] for n in (3, 1, 16, 5)]
+    images = torch.tensor(rng.normal(size=(4, 1, 224, 224)), dtype=torch.float32)
+    numbers = torch.arange(4)
+    return PackedBatch(images=images, **pack_reports(reports, 2, 3).tensors(), study_ids=numbers, image_rows=numbers)  # type: ignore[arg-type]
+
+
+def make_stepper(config: RunConfig, stage: int, device: torch.device, batch: PackedBatch) -> Callable[[int], None]:
+    """Takes a step of a stage as the loop does, the notes for the log and the meter included."""
+    torch.manual_seed(0)
+    ranks = Ranks(0, 1, None, device)
+    model = PRIOR(config.model, vocab_size=50).to(device).train()
+    trainer, window = StageTrainer(model, stage, config, ranks), LossWindow()
+    meter, schedule = Meter(config.model, config.data.max_tokens, ranks, False), Schedule(config, 100)
+    meter.start_stage(stage)
+
+    def take(step: int) -> None:
+        for watched in meter.watch(iter([batch])):
+            seed_everything(0, step, ranks)
+            context = StepContext(schedule.tau(stage, step), step_seed(0, step))
+            window.add(trainer.step(watched.to(device), context, schedule.learning_rate(stage, step)))
+
+    return take
+
+
+@pytest.fixture
+def config(small_settings: list[str], monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    monkeypatch.setenv("PRIOR_FAST_CHECK", "0")  # as on a GPU, where values are not checked
+    config = apply_overrides(preset("tiny"), small_settings)
+    return apply_overrides(config, ["model.text.dropout=0.1", "model.sentence_decoder.dropout=0.1", "clip_norm=1"])
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_step_reads_nothing(stage: int, config: RunConfig, rng: np.random.Generator) -> None:
+    take = make_stepper(config, stage, torch.device("cpu"), make_batch(rng))
+    take(0)  # the optimizer's state is made in the first step
+    with no_syncs():
+        take(1)
+
+
+def test_the_steps_of_a_run_read_nothing(
+    small_store: Path, small_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRIOR_FAST_CHECK", "0")
+    plain, taken = Run._step, []
+
+    def watched(self: Run, *args: Any) -> Any:
+        taken.append(self.position.stage)
+        with no_syncs():
+            return plain(self, *args)
+
+    monkeypatch.setattr(Run, "_step", watched)
+    words = ["train", "--preset", "tiny", "--data", str(small_store), "--out", str(tmp_path / "run")]
+    assert main([*words, *small_settings, "log_every=2"]) == 0
+    assert taken == [1, 1, 2, 2, 3, 3]
+
+
+PLANTED = {
+    "item": lambda x: x.sum().item(),
+    "float": lambda x: float(x.sum()),
+    "tolist": lambda x: x.tolist(),
+    "numpy": lambda x: x.detach().cpu().numpy(),
+    "branch": lambda x: 1 if x.sum() > 0 else 2,
+    "mask": lambda x: x[x > 0],
+    "masked_select": lambda x: x.masked_select(x > 0),
+    "assigned mask": lambda x: x.clone().__setitem__(x > 0, x[:2]),
+    "nonzero": lambda x: x.nonzero(),
+    "unique": lambda x: torch.unique(x),
+    "repeat": lambda x: torch.repeat_interleave(x, torch.ones_like(x, dtype=torch.int64)),
+    "equal": lambda x: torch.equal(x, x),
+    "made of numbers": lambda x: x * torch.tensor([1.0, 2.0, 3.0]),
+    "clipping with an error": lambda x: torch.nn.utils.clip_grad_norm_([x], 1.0, error_if_nonfinite=True),
+    "another device": lambda x: x.to("meta"),
+}
+UNSUSPICIOUS = {
+    "repeat": lambda x: torch.repeat_interleave(x, torch.ones_like(x, dtype=torch.int64), output_size=3),
+    "repeat all": lambda x: torch.repeat_interleave(x, 2),
+    "rows": lambda x: x[torch.arange(2)],
+    "where": lambda x: torch.where(x > 0, x, 0.0),
+    "assigned number": lambda x: x.clone().__setitem__(x > 0, 0.0),
+    "filled": lambda x: x.masked_fill(x > 0, 0.0),
+    "cast": lambda x: x.double(),
+}
+
+
+def some_tensor() -> Tensor:
+    x = torch.tensor([1.0, -1.0, 2.0], requires_grad=True)
+    x.grad = torch.ones(3)
+    return x
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_reads_is_seen_and_named_with_its_place(name: str) -> None:
+    x = some_tensor()
+    with pytest.raises(HostSync, match=Path(__file__).name), no_syncs():
+        PLANTED[name](x)
+
+
+@pytest.mark.parametrize("name", UNSUSPICIOUS)
+def test_what_does_not_read_is_let_through(name: str) -> None:
+    x = some_tensor()
+    with no_syncs():
+        UNSUSPICIOUS[name](x)
+
+
+class ReadsBackwards(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * gradient.sum().item()
+
+
+def test_a_planted_read_in_a_step_is_seen(
+    config: RunConfig, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = sys.modules["prior_fast.training.stages"]
+    plain = stages.widen
+    for planted in (lambda x: plain(x) * x.abs().max().item(), lambda x: ReadsBackwards.apply(plain(x))):
+        monkeypatch.setattr(stages, "widen", planted)
+        take = make_stepper(config, 1, torch.device("cpu"), make_batch(rng))
+        with pytest.raises(HostSync, match=r"item|_local_scalar_dense"), no_syncs():
+            take(0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_step_on_a_gpu_does_not_wait(stage: int, config: RunConfig, rng: np.random.Generator) -> None:
+    device = torch.device("cuda", 0)
+    take = make_stepper(config, stage, device, make_batch(rng).to(device, non_blocking=False))
+    take(0), take(1)  # kernels are compiled, state is made
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        take(2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
