@@ -12,7 +12,7 @@ from prior_fast.config.overrides import nearest
 from prior_fast.errors import RunError, UsageError
 
 # In the order of use, which is the order that --help shows.
-VERBS = ("doctor", "build", "phantom", "prepare", "train", "evaluate", "pictures", "kernels")
+VERBS = ("doctor", "build", "phantom", "prepare", "train", "evaluate", "pictures", "kernels", "bench", "weights")
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,7 +64,7 @@ def _options(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command; 0: done, 1: failed, 2: wrong use, 130: interrupted."""
+    """Run the command; 0: done, 1: failed, 2: wrong use, 75: stopped by a signal, to go on later, 130: interrupted."""
     # PyTorch's threads spin while they wait, which on a CPU that other processes use too makes every step many times
     # slower. This and what follows has to be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,0 +1,118 @@
+"""The parts of the model that have a plain form: BERT over padding, pools with all queries, a decoder that upsamples.
+
+Each class has the parameters of the one that it derives from and computes the same function, so a model is made plain
+by changing the classes of its modules. Letters in shapes: B pairs, L padded tokens, T packed ones, S sentences,
+C channels.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prior_fast.model.image_encoder import AttentionPool2d
+from prior_fast.model.pooling import SentenceAttentionPool
+from prior_fast.model.prior import PRIOR, ImageEmbedding
+from prior_fast.model.text_encoder import TextEncoder
+from prior_fast.model.upsampled_conv import UpsampledConv2d
+from prior_fast.ops._segments import pad, padding_mask, unpad
+from prior_fast.ops.segment_mean import segment_mean
+
+
+class PlainPRIOR(PRIOR):
+    """Images in PyTorch's default layout."""
+
+    def encode_images(self, images: Tensor) -> ImageEmbedding:
+        """[B, 1, 224, 224] -> patches [B, P, D] and whole images [B, D]."""
+        local, whole = self.image_encoder(images)
+        return ImageEmbedding(self.local_image_projection(local), self.global_image_projection(whole))
+
+
+class PaddedTextEncoder(TextEncoder):
+    """BERT over [B, L] tokens with an attention mask."""
+
+    def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tensor:  # type: ignore[override]
+        """token_ids, attention_mask [B, L] -> [B, L, C]."""
+        return self.encoder(input_ids=token_ids, attention_mask=attention_mask).last_hidden_state
+
+
+class RepackedTextEncoder(TextEncoder):
+    """BERT over padding, between packed tokens."""
+
+    padded_to: int
+
+    def forward(self, token_ids: Tensor, position_ids: Tensor, cu_tokens: Tensor, max_tokens: int) -> Tensor:
+        """token_ids, position_ids [T], cu_tokens [B + 1] -> [T, C]."""
+        width = max(self.padded_to, max_tokens)
+        output = self.encoder(
+            input_ids=pad(token_ids, cu_tokens, width),
+            attention_mask=padding_mask(cu_tokens, width).long(),
+        )
+        return unpad(output.last_hidden_state, cu_tokens, token_ids.shape[0])
+
+
+class AllQueriesPool2d(AttentionPool2d):
+    """The attention of the mean and all 49 positions, of which the mean's is kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, C]."""
+        x = x.flatten(2).transpose(1, 2)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding
+        return attend_all(self, x, None)[:, 0]
+
+
+class AllQueriesReportPool(SentenceAttentionPool):
+    """The attention of the mean and all sentences, padded to the report that has most; the mean's is kept."""
+
+    def forward(self, sentences: Tensor, cu_sentences: Tensor, max_sentences: int) -> Tensor:
+        """sentences [S, C], cu_sentences [B + 1] -> [B, C]."""
+        mean = segment_mean(sentences, cu_sentences)
+        padded = pad(sentences, cu_sentences, max_sentences)
+        rows = torch.cat([mean[:, None], padded], dim=1)
+        return attend_all(self, rows, F.pad(padding_mask(cu_sentences, max_sentences), (1, 0), value=True))[:, 0]
+
+
+def attend_all(pool: AttentionPool2d | SentenceAttentionPool, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Multi-head self-attention: x [B, N, C], mask [B, N] bool, True at keys that are there -> [B, N, C]."""
+    q, k, v = (
+        layer(x).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+        for layer in (pool.q_proj, pool.k_proj, pool.v_proj)
+    )
+    scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None], float("-inf"))
+    return pool.c_proj((scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
+
+
+class UpsampleThenConv2d(UpsampledConv2d):
+    """Nearest x2 in memory, then the 3x3 convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, h, w] -> [B, out, 2h, 2w]."""
+        return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), self.weight, self.bias, padding=1)
+
+
+PLAIN: dict[type[nn.Module], type[nn.Module]] = {
+    PRIOR: PlainPRIOR,
+    AttentionPool2d: AllQueriesPool2d,
+    SentenceAttentionPool: AllQueriesReportPool,
+    UpsampledConv2d: UpsampleThenConv2d,
+}
+
+
+def undo_rewrites(model: PRIOR) -> None:
+    """Give `model` the plain pools, the plain decoder and PyTorch's default memory layout."""
+    for module in model.modules():
+        if type(module) in PLAIN:
+            module.__class__ = PLAIN[type(module)]
+    model.to(memory_format=torch.contiguous_format)
+
+
+def pad_text(model: PRIOR, tokens: int, packed: bool) -> None:
+    """Let the text encoder of `model` run over reports padded to `tokens`, with transformers' default attention.
+
+    packed: it takes and returns packed tokens (`RepackedTextEncoder`); else padded ones.
+    """
+    encoder = model.text_encoder
+    encoder.__class__ = RepackedTextEncoder if packed else PaddedTextEncoder
+    encoder.padded_to = tokens  # type: ignore[assignment]
+    encoder.encoder.set_attn_implementation("sdpa")

@@ -1,0 +1,189 @@
+"""`prior-fast bench train`: one table, one run."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prior_fast.benchmarks.ladder.batches import VOCABULARY, dataset_batches, made_up_batches
+from prior_fast.benchmarks.ladder.measure import measure
+from prior_fast.benchmarks.ladder.report import draw, machine, make_rows, markdown, text_table
+from prior_fast.benchmarks.ladder.rungs import LADDER, Rung, RungStep
+from prior_fast.config import RunConfig, apply_overrides, preset, to_dict, validate_config
+from prior_fast.console import progress, stdout
+from prior_fast.data.batch import PackedBatch
+from prior_fast.errors import UsageError
+from prior_fast.files import write_json, write_text
+from prior_fast.model.prior import PRIOR
+from prior_fast.training.distributed import choose_device
+from prior_fast.training.stages import StepContext
+
+BATCHES = 4  # that steps take in turn
+SEED = 0  # of a step's noise
+NOTES = (
+    "ms: median of the timed steps, rungs taking turns; quartiles: where the middle half lies.",
+    "times (a): how many times faster than (a); CPU time: the same ratio of the CPU time of all threads.",
+    "ops: calls below autograd in a step (with torch.compile: before it); head ops: those of forward and backward "
+    "without encoders and decoders.",
+    "host reads: waits for a value in forward and backward; on a CPU, what would be waits on a GPU.",
+    "Peak memory is measured on GPUs only.",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `prior-fast bench train` was asked for; see its --help.
+
+    rungs: letters, (a) is always among them; none: all that training may do on the device.
+    """
+
+    preset: str = "paper"
+    stage: int = 3
+    batch: int = 16
+    steps: int = 10
+    warm_up: int = 2
+    width_divisor: int = 1
+    mean_tokens: int = 90
+    data: Path | None = None
+    out: Path | None = None
+    rungs: str = ""
+    settings: Sequence[str] = ()
+
+
+def run_ladder(options: Options, make: Callable[..., RungStep] = RungStep) -> dict[str, Any]:
+    """Measure, show the table, write train.json, train.md and train.png to `out`; returns what train.json holds.
+
+    make: makes a rung's step from rung, model, stage, configuration and device.
+
+    Raises:
+        UsageError: an option or setting that can't be used.
+        RunError: a rung that does not compute what (a) computes.
+    """
+    config = make_config(options)
+    device = choose_device(config.device)
+    rungs, skipped = choose_rungs(options.rungs, device)
+    batches, vocabulary = make_batches(options, config)
+    torch.manual_seed(config.seed)
+    model = PRIOR(config.model, vocabulary)
+    context = StepContext(config.model.bank.tau_start, SEED)
+
+    def make_step(rung: Rung) -> RungStep:
+        return make(rung, model, options.stage, config, device)
+
+    with progress() as bar:
+        task = bar.add_task("", total=len(rungs) + options.steps)
+        on_device = [batch.to(device) for batch in batches]
+
+        def advance(name: str) -> None:
+            bar.update(task, description=name, advance=1)
+
+        results = measure(rungs, make_step, on_device, context, options.steps, options.warm_up, advance)
+    rows = make_rows(results, options.batch, skipped)
+    report = {"machine": machine(), "options": describe(options, config, batches, device), "rungs": rows}
+    show(report, options.out)
+    return report
+
+
+def make_config(options: Options) -> RunConfig:
+    """The preset with random weights, every width divided, and the settings on top.
+
+    Raises:
+        UsageError: a width that the divisor does not divide, or a setting that can't be used.
+    """
+    for name, value, least in (
+        ("--batch", options.batch, 2),
+        ("--steps", options.steps, 1),
+        ("--warm-up", options.warm_up, 1),
+        ("--width-divisor", options.width_divisor, 1),
+    ):
+        if value < least:
+            raise UsageError(f"{name} {value}: wants at least {least}")
+    config = preset(options.preset)
+    n = options.width_divisor
+    model = config.model
+    model = dataclasses.replace(
+        model,
+        image=dataclasses.replace(model.image, width=_divide(model.image.width, n), weights="random"),
+        text=dataclasses.replace(
+            model.text,
+            hidden_size=_divide(model.text.hidden_size, n),
+            intermediate_size=_divide(model.text.intermediate_size, n),
+            weights="random",
+        ),
+        sentence_decoder=dataclasses.replace(
+            model.sentence_decoder, intermediate_size=_divide(model.sentence_decoder.intermediate_size, n)
+        ),
+        embed_dim=_divide(model.embed_dim, n),
+    )
+    config = dataclasses.replace(config, model=model, batch_size=options.batch)
+    config = apply_overrides(config, list(options.settings))
+    if config.batch_size != options.batch:
+        raise UsageError("batch_size: use --batch")
+    validate_config(config)
+    return config
+
+
+def _divide(width: int, divisor: int) -> int:
+    if width % divisor:
+        raise UsageError(f"--width-divisor {divisor}: does not divide the width {width}")
+    return width // divisor
+
+
+def make_batches(options: Options, config: RunConfig) -> tuple[list[PackedBatch], int]:
+    """The batches and the size of their vocabulary; made-up ones have that of Bio_ClinicalBERT."""
+    if options.data is not None:
+        return dataset_batches(config, options.stage, BATCHES, options.data)
+    return made_up_batches(config, BATCHES, options.mean_tokens, VOCABULARY, config.seed), VOCABULARY
+
+
+def choose_rungs(letters: str, device: torch.device) -> tuple[list[Rung], dict[str, str]]:
+    """The rungs to measure, and by letter why another is left out.
+
+    Raises:
+        UsageError: a letter that no rung has.
+    """
+    known = "".join(rung.key for rung in LADDER)
+    unknown = [letter for letter in letters if letter not in known]
+    if unknown:
+        raise UsageError(f"--rungs {letters}: there is no rung {unknown[0]!r}, choose from {known}")
+    rungs = [rung for rung in LADDER if rung.key in ("a", *(letters or known))]
+    skipped = dict.fromkeys((rung.key for rung in LADDER if rung not in rungs), "not asked for")
+    if not letters and device.type == "cpu":
+        # Training compiles on GPUs alone, and to compile a stage on a CPU takes many minutes.
+        skipped |= {rung.key: "not done on a CPU; --rungs asks for it" for rung in rungs if rung.compiled}
+        rungs = [rung for rung in rungs if not rung.compiled]
+    return rungs, skipped
+
+
+def describe(
+    options: Options, config: RunConfig, batches: Sequence[PackedBatch], device: torch.device
+) -> dict[str, Any]:
+    """What was measured, as train.json has it."""
+    pairs = sum(len(batch) for batch in batches)
+    return {
+        **{name: getattr(options, name) for name in ("preset", "stage", "batch", "steps", "warm_up", "width_divisor")},
+        "data": str(options.data or "made up"),
+        "device": device.type,
+        "tokens_of_a_report": sum(int(batch.cu_tokens[-1]) for batch in batches) / pairs,
+        "sentences_of_a_report": sum(batch.num_sentences for batch in batches) / pairs,
+        "config": to_dict(config),
+    }
+
+
+def show(report: dict[str, Any], out: Path | None) -> None:
+    """Print the table, and write the three files where `out` says."""
+    options, rows = report["options"], report["rungs"]
+    width = "" if options["width_divisor"] == 1 else f", widths / {options['width_divisor']}"
+    title = (
+        f"stage {options['stage']}, {options['preset']}{width}, {options['batch']} pairs a step, "
+        f"{options['tokens_of_a_report']:.0f} tokens a report, on {options['device']}"
+    )
+    stdout.print(f"{title}\n", *text_table(rows), "", *NOTES, sep="\n", markup=False)
+    if out is not None:
+        write_json(out / "train.json", report)
+        write_text(out / "train.md", markdown(title, rows, NOTES))
+        draw(out / "train.png", title, rows)
+        stdout.print(f"train.json, train.md and train.png are in {out}")
