@@ -12,6 +12,9 @@ import math
 import torch
 from torch import Tensor
 
+from prior_fast import extension
+from prior_fast.ops._triton import triton_unavailable
+
 _MASK = 0xFFFFFFFF
 _ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -71,12 +74,45 @@ def uniform(
         device: where the result is made.
         dtype: float32 or float64, which hold every value exactly.
     """
-    counter = torch.arange(math.prod(shape), device=device, dtype=torch.int64) + first
-    word = philox_uint32(seed, counter)[0]
-    return ((word >> 9).to(dtype) * 2.0**-23 + 2.0**-24).view(shape)
+    key = _key(seed, device)
+    return _uniform(key, math.prod(shape), first, dtype).view(shape)
+
+
+def _key(seed: int | Tensor, device: torch.device | str | None) -> Tensor:
+    # full, not tensor: it fills on the device, where tensor would copy from the host and wait.
+    return seed if isinstance(seed, Tensor) else torch.full((), seed, dtype=torch.int64, device=device)
+
+
+# csrc/ holds the kernel for CPUs; in plain PyTorch the rounds are some 270 calls.
+torch.library.define("prior_fast::philox_uniform", "(Tensor seed, int count, int first) -> Tensor")
 
 
 # An op of its own: Inductor inlines each round twice into the next, and with ten rounds never ends compiling.
+@torch.library.custom_op("prior_fast::uniform", mutates_args=())
+def _uniform(seed: Tensor, count: int, first: int, dtype: torch.dtype) -> Tensor:
+    # The numbers are exact in float32.
+    if seed.device.type == "cpu" and extension.unavailable("cpu") is None:
+        return torch.ops.prior_fast.philox_uniform(seed, count, first).to(dtype)
+    if seed.device.type == "cuda" and triton_unavailable(seed.new_empty(0, dtype=torch.float32)) is None:
+        from prior_fast.kernels.philox_uniform import philox_uniform
+
+        return philox_uniform(seed, count, first).to(dtype)
+    return uniform_reference(seed, count, first, dtype)
+
+
+@_uniform.register_fake
+def _(seed: Tensor, count: int, first: int, dtype: torch.dtype) -> Tensor:
+    return seed.new_empty(count, dtype=dtype)
+
+
+def uniform_reference(seed: Tensor, count: int, first: int, dtype: torch.dtype) -> Tensor:
+    """The numbers of counters first, ..., first + count - 1 in plain PyTorch: [count]."""
+    counter = torch.arange(count, device=seed.device, dtype=torch.int64) + first
+    word = philox_uint32(seed, counter)[0]
+    return (word >> 9).to(dtype) * 2.0**-23 + 2.0**-24
+
+
+# One op, so that a graph has one node for it.
 @torch.library.custom_op("prior_fast::gumbel", mutates_args=())
 def _gumbel(seed: Tensor, rows: int, columns: int, first_row: int, dtype: torch.dtype) -> Tensor:
     u = uniform(seed, (rows, columns), first_row * columns, seed.device, dtype)
@@ -107,6 +143,4 @@ def gumbel(
         device: where the result is made of an int.
         dtype: float32 or float64; the logarithms are taken in it.
     """
-    # full, not tensor: it fills on the device, where tensor would copy from the host and wait.
-    key = seed if isinstance(seed, Tensor) else torch.full((), seed, dtype=torch.int64, device=device)
-    return _gumbel(key, rows, columns, first_row, dtype)
+    return _gumbel(_key(seed, device), rows, columns, first_row, dtype)

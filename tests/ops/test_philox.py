@@ -3,7 +3,8 @@ import pytest
 import torch
 from scipy import stats
 
-from prior_fast.ops._philox import gumbel, philox_uint32, uniform
+from prior_fast import extension
+from prior_fast.ops._philox import gumbel, philox_uint32, uniform, uniform_reference
 
 
 def signed(value: int) -> int:
@@ -104,3 +105,22 @@ def test_passes_opcheck():
     op = torch.ops.prior_fast.gumbel.default
     for rows, dtype in ((3, torch.float32), (0, torch.float64)):
         torch.library.opcheck(op, (torch.tensor(5), rows, 4, 2, dtype))
+
+
+@pytest.mark.parametrize("first", [0, 7, 2**33])
+@pytest.mark.parametrize("seed", [0, 5, 2**62 + 12345, -3])
+@pytest.mark.parametrize("count", [0, 1, 2500])
+def test_kernels_make_the_same_numbers(count, seed, first):
+    from prior_fast.kernels.philox_uniform import philox_uniform
+
+    key = torch.tensor(seed)
+    wanted = uniform_reference(key, count, first, torch.float32)
+    assert torch.equal(philox_uniform(key, count, first), wanted)
+    if extension.unavailable("cpu") is None:
+        assert torch.equal(torch.ops.prior_fast.philox_uniform(key, count, first), wanted)
+    assert torch.equal(uniform(key, (count,), first), wanted)
+
+
+def test_uniform_passes_opcheck():
+    for count, dtype in ((6, torch.float32), (0, torch.float64)):
+        torch.library.opcheck(torch.ops.prior_fast.uniform.default, (torch.tensor(5), count, 2, dtype))
