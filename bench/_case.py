@@ -1,7 +1,9 @@
 """What a benchmark of an op runs, and the least work that it stands for."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -25,6 +27,60 @@ class Case:
     run: Callable[[], object]
     least_bytes: int
     operations: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """The least that a call has to do: bytes read and written once, additions and multiplications."""
+
+    least_bytes: int
+    operations: int
+
+
+@dataclass(frozen=True)
+class Public:
+    """One call of a public function, and who else computes the same from the same tensors.
+
+    Attributes:
+        op: the op's name.
+        shape: what sets the case apart, in a few words.
+        call: the function, without its tensors; takes them in order, and `backend`.
+        inputs: its tensors, on the device and of the dtype that `public` was asked for ("meta" to count only).
+        forward: of the forward pass.
+        both: of forward and backward pass together; None where there is no gradient.
+        wanted: positions in `inputs` of the tensors that get a gradient.
+        axis: what varies from this case to others of the op, "batch" say; PRIOR's own shape has "batch".
+        at: the value there.
+        others: competitors by name, called with `inputs`; words say why one can't be here. The op's other backends and
+            torch.compile of the reference need not be named.
+        truth: what the output has to be, from `inputs`; None: what the reference makes of them in float64.
+        judged: what is compared, from the output and the inputs: totals where several answers are right.
+        compiles: whether the reference is something that torch.compile can speed up.
+    """
+
+    op: str
+    shape: str
+    call: Callable[..., Any]
+    inputs: tuple[torch.Tensor, ...]
+    forward: Work
+    both: Work | None = None
+    wanted: tuple[int, ...] = ()
+    axis: str = "batch"
+    at: int = 0
+    others: Mapping[str, Callable[..., Any] | str] = field(default_factory=dict)
+    truth: Callable[..., Any] | None = None
+    judged: Callable[..., Any] | None = None
+    compiles: bool = True
+
+
+def batches(small: bool) -> tuple[int, ...]:
+    """Reports of a batch: PRIOR's 128 and up to eight times that; small, what two CPU cores do in milliseconds."""
+    return (16, 32, 64) if small else (128, 256, 512, 1024)
+
+
+def missing(package: str, pip: str) -> str | None:
+    """Why a competitor can't be here; None where its package is installed."""
+    return None if importlib.util.find_spec(package) else f"not installed: pip install {pip}"
 
 
 def offsets(lengths: list[int], device: torch.device) -> torch.Tensor:

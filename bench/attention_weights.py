@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, offsets, report_lengths, size
+from prior_fast.bench._case import Case, Public, Work, batches, offsets, report_lengths, size
 
 PATCHES = 49
 
@@ -49,3 +49,26 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
         cu_q, cu_k = offsets([longest_q], device), offsets([longest_k], device)
         for activation in ("sigmoid", "softmax"):
             yield partial(attention_weights_fwd, q, k, cu_q, cu_k, longest_q, longest_k, 0.5, 0.0, activation)
+
+
+def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
+    """Sentences over patches. A product of D columns for each weight, and backwards one for each side's gradient."""
+    from prior_fast.ops import attention_weights
+
+    width = 768
+    for reports in batches(small):
+        sentences, patches = report_lengths(reports), [PATCHES] * reports
+        q, k = (torch.randn(sum(n), 1, width, device=device, dtype=dtype) for n in (sentences, patches))
+        cu_q, cu_k = offsets(sentences, device), offsets(patches, device)
+        written = reports * max(sentences) * PATCHES * q.element_size()
+        product = 2 * width * sum(sentences) * PATCHES
+        yield Public(
+            "attention_weights",
+            f"text<-image B={reports} Tq={len(q)} Tk={len(k)} H=1 D={width}",
+            partial(attention_weights, max_seqlen_q=max(sentences), max_seqlen_k=PATCHES),
+            (q, k, cu_q, cu_k),
+            Work(size(q, k, cu_q, cu_k) + written, product),
+            Work(2 * (size(q, k) + written) + size(cu_q, cu_k), 3 * product),
+            wanted=(0, 1),
+            at=reports,
+        )

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, size
+from prior_fast.bench._case import Case, Public, Work, batches, size
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -59,3 +59,18 @@ def _both(
         info_nce_total(stats)
 
     return forward, partial(info_nce_bwd, one, a, b, scale, stats, one, kept, begin), (a, b, scale)
+
+
+def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
+    """The global alignment of a batch. Each product of two vectors once; backwards each side's gradient."""
+    from prior_fast.ops import info_nce
+
+    width = 768
+    for pairs in batches(small):
+        a, b = (torch.nn.functional.normalize(torch.randn(pairs, width, device=device), dim=1).to(dtype) for _ in "ab")
+        scale = torch.full((), 14.0, device=device)
+        product, loss = 2 * pairs * pairs * width, 4
+        forward = Work(size(a, b, scale) + loss, product)
+        both = Work(2 * (size(a, b, scale) + loss), 3 * product)
+        shape = f"B={pairs} D={width}"
+        yield Public("info_nce", shape, info_nce, (a, b, scale), forward, both, wanted=(0, 1, 2), at=pairs)

@@ -1,11 +1,11 @@
 """Batches of assignment problems: PRIOR's, and the sizes that solvers for detection publish."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, size
+from prior_fast.bench._case import Case, Public, Work, batches, missing, size
 from prior_fast.ops import linear_sum_assignment
 
 SHAPES = ((128, 16, 16), (1024, 16, 16), (256, 64, 64), (16, 300, 300), (208, 300, 300), (208, 300, 100))
@@ -19,3 +19,60 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
         shape = f"B={problems} N={rows} M={columns}"
         run = partial(linear_sum_assignment, cost)
         yield Case("linear_sum_assignment", shape, "forward", run, size(cost) + answers, 3 * cost.numel())
+
+
+def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
+    """PRIOR's problems, more of them, and larger ones; bytes and operations as those of `cases`."""
+    first = batches(small)[0]
+    shapes = [("batch", problems, 16) for problems in batches(small)]
+    shapes += [("problem size", first, side) for side in ((32, 64) if small else (64, 300))]
+    for axis, problems, side in shapes:
+        # Multiples of 1/256 below 1 have no rounding in any dtype, so totals tell whether an answer is optimal.
+        cost = (torch.randint(0, 256, (problems, side, side), device=device) / 256).to(dtype)
+        yield Public(
+            "linear_sum_assignment",
+            f"B={problems} N={side} M={side}",
+            linear_sum_assignment,
+            (cost,),
+            Work(size(cost) + problems * side * 8, 3 * cost.numel()),
+            axis=axis,
+            at=problems if axis == "batch" else side,
+            others={"lapx": _lapx(), "torch-linear-assignment": _torch_linear_assignment()},
+            judged=_totals,
+            compiles=False,
+        )
+
+
+def _totals(columns: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
+    """The total cost of each problem [B] in float64; NaN where two rows share a column."""
+    total = cost.double().gather(2, columns.long().unsqueeze(2)).sum((1, 2))
+    distinct = (columns.sort(1).values.diff(dim=1) > 0).all(1)
+    return total.masked_fill(~distinct, float("nan"))
+
+
+def _lapx() -> Callable[..., torch.Tensor] | str:
+    """lapx's dense solver, matrix after matrix on the host."""
+    reason = missing("lap", "lapx")
+    if reason:
+        return reason
+
+    def solve(cost: torch.Tensor) -> torch.Tensor:
+        from lap import lapjv
+
+        matrices = cost.to("cpu", torch.float64).numpy()
+        return torch.stack([torch.from_numpy(lapjv(matrix)[1]) for matrix in matrices]).to(cost.device).long()
+
+    return solve
+
+
+def _torch_linear_assignment() -> Callable[..., torch.Tensor] | str:
+    reason = missing("torch_linear_assignment", "torch-linear-assignment")
+    if reason:
+        return reason
+
+    def solve(cost: torch.Tensor) -> torch.Tensor:
+        from torch_linear_assignment import batch_linear_assignment
+
+        return batch_linear_assignment(cost)
+
+    return solve

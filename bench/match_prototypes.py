@@ -5,8 +5,9 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, offsets, report_lengths, size
+from prior_fast.bench._case import Case, Public, Work, batches, offsets, report_lengths, size
 from prior_fast.ops import match_prototypes
+from prior_fast.ops.match_prototypes import matching_cost
 
 QUERIES, WIDTH = 16, 768
 
@@ -23,3 +24,30 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
         pairs = QUERIES * (sum(lengths) + reports)
         moved = size(prediction, target, cu) + reports * QUERIES * 8
         yield Case("match_prototypes", f"B={reports} Q={QUERIES} D={WIDTH}", "forward", run, moved, 3 * pairs * WIDTH)
+
+
+def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
+    """A batch's generated sentences; bytes and operations as those of `cases`."""
+    for reports in batches(small):
+        lengths = report_lengths(reports)
+        prediction = torch.randn(reports, QUERIES, WIDTH, device=device).to(dtype)
+        target = torch.randn(sum(lengths), WIDTH, device=device).to(dtype)
+        cu = offsets(lengths, device)
+        moved = size(prediction, target, cu) + reports * QUERIES * 8
+        yield Public(
+            "match_prototypes",
+            f"B={reports} Q={QUERIES} S={sum(lengths)} D={WIDTH}",
+            match_prototypes,
+            (prediction, target, cu),
+            Work(moved, 3 * QUERIES * (sum(lengths) + reports) * WIDTH),
+            at=reports,
+            judged=_totals,
+            compiles=False,
+        )
+
+
+def _totals(match: torch.Tensor, prediction: torch.Tensor, target: torch.Tensor, cu: torch.Tensor) -> torch.Tensor:
+    """The total cost of each report [B]; padding is the last column, which costs what all of its kind cost."""
+    padding = prediction.double().abs().sum(2, keepdim=True)
+    cost = torch.cat([matching_cost(prediction.double(), target.double(), cu), padding], dim=2)
+    return cost.gather(2, torch.where(match < 0, QUERIES, match).unsqueeze(2)).sum((1, 2))

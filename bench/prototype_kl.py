@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, report_lengths, size
+from prior_fast.bench._case import Case, Public, Work, batches, report_lengths, size
 
 K, D = 512, 768
 SHAPES = ((K, D), (130, 70), (20, 30), (5, 3), (1, 1))
@@ -51,4 +51,33 @@ def _tensors(
     return (target, prediction, bank), (
         torch.randn(2, rows, prototypes, device=device),
         torch.full((5, rows), 5.0, device=device),
+    )
+
+
+def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
+    """A batch's sentences, and banks of other sizes. Operations as those of `cases`."""
+    for reports in batches(small):
+        yield _public(reports, K, "batch", reports, device, dtype)
+    for prototypes in (128, 2048):
+        yield _public(batches(small)[0], prototypes, "prototypes", prototypes, device, dtype)
+
+
+def _public(reports: int, prototypes: int, axis: str, at: int, device: torch.device, dtype: torch.dtype) -> Public:
+    from prior_fast.ops import prototype_kl
+
+    rows = sum(report_lengths(reports))
+    target, prediction, bank = (torch.randn(n, D, device=device, dtype=dtype) for n in (rows, rows, prototypes))
+    # At this length of prototypes the two distributions are neither flat nor all on one of them.
+    inputs = (target, prediction, bank * D**-0.5)
+    product, kl = 2 * rows * prototypes * D, 4
+    return Public(
+        "prototype_kl",
+        f"B={reports} N={rows} K={prototypes} D={D}",
+        prototype_kl,
+        inputs,
+        Work(size(*inputs) + kl, 2 * product),
+        Work(2 * (size(*inputs) + kl), 6 * product),
+        wanted=(0, 1, 2),
+        axis=axis,
+        at=at,
     )

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 
-from prior_fast.bench._case import Case, report_lengths, size
+from prior_fast.bench._case import Case, Public, Work, batches, report_lengths, size
 
 K, D = 512, 768
 SHAPES = ((K, D), (130, 70), (20, 30), (5, 3), (1, 1))
@@ -74,3 +75,46 @@ def _saved(x: torch.Tensor, prototypes: int) -> tuple[torch.Tensor, torch.Tensor
     logits = torch.randn(x.shape[0], prototypes, device=x.device)
     stats = torch.full((2, x.shape[0]), 5.0, device=x.device)
     return torch.randn_like(x), torch.ones_like(x, dtype=torch.int8), logits, stats
+
+
+def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
+    """A batch's sentences, and banks of other sizes. Operations as those of `cases`."""
+    for reports in batches(small):
+        yield _public(reports, K, "batch", reports, device, dtype)
+    for prototypes in (128, 2048):
+        yield _public(batches(small)[0], prototypes, "prototypes", prototypes, device, dtype)
+
+
+def _public(reports: int, prototypes: int, axis: str, at: int, device: torch.device, dtype: torch.dtype) -> Public:
+    from prior_fast.ops import prototype_lookup
+
+    rows = sum(report_lengths(reports))
+    x, bank, tau, seed = _inputs(device, dtype, rows, prototypes, D)
+    product, l1 = 2 * rows * prototypes * D, 4
+    # What is written: rows like x, an index of 8 bytes for each, and l1.
+    forward = Work(size(x, bank, tau, seed) + size(x) + 8 * rows + l1, 2 * product)
+    both = Work(forward.least_bytes + size(x) + l1 + size(x, bank), 6 * product)
+    return Public(
+        "prototype_lookup",
+        f"B={reports} N={rows} K={prototypes} D={D}",
+        _lookup(prototype_lookup),
+        (x, bank, tau, seed),
+        forward,
+        both,
+        wanted=(0, 1),
+        axis=axis,
+        at=at,
+        # The index of the greatest logit may differ where two are near.
+        judged=lambda found, *inputs: (found.output, found.l1),
+    )
+
+
+def _lookup(op: Callable[..., Any]) -> Callable[..., Any]:
+    """The op with noise from its fourth tensor, the seed."""
+
+    def lookup(
+        x: torch.Tensor, bank: torch.Tensor, tau: torch.Tensor, seed: torch.Tensor, backend: str | None = None
+    ) -> Any:
+        return op(x, bank, tau, seed=seed, backend=backend)
+
+    return lookup

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, size
+from prior_fast.bench._case import Case, Public, Work, batches, size
 
 SIDE = 224
 
@@ -33,3 +33,27 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
     """Sides that 16 divides and sides that it does not; one image of one pixel (constants to Triton)."""
     for batch, height, width in ((3, 224, 224), (2, 33, 17), (1, 1, 1)):
         yield _call(device, dtype, batch, height, width)
+
+
+def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
+    """A batch out of twice as many images; operations as those of `cases`. The images that are taken are read."""
+    from prior_fast.ops import rotate_images
+
+    for batch in batches(small):
+        images = torch.randint(0, 256, (2 * batch, SIDE, SIDE), dtype=torch.uint8, device=device)
+        rows = torch.randperm(2 * batch, device=device)[:batch]
+        angles = torch.rand(batch, device=device) * 10 - 5
+        flips = torch.zeros(batch, dtype=torch.bool, device=device)
+        pixels = batch * SIDE * SIDE
+        moved = pixels + size(rows, angles, flips) + pixels * dtype.itemsize
+        rotate = partial(rotate_images, mean=0.4755, std=0.3011)
+        yield Public(
+            "rotate_images",
+            f"B={batch} {SIDE}x{SIDE}",
+            partial(rotate, dtype=dtype),
+            (images, rows, angles, flips),
+            Work(moved, 19 * pixels),
+            at=batch,
+            # Its arithmetic is float32 by definition.
+            truth=partial(rotate, backend="reference"),
+        )

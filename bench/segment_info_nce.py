@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, offsets, report_lengths, size
+from prior_fast.bench._case import Case, Public, Work, batches, offsets, report_lengths, size
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -47,3 +47,31 @@ def _both(
     forward = partial(segment_info_nce_fwd, a, b, scale, cu, longest)
     backward = partial(segment_info_nce_bwd, one, a, b, scale, cu, one, one, stats, longest)
     return forward, backward, (a, b, scale, cu)
+
+
+def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
+    """A batch's reports, and reports of like length. Operations as those of `cases`."""
+    for reports in batches(small):
+        yield _public(report_lengths(reports), "batch", reports, device, dtype)
+    for sentences in (4, 16, 32):
+        yield _public([sentences] * batches(small)[0], "sentences", sentences, device, dtype)
+
+
+def _public(lengths: list[int], axis: str, at: int, device: torch.device, dtype: torch.dtype) -> Public:
+    from prior_fast.ops import segment_info_nce
+
+    width, rows, cu = 768, sum(lengths), offsets(lengths, device)
+    a, b = (torch.nn.functional.normalize(torch.randn(rows, width, device=device), dim=1).to(dtype) for _ in "ab")
+    scale, loss = torch.full((), 14.0, device=device), 4
+    product = 2 * width * sum(length**2 for length in lengths)
+    return Public(
+        "segment_info_nce",
+        f"B={len(lengths)} S={rows} D={width}" + ("" if axis == "batch" else f", {at} each"),
+        partial(segment_info_nce, max_seqlen=max(lengths)),
+        (a, b, scale, cu),
+        Work(size(a, b, scale, cu) + loss, product),
+        Work(2 * (size(a, b, scale) + loss) + size(cu), 3 * product),
+        wanted=(0, 1, 2),
+        axis=axis,
+        at=at,
+    )

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, offsets, size
+from prior_fast.bench._case import Case, Public, Work, batches, offsets, report_lengths, size
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -35,3 +35,18 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
         dy = torch.randn(len(lengths), width, device=device, dtype=dtype)
         yield partial(segment_mean_fwd, x, cu_seqlens)
         yield partial(segment_mean_bwd, dy, cu_seqlens, sum(lengths))
+
+
+def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
+    """The tokens of a batch's sentences, ten each. An addition for each number; backwards a multiplication."""
+    from prior_fast.ops import segment_mean
+
+    width = 768
+    for reports in batches(small):
+        sentences = sum(report_lengths(reports))
+        x = torch.randn(10 * sentences, width, device=device, dtype=dtype)
+        cu, out = offsets([10] * sentences, device), sentences * width * x.element_size()
+        forward = Work(size(x, cu) + out, x.numel())
+        both = Work(2 * (size(x) + out) + size(cu), x.numel() + sentences * width)
+        shape = f"B={reports} T={len(x)} S={sentences} D={width}"
+        yield Public("segment_mean", shape, segment_mean, (x, cu), forward, both, wanted=(0,), at=reports)

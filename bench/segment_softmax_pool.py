@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, offsets, size
+from prior_fast.bench._case import Case, Public, Work, batches, offsets, report_lengths, size
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -40,3 +40,20 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
         dy = torch.randn(len(lengths), width, device=device, dtype=dtype)
         yield partial(segment_softmax_pool_fwd, x, scores, cu_seqlens)
         yield partial(segment_softmax_pool_bwd, dy, x, scores, cu_seqlens)
+
+
+def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
+    """The tokens of a batch's sentences, ten each. Operations as those of `cases`."""
+    from prior_fast.ops import segment_softmax_pool
+
+    width = 768
+    for reports in batches(small):
+        sentences = sum(report_lengths(reports))
+        x = torch.randn(10 * sentences, width, device=device, dtype=dtype)
+        scores = torch.randn(len(x), device=device, dtype=dtype)
+        cu, out = offsets([10] * sentences, device), sentences * width * x.element_size()
+        forward = Work(size(x, scores, cu) + out, 2 * x.numel())
+        both = Work(2 * (size(x, scores) + out) + size(cu), 5 * x.numel())
+        shape = f"B={reports} T={len(x)} S={sentences} D={width}"
+        inputs = (x, scores, cu)
+        yield Public("segment_softmax_pool", shape, segment_softmax_pool, inputs, forward, both, (0, 1), at=reports)

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, offsets, report_lengths, size
+from prior_fast.bench._case import Case, Public, Work, batches, offsets, report_lengths, size
 
 PATCHES = 49
 
@@ -80,3 +80,59 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
         for activation in ("sigmoid", "softmax"):
             for case in _both("", lengths_q, lengths_k, heads, width, activation, device, dtype):
                 yield case.run
+
+
+def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
+    """Both directions over batches; reports of like length and other widths; and the report pool, as a softmax, with
+    reports of one length, which torch's own attention takes without padding."""
+    make = partial(_public, device=device, dtype=dtype)
+    first = batches(small)[0]
+    for reports in batches(small):
+        sentences, patches = report_lengths(reports), [PATCHES] * reports
+        yield make("text<-image", sentences, patches, 1, 768, "sigmoid", "batch", reports)
+        yield make("image<-text", patches, sentences, 1, 768, "sigmoid", "batch", reports)
+        yield make("report pool", [1] * reports, [9] * reports, 8, 96, "softmax", "batch", reports)
+    for each in (4, 16, 32):
+        yield make("text<-image", [each] * first, [PATCHES] * first, 1, 768, "sigmoid", "sentences", each)
+    for width in (64, 256, 1024):
+        yield make("text<-image", report_lengths(first), [PATCHES] * first, 1, width, "sigmoid", "head dim", width)
+
+
+def _public(
+    name: str,
+    lengths_q: list[int],
+    lengths_k: list[int],
+    heads: int,
+    width: int,
+    activation: str,
+    axis: str,
+    at: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Public:
+    from prior_fast.ops import sigmoid_attention
+
+    rows_q, rows_k = sum(lengths_q), sum(lengths_k)
+    q, k, v = (torch.randn(rows, heads, width, device=device, dtype=dtype) for rows in (rows_q, rows_k, rows_k))
+    cu_q, cu_k = offsets(lengths_q, device), offsets(lengths_k, device)
+    # A product for the score and one for the output; backwards one for each of the weights' gradient, dq, dk and dv.
+    product = 2 * heads * width * sum(a * b for a, b in zip(lengths_q, lengths_k, strict=True))
+    return Public(
+        "sigmoid_attention",
+        f"{name} B={len(lengths_q)} Tq={rows_q} Tk={rows_k} H={heads} D={width}",
+        partial(sigmoid_attention, max_seqlen_q=max(lengths_q), max_seqlen_k=max(lengths_k), activation=activation),
+        (q, k, v, cu_q, cu_k),
+        Work(size(q, k, v, q, cu_q, cu_k), 2 * product),
+        Work(2 * size(q, k, v, q) + size(cu_q, cu_k), 6 * product),
+        wanted=(0, 1, 2),
+        axis=axis,
+        at=at,
+        others={"scaled_dot_product_attention": partial(_dense, len(lengths_q))} if activation == "softmax" else {},
+    )
+
+
+def _dense(segments: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+    """torch's attention of segments that are all of one length, [T, H, D] seen as [B, H, L, D]."""
+    split = (x.unflatten(0, (segments, -1)).transpose(1, 2) for x in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(0, 1)

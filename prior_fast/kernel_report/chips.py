@@ -4,7 +4,8 @@ Per-multiprocessor limits: the table of technical specifications in NVIDIA's CUD
 capabilities 8.0 and 9.0. Allocation units: `cuda_occupancy.h` of the CUDA toolkit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 KB = 1024
 
@@ -74,7 +75,26 @@ CHIPS = {
 }
 
 
-def least_time(chip: Chip, dtype: str, moved: int, operations: int) -> tuple[float, str]:
+# The chips that limits are told for. The two that are no entry of CHIPS differ from it in what is named here.
+BOARDS = (
+    replace(CHIPS["sm_80"], name="A100-40", bandwidth=1.555e12),  # data sheet of the A100 40 GB SXM: 1,555 GB/s
+    CHIPS["sm_80"],
+    # Data sheet of the H100 SXM: 3.35 TB/s. It is the chip of the H200, so its rates are too.
+    replace(CHIPS["sm_90"], name="H100", bandwidth=3.35e12),
+    CHIPS["sm_90"],
+)
+
+
+class Speeds(Protocol):
+    """What a limit is computed from: a `Chip`, or what was measured on a machine."""
+
+    @property
+    def bandwidth(self) -> float: ...
+    @property
+    def rates(self) -> dict[str, float]: ...
+
+
+def least_time(chip: Speeds, dtype: str, moved: int, operations: int) -> tuple[float, str]:
     """Seconds that a call takes at least, and which of "memory" and "arithmetic" sets them.
 
     moved: bytes that have to cross the chip's memory interface; operations: at the rate of `dtype`.

@@ -1,0 +1,26 @@
+"""Each public call, checked against float64 and then timed; the same calls as those of `prior-fast bench kernels`."""
+
+from typing import Any
+
+import torch
+
+from prior_fast.benchmarks.kernels import BOTH, contestants
+from prior_fast.benchmarks.timing import check, make_run, ready, truth
+
+
+def test_op(measured: Any) -> None:
+    case, direction, who, benchmark = measured
+    backward = direction == BOTH
+    function = contestants(case, who == "torch.compile")[0][who]
+    check(case, who, function, backward, truth(case, backward))
+    run, inputs = make_run(case, function, backward), ready(case, case.inputs, backward)
+
+    def call() -> None:
+        run(inputs)
+        if inputs[0].is_cuda:
+            torch.cuda.synchronize()
+
+    benchmark.group = f"{case.op} {case.shape} {direction}"
+    work = case.both if backward else case.forward
+    benchmark.extra_info.update(least_bytes=work.least_bytes, operations=work.operations)
+    benchmark(call)

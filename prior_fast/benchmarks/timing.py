@@ -1,0 +1,247 @@
+"""Timing calls that were first seen to compute what they should: medians and quartiles, competitors taking turns."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prior_fast.bench._case import Public, size
+from prior_fast.errors import RunError
+
+# The distance from the truth that an output or gradient may have, as a share of the truth's length. Rounding stays far
+# below it; a call that leaves out a part of its work does not.
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+# Above this many numbers the truth is computed in float32: float64 is many times slower on most GPUs.
+DOUBLE_NUMBERS = 2**27
+LEAST_SAMPLES, MOST_SAMPLES = 5, 2000
+WARM_UP = 3  # calls
+BURST = 10  # calls between two waits for a GPU
+MOST_COPIES, MOST_BYTES = 64, 2**32  # of a call's inputs
+SLEEP_CLOCK = 2e9  # cycles/s of torch.cuda._sleep, at most: a slower chip sleeps longer, which does no harm
+MOST_SLEEP = 0.2  # seconds
+
+Run = Callable[[tuple[Tensor, ...]], Any]
+
+
+@dataclass
+class Timing:
+    """Times of one call, in seconds.
+
+    Attributes:
+        samples: of each timed call: on a GPU its own time there, else the clock's.
+        host: of the host to start a call, None on a CPU.
+    """
+
+    samples: list[float] = field(default_factory=list)
+    host: float | None = None
+
+    @property
+    def median(self) -> float:
+        return median(self.samples)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Where the middle half of the samples lies."""
+        if len(self.samples) < 2:
+            return self.samples[0], self.samples[0]
+        first, _, third = quantiles(self.samples, n=4, method="inclusive")
+        return first, third
+
+
+def flatten(value: Any) -> list[Tensor]:
+    """The tensors of an output: a tensor or a tuple of them.
+
+    Raises:
+        TypeError: something else, None for one.
+    """
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    for part in values:
+        if not isinstance(part, Tensor):
+            raise TypeError(f"it returned {type(part).__name__}, wanted tensors")
+    return list(values)
+
+
+def make_run(case: Public, function: Callable[..., Any], backward: bool) -> Run:
+    """What is timed: `function` of a tuple of inputs; with `backward`, also the gradients of random numbers.
+
+    The run returns the output, or the pair of the output and the gradients.
+    """
+    if not backward:
+
+        def forward(inputs: tuple[Tensor, ...]) -> Any:
+            with torch.no_grad():
+                return function(*inputs)
+
+        return forward
+    douts: list[Tensor] = []
+
+    def both(inputs: tuple[Tensor, ...]) -> tuple[Any, tuple[Tensor, ...]]:
+        output = function(*inputs)
+        ends = [part for part in flatten(output) if part.requires_grad]
+        if not ends:
+            raise TypeError("its output has no gradient")
+        if not douts:
+            douts.extend(_cotangents(ends, case.inputs[case.wanted[0]].dtype))
+        return output, torch.autograd.grad(ends, [inputs[index] for index in case.wanted], douts)
+
+    return both
+
+
+def _cotangents(ends: Sequence[Tensor], dtype: torch.dtype) -> Iterator[Tensor]:
+    """The same numbers for everyone: drawn on the CPU, rounded to the inputs' dtype."""
+    generator = torch.Generator().manual_seed(0)
+    for end in ends:
+        numbers = torch.randn(end.shape, generator=generator) if end.dim() else torch.ones(())
+        yield numbers.to(dtype).to(end.device, end.dtype)
+
+
+def ready(case: Public, inputs: tuple[Tensor, ...], backward: bool) -> tuple[Tensor, ...]:
+    """The inputs, those that want gradients as leaves."""
+    return tuple(
+        x.detach().requires_grad_() if backward and index in case.wanted else x.detach()
+        for index, x in enumerate(inputs)
+    )
+
+
+def truth(case: Public, backward: bool) -> list[Tensor]:
+    """What a call has to give: the reference's output and gradients in float64, in float32 where that is too slow."""
+    inputs, function = case.inputs, case.truth
+    if function is None:
+        wide = torch.float64 if sum(x.numel() for x in inputs) <= DOUBLE_NUMBERS else torch.float32
+
+        def function(*wider: Tensor) -> Any:
+            return case.call(*wider, backend="reference")
+
+        inputs = tuple(x.to(wide) if x.is_floating_point() else x for x in inputs)
+    return _results(case, make_run(case, function, backward), ready(case, inputs, backward), backward)
+
+
+def _results(case: Public, run: Run, inputs: tuple[Tensor, ...], backward: bool) -> list[Tensor]:
+    """What is compared: the output, as `case.judged` sees it, and the gradients."""
+    found = run(inputs)
+    output, gradients = found if backward else (found, ())
+    if case.judged is not None:
+        flatten(output)
+        output = case.judged(output, *case.inputs)
+    return [part.detach() for part in (*flatten(output), *gradients)]
+
+
+def check(case: Public, who: str, function: Callable[..., Any], backward: bool, expected: Sequence[Tensor]) -> float:
+    """The greatest distance of an output or gradient from `expected`, as a share of its length.
+
+    Raises:
+        RunError: it is over the tolerance of the inputs' dtype, or there is nothing to compare: such a call is not
+            worth timing.
+    """
+    name = f"{case.op} {case.shape}: {who}"
+    try:
+        results = _results(case, make_run(case, function, backward), ready(case, case.inputs, backward), backward)
+    except TypeError as error:
+        raise RunError(f"{name}: {error}") from error
+    if len(results) != len(expected):
+        raise RunError(f"{name} returned {len(results)} tensors, wanted {len(expected)}")
+    dtypes = [x.dtype for x in case.inputs if x.dtype in TOLERANCES] + [x.dtype for x in results]
+    tolerance = max(TOLERANCES.get(dtype, 0.0) for dtype in dtypes)
+    worst = 0.0
+    for number, (result, wanted) in enumerate(zip(results, expected)):
+        if result.shape != wanted.shape:
+            raise RunError(f"{name}: result {number} has shape {list(result.shape)}, wanted {list(wanted.shape)}")
+        wide = wanted.double()
+        distance = float((result.double() - wide).norm() / wide.norm().clamp(min=1e-30)) if wide.numel() else 0.0
+        if not distance <= tolerance:
+            raise RunError(
+                f"{name}: result {number} is {distance:.2g} of its length from the reference's, more than {tolerance:g}"
+            )
+        worst = max(worst, distance)
+    return worst
+
+
+def copies(case: Public, backward: bool) -> list[tuple[Tensor, ...]]:
+    """Inputs that calls take in turn: on a GPU so many that none is still in the L2 cache when its turn comes."""
+    own, number = ready(case, case.inputs, backward), 1
+    device = own[0].device
+    if device.type == "cuda":
+        cache = torch.cuda.get_device_properties(device).L2_cache_size
+        number = copy_count(size(*own), cache)
+    more = (ready(case, tuple(x.clone() for x in case.inputs), backward) for _ in range(number - 1))
+    return [own, *more]
+
+
+def copy_count(size_bytes: int, cache_bytes: int) -> int:
+    """How many inputs of a size fill a cache twice, within MOST_COPIES and MOST_BYTES; one at least."""
+    size_bytes = max(size_bytes, 1)
+    return max(min(2 * cache_bytes // size_bytes + 1, MOST_COPIES, MOST_BYTES // size_bytes), 1)
+
+
+def time_together(runs: Mapping[str, Run], inputs: Sequence[tuple[Tensor, ...]], seconds: float) -> dict[str, Timing]:
+    """The times of each run, by name. They take turns, so that a busy machine slows all alike.
+
+    Args:
+        runs: what to call, from `make_run`; warmed up here.
+        inputs: taken in turn.
+        seconds: for each run; at least LEAST_SAMPLES calls are timed.
+    """
+    on_gpu = inputs[0][0].is_cuda
+    timings = {name: Timing() for name in runs}
+    spent = dict.fromkeys(runs, 0.0)
+    turns = itertools.cycle(inputs)
+    for name, run in runs.items():
+        for _ in range(WARM_UP):
+            run(next(turns))
+        if on_gpu:
+            timings[name].host = _host_time(run, turns)
+    waiting = list(runs)
+    while waiting:
+        for name in waiting:
+            began = time.perf_counter()
+            timings[name].samples += (
+                _burst(runs[name], turns, timings[name].host) if on_gpu else _one(runs[name], turns)
+            )
+            spent[name] += time.perf_counter() - began
+        waiting = [name for name in waiting if _unfinished(timings[name], spent[name], seconds)]
+    return timings
+
+
+def _unfinished(timing: Timing, spent: float, seconds: float) -> bool:
+    count = len(timing.samples)
+    return count < LEAST_SAMPLES or (spent < seconds and count < MOST_SAMPLES)
+
+
+def _one(run: Run, turns: Iterator[tuple[Tensor, ...]]) -> list[float]:
+    inputs = next(turns)
+    began = time.perf_counter()
+    run(inputs)
+    return [time.perf_counter() - began]
+
+
+def _host_time(run: Run, turns: Iterator[tuple[Tensor, ...]]) -> float:
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(BURST):
+        run(next(turns))
+    host = (time.perf_counter() - began) / BURST
+    torch.cuda.synchronize()
+    return host
+
+
+def _burst(run: Run, turns: Iterator[tuple[Tensor, ...]], host: float | None) -> list[float]:
+    """Times on the GPU of a few calls.
+
+    The GPU first sleeps for about as long as the host needs to start them all: where it had to wait for the host
+    between two events, their distance would be the host's time.
+    """
+    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(BURST)]
+    torch.cuda.synchronize()
+    torch.cuda._sleep(int(min(1.5 * BURST * (host or 0.0), MOST_SLEEP) * SLEEP_CLOCK))
+    for begin, end in events:
+        inputs = next(turns)
+        begin.record()
+        run(inputs)
+        end.record()
+    torch.cuda.synchronize()
+    return [begin.elapsed_time(end) / 1e3 for begin, end in events]

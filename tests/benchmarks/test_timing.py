@@ -1,0 +1,163 @@
+"""Timing: outputs are looked at before anything is timed, and competitors take turns."""
+
+import itertools
+import time
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from prior_fast.bench._case import Public, Work
+from prior_fast.benchmarks import timing
+from prior_fast.benchmarks.timing import (
+    LEAST_SAMPLES,
+    Timing,
+    check,
+    copies,
+    copy_count,
+    make_run,
+    ready,
+    time_together,
+    truth,
+)
+from prior_fast.errors import RunError
+from prior_fast.ops import segment_mean
+
+OFFSETS = torch.tensor([0, 3, 4, 8], dtype=torch.int32)
+
+
+def make_case(dtype: torch.dtype = torch.float32, **changes: Any) -> Public:
+    x = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    defaults: dict[str, Any] = {
+        "op": "segment_mean",
+        "shape": "B=3",
+        "call": segment_mean,
+        "inputs": (x, OFFSETS),
+        "forward": Work(240, 40),
+        "both": Work(480, 55),
+        "wanted": (0,),
+    }
+    return Public(**defaults | changes)
+
+
+def nothing(*inputs: torch.Tensor) -> None:
+    """An empty benchmark."""
+
+
+def zeros(x: torch.Tensor, cu: torch.Tensor) -> torch.Tensor:
+    return x.new_zeros(len(cu) - 1, x.shape[1])
+
+
+def half(x: torch.Tensor, cu: torch.Tensor) -> torch.Tensor:
+    """The first half of the work."""
+    mean = segment_mean(x, cu)
+    return torch.cat([mean[:2], torch.zeros_like(mean[2:])])
+
+
+def flat_gradient(x: torch.Tensor, cu: torch.Tensor) -> torch.Tensor:
+    """The right output with a gradient of 0."""
+    return segment_mean(x, cu).detach() + 0 * x.sum()
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_computes_is_let_through(dtype: torch.dtype, backward: bool) -> None:
+    case = make_case(dtype)
+    assert check(case, "ours", case.call, backward, truth(case, backward)) < 0.01
+
+
+@pytest.mark.parametrize("empty", [nothing, zeros, half])
+def test_an_empty_benchmark_is_an_error(empty: Any) -> None:
+    case = make_case()
+    with pytest.raises(RunError, match="segment_mean B=3: empty"):
+        check(case, "empty", empty, False, truth(case, False))
+
+
+@pytest.mark.parametrize("empty", [nothing, zeros, flat_gradient])
+def test_a_backward_pass_without_gradients_is_an_error(empty: Any) -> None:
+    case = make_case()
+    with pytest.raises(RunError, match="segment_mean B=3: empty"):
+        check(case, "empty", empty, True, truth(case, True))
+
+
+def test_not_a_number_is_an_error() -> None:
+    case = make_case()
+    with pytest.raises(RunError, match="nan of its length"):
+        check(case, "broken", lambda x, cu: segment_mean(x, cu) * float("nan"), False, truth(case, False))
+
+
+def test_a_wrong_shape_is_an_error() -> None:
+    case = make_case()
+    with pytest.raises(RunError, match=r"shape \[2, 5\], wanted \[3, 5\]"):
+        check(case, "short", lambda x, cu: segment_mean(x, cu)[:2], False, truth(case, False))
+
+
+def test_what_is_judged_takes_the_place_of_the_output() -> None:
+    case = make_case(judged=lambda output, x, cu: output.sum())
+    reversed_rows = partial(lambda x, cu: segment_mean(x, cu).flip(0))
+    check(case, "in another order", reversed_rows, False, truth(case, False))
+
+
+def test_the_median_and_the_middle_half() -> None:
+    found = Timing([5.0, 1.0, 2.0, 4.0, 3.0])
+    assert found.median == 3 and found.quartiles == (2, 4)
+    assert Timing([7.0]).quartiles == (7, 7)
+
+
+def test_a_slow_call_is_measured_as_slow() -> None:
+    case = make_case()
+
+    def slow(*inputs: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.02)
+        return case.call(*inputs)
+
+    runs = {"ours": make_run(case, case.call, False), "slow": make_run(case, slow, False)}
+    timings = time_together(runs, copies(case, False), 0.01)
+    assert timings["slow"].median >= 0.02 > timings["ours"].median
+    assert all(len(found.samples) >= LEAST_SAMPLES for found in timings.values())
+
+
+def test_competitors_take_turns() -> None:
+    order: list[str] = []
+    runs = {name: partial(lambda name, inputs: order.append(name), name) for name in "ab"}
+    time_together(runs, [ready(make_case(), make_case().inputs, False)], 1e-9)
+    assert order[-2 * LEAST_SAMPLES :] == ["a", "b"] * LEAST_SAMPLES
+
+
+def test_inputs_fill_the_cache_twice() -> None:
+    assert copy_count(10**7, 5 * 10**7) == 11
+    assert copy_count(10, 5 * 10**7) == 64
+    assert copy_count(0, 5 * 10**7) == 64
+    assert copy_count(2**33, 5 * 10**7) == 1
+
+
+class FakeEvent:
+    """torch.cuda.Event by the host's clock."""
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, end: "FakeEvent") -> float:
+        return 1e3 * (end.at - self.at)
+
+
+def test_the_gpu_sleeps_while_the_host_starts_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[int] = []
+    monkeypatch.setattr("torch.cuda.Event", FakeEvent)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    monkeypatch.setattr("torch.cuda._sleep", slept.append)
+    turns = itertools.cycle([make_case().inputs])
+    host = timing._host_time(lambda inputs: time.sleep(0.001), turns)
+    samples = timing._burst(lambda inputs: time.sleep(0.001), turns, host)
+    assert len(samples) == timing.BURST and min(samples) >= 0.001
+    assert slept[0] >= timing.BURST * 0.001 * timing.SLEEP_CLOCK
+
+
+def test_the_backward_pass_is_in_the_timed_call() -> None:
+    case = make_case()
+    output, (gradient,) = make_run(case, case.call, True)(ready(case, case.inputs, True))
+    assert output.requires_grad and gradient.shape == case.inputs[0].shape
