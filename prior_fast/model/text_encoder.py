@@ -35,8 +35,8 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Softmax attention within each report; query, key, value [1, H, T, D] -> [1, T, H, D].
 
-    On a GPU in half precision the reports stay packed (no attention dropout there); elsewhere they are padded inside
-    this function only.
+    On a GPU in half precision the reports stay packed; elsewhere they are padded inside this function only. There is no
+    dropout of attention weights on either path: torch's packed attention takes none.
     """
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         from torch.nn.attention.varlen import varlen_attn
@@ -45,13 +45,14 @@ def packed_attention(
         # Its scale is D^-0.5, which is BERT's; older versions take no other.
         out = varlen_attn(q, k, v, cu_tokens, cu_tokens, max_tokens, max_tokens)
         return torch.as_tensor(out)[None], None
-    q, k, v = (pad(x[0].transpose(0, 1), cu_tokens, max_tokens).transpose(1, 2) for x in (query, key, value))
+    scale = scaling or query.shape[-1] ** -0.5
+    packed = (query[0] * scale, key[0], value[0])
+    q, k, v = (pad(x.transpose(0, 1), cu_tokens, max_tokens).transpose(1, 2) for x in packed)
     mask = padding_mask(cu_tokens, max_tokens)
-    # Plain products: on a CPU the fused attention's backward pass takes several times as long at a report's length.
-    scores = (q @ k.transpose(2, 3)) * (scaling or q.shape[-1] ** -0.5)
-    weights = scores.masked_fill(~mask[:, None, None], float("-inf")).softmax(dim=-1)
-    out = F.dropout(weights, dropout, module.training) @ v
-    return unpad(out.transpose(1, 2), cu_tokens, query.shape[2])[None], None
+    # Plain products: on a CPU the fused attention's backward pass takes several times as long at a report's length. The
+    # scores are the largest tensors of the encoder there: they are scaled before they are made, and masked in place.
+    weights = (q @ k.transpose(2, 3)).masked_fill_(~mask[:, None, None], float("-inf")).softmax(dim=-1)
+    return unpad((weights @ v).transpose(1, 2), cu_tokens, query.shape[2])[None], None
 
 
 def bidirectional_attention(

@@ -1,7 +1,7 @@
 """Each op with Triton kernels, on the device that is here: PRIOR's shapes on a GPU, small ones in the interpreter.
 
-The rule is that of `check_precision`: the error against float64 is at most twice that of plain PyTorch in the same dtype,
-plus a rounding, for the result and every gradient.
+The rule is that of `check_precision`: the error against float64 is at most twice that of plain PyTorch in the same
+dtype, plus a rounding, for the result and every gradient.
 """
 
 from collections.abc import Callable
