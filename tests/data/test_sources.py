@@ -85,6 +85,19 @@ def test_augmented_images_are_those_of_the_reference(source: str, dataset: Prepa
     assert other_sign.mean() > 2.0
 
 
+def test_dalis_own_augmentation_is_that_of_the_reference(
+    dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What serves on GPUs, and on CPUs without the library."""
+    augmented = DataConfig(rotation=5.0, flip=True, workers=0)
+    wanted = list(open_loader(dataset, augmented).epoch(1))
+    loader = open_loader(dataset, data_for("dali", dataset.root, augmented))
+    monkeypatch.setattr(loader.source, "dali_rotates", True)
+    for a, b in zip(wanted, loader.epoch(1), strict=True):
+        difference = (gray_levels(a, dataset) - gray_levels(b, dataset)).abs()
+        assert difference[:, 8:-8, 8:-8].max() < 0.5 and difference.mean() < 0.05
+
+
 @pytest.mark.parametrize("source", ["memory, ahead", "workers", "dali"])
 def test_an_epoch_can_begin_in_its_middle(source: str, dataset: PreparedDataset) -> None:
     data = data_for(source, dataset.root, DataConfig())

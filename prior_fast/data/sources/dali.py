@@ -1,6 +1,7 @@
 """Prepared images through NVIDIA DALI, on a CPU or a GPU."""
 
 import importlib.util
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
@@ -9,19 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prior_fast import extension
 from prior_fast.data.plan import BatchPlan, LoaderConfig
 from prior_fast.data.sources import DTYPES
 from prior_fast.data.store import PreparedDataset
+from prior_fast.data.text import to_device
 from prior_fast.errors import UsageError
+from prior_fast.ops.rotate_images import rotate_images
 
 # Batches that are made before they are asked for.
 AHEAD = 2
 
 
 class DaliSource:
-    """A DALI pipeline for each stream that rotates, mirrors and normalizes the prepared images.
+    """A DALI pipeline for each stream, of the prepared images.
 
-    On a GPU the results stay there and are handed over without a copy. data.workers is the number of DALI's threads.
+    On a GPU the pipeline rotates, mirrors and normalizes; results stay there and are handed over without a copy.
+    On a CPU DALI's rotation takes several times as long as `rotate_images` (docs/performance.md), which does it there
+    where it is built. data.workers is the number of DALI's threads.
 
     Raises:
         UsageError: DALI is not installed.
@@ -32,10 +38,11 @@ class DaliSource:
     def __init__(self, dataset: PreparedDataset, config: LoaderConfig, device: torch.device) -> None:
         require_dali()
         self.dataset, self.config, self.device = dataset, config, device
+        self.dali_rotates = device.type == "cuda" or extension.unavailable("cpu") is not None
         self.description = f"prepared images through DALI on {device.type}"
 
     def stream(self, plans: Iterable[BatchPlan]) -> Iterator[Tensor]:
-        coming = iter(plans)
+        coming, taken = iter(plans), deque[BatchPlan]()
         first = next(coming, None)
         if first is None:
             return
@@ -43,13 +50,19 @@ class DaliSource:
 
         def read() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             plan = next(ahead)
+            taken.append(plan)
             return self.dataset.images[plan.image_rows][..., None], plan.angles, plan.flips.astype(np.int32)
 
         pipeline = new_pipeline(self.device, self.config, len(first.studies))
         with pipeline:
-            pipeline.set_outputs(self._augmented(*_sources(read)))
+            pixels, angles, flips = _sources(read)
+            pipeline.set_outputs(self._augmented(pixels, angles, flips) if self.dali_rotates else pixels)
         for (images,) in run(pipeline):
-            yield images.to(DTYPES[self.config.data.dtype])
+            plan = taken.popleft()
+            if self.dali_rotates:
+                yield images.to(DTYPES[self.config.data.dtype])
+            else:
+                yield augmented(images[..., 0], plan, self.dataset, self.config)
 
     def _augmented(self, pixels: Any, angles: Any, flips: Any) -> Any:
         from nvidia.dali import fn, types
@@ -69,6 +82,19 @@ class DaliSource:
             dtype=types.FLOAT16 if half else types.FLOAT,
             output_layout="CHW",
         )
+
+
+def augmented(pixels: Tensor, plan: BatchPlan, dataset: PreparedDataset, config: LoaderConfig) -> Tensor:
+    """The images of a plan, uint8 [B, H, W] in its order, rotated, mirrored and normalized by `rotate_images`."""
+    return rotate_images(
+        pixels,
+        torch.arange(len(pixels), device=pixels.device),
+        to_device(plan.angles, pixels.device),
+        to_device(plan.flips, pixels.device),
+        mean=dataset.image_mean,
+        std=dataset.image_std,
+        dtype=DTYPES[config.data.dtype],
+    )
 
 
 def require_dali() -> None:

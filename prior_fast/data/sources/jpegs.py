@@ -11,13 +11,10 @@ import torch
 from torch import Tensor
 
 from prior_fast.data.plan import BatchPlan, LoaderConfig
-from prior_fast.data.sources import DTYPES
-from prior_fast.data.sources.dali import new_pipeline, require_dali, run
+from prior_fast.data.sources.dali import augmented, new_pipeline, require_dali, run
 from prior_fast.data.sources.encoded import EncodedImages
 from prior_fast.data.sources.resize import Lines, with_pillows_border
 from prior_fast.data.store import PreparedDataset
-from prior_fast.data.text import to_device
-from prior_fast.ops.rotate_images import rotate_images
 
 
 class JpegSource:
@@ -72,7 +69,7 @@ class JpegSource:
             pipeline.set_outputs(*self._decoded_and_resized(read))
         for outputs in run(pipeline):
             pixels = with_pillows_border(Lines(*outputs[:-1]), outputs[-1])
-            yield self._augmented(pixels, taken.popleft())
+            yield augmented(pixels, taken.popleft(), self.dataset, self.config)
 
     def _decoded_and_resized(self, read: Any) -> list[Any]:
         """The resized image, its border lines and corners, and the size that the file has."""
@@ -92,15 +89,3 @@ class JpegSource:
         lines += [resized(pixels[:, :1], side, 1), resized(pixels[:, -1:], side, 1)]
         corners = [fn.cast(part, dtype=types.FLOAT) for line in (top, bottom) for part in (line[:, :1], line[:, -1:])]
         return [resized(pixels, side, side), *lines, *corners, fn.peek_image_shape(data)]
-
-    def _augmented(self, pixels: Tensor, plan: BatchPlan) -> Tensor:
-        rows = torch.arange(len(pixels), device=pixels.device)
-        return rotate_images(
-            pixels,
-            rows,
-            to_device(plan.angles, self.device),
-            to_device(plan.flips, self.device),
-            mean=self.dataset.image_mean,
-            std=self.dataset.image_std,
-            dtype=DTYPES[self.config.data.dtype],
-        )
