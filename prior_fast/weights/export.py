@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import safetensors.torch
+from transformers.utils import logging
 
 from prior_fast.errors import UsageError
 from prior_fast.files import atomic_directory, write_json
@@ -27,6 +28,7 @@ def export(checkpoint: Checkpoint, out: Path) -> list[str]:
     resnet = {name: tensor.contiguous() for name, tensor in model.image_encoder.encoder.state_dict().items()}
     encoder = model.text_encoder.encoder
     encoder.set_attn_implementation("sdpa")  # the packed one is known to prior-fast alone
+    logging.disable_progress_bar()  # of writing one file
     with atomic_directory(out) as partial:
         safetensors.torch.save_file(resnet, partial / RESNET_FILE)
         encoder.save_pretrained(partial / "text_encoder")

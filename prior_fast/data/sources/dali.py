@@ -48,15 +48,16 @@ class DaliSource:
             return
         ahead = chain([first], coming)
 
-        def read() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        def read() -> tuple[np.ndarray, ...]:
             plan = next(ahead)
             taken.append(plan)
-            return self.dataset.images[plan.image_rows][..., None], plan.angles, plan.flips.astype(np.int32)
+            pixels = self.dataset.images[plan.image_rows][..., None]
+            return (pixels, plan.angles, plan.flips.astype(np.int32)) if self.dali_rotates else (pixels,)
 
         pipeline = new_pipeline(self.device, self.config, len(first.studies))
         with pipeline:
-            pixels, angles, flips = _sources(read)
-            pipeline.set_outputs(self._augmented(pixels, angles, flips) if self.dali_rotates else pixels)
+            read_in = _sources(read, 3 if self.dali_rotates else 1)
+            pipeline.set_outputs(self._augmented(*read_in) if self.dali_rotates else read_in[0])
         for (images,) in run(pipeline):
             plan = taken.popleft()
             if self.dali_rotates:
@@ -130,7 +131,7 @@ def run(pipeline: Any) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(torch.from_dlpack(output.as_tensor()) for output in outputs)
 
 
-def _sources(read: Any) -> Any:
+def _sources(read: Any, count: int) -> Any:
     from nvidia.dali import fn
 
-    return fn.external_source(source=read, num_outputs=3, batch=True, layout=["HWC", "", ""])
+    return fn.external_source(source=read, num_outputs=count, batch=True, layout=["HWC", "", ""][:count])
