@@ -183,7 +183,7 @@ def _time(run: Callable[[], Any]) -> float:
 class TorchvisionSource:
     """The usual way, to compare with: DataLoader workers that transform image after image with torchvision."""
 
-    description, replaced = "torchvision", 0
+    description, replaced, compute = "torchvision", 0, CPU
 
     def __init__(self, dataset: PreparedDataset, config: LoaderConfig) -> None:
         self.dataset, self.config = dataset, config

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prior_fast.data.batch import PackedBatch, pack_reports
 from prior_fast.data.images import normalize
-from prior_fast.data.plan import BatchPlan, EpochPlan, LoaderConfig, batches_per_epoch
+from prior_fast.data.plan import BatchPlan, EpochPlan, LoaderConfig, batches_per_epoch, cut_reports
 from prior_fast.data.sources import open_source
 from prior_fast.data.store import PreparedDataset
 from prior_fast.data.text import TextStore
@@ -32,7 +32,7 @@ class TrainingLoader:
         self.dataset, self.config, self.device = dataset, config, device
         self.source = open_source(dataset, config, device)
         # Where the images are made on the GPU, so is the text; else a batch is copied there whole.
-        self.text = TextStore(dataset, getattr(self.source, "compute", CPU), config.data.token_bucket)
+        self.text = TextStore(dataset, self.source.compute, config.data.token_bucket)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -73,14 +73,10 @@ class TrainingLoader:
 
 def cut_report(sentences: list[np.ndarray], max_tokens: int, max_sentences: int = 0) -> list[np.ndarray]:
     """As many whole sentences as fit into `max_tokens` with [CLS] and [SEP]; the first is cut if even it does not."""
-    kept: list[np.ndarray] = []
-    room = max_tokens - 2
-    for sentence in sentences[: max_sentences or None]:
-        if len(sentence) > room:
-            break
-        kept.append(sentence)
-        room -= len(sentence)
-    return kept or [sentences[0][: max_tokens - 2]]
+    lengths = np.array([len(sentence) for sentence in sentences])
+    report = np.zeros(len(sentences), np.int64)
+    kept, cut, _ = cut_reports(np.arange(len(sentences)), lengths, report, max_tokens, max_sentences)
+    return [sentences[index][:length] for index, length in zip(kept, cut)]
 
 
 def evaluation_batches(

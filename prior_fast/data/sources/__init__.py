@@ -21,9 +21,11 @@ class ImageSource(Protocol):
 
     Attributes:
         description: in a few words, for the user.
+        compute: where the images are when they come, and so where the text is best packed.
     """
 
     description: str
+    compute: torch.device
 
     @property
     def replaced(self) -> int:

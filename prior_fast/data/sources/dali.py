@@ -38,6 +38,7 @@ class DaliSource:
     def __init__(self, dataset: PreparedDataset, config: LoaderConfig, device: torch.device) -> None:
         require_dali()
         self.dataset, self.config, self.device = dataset, config, device
+        self.compute = device
         self.dali_rotates = device.type == "cuda" or extension.unavailable("cpu") is not None
         self.description = f"prepared images through DALI on {device.type}"
 

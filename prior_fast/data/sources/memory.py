@@ -58,7 +58,7 @@ class MemorySource:
 
 
 def choose_place(wanted: str, size: int, device: torch.device) -> str:
-    """ "gpu", "host" or "disk" for `size` bytes of images.
+    """Where `size` bytes of images go: "gpu", "host" or "disk".
 
     Raises:
         UsageError: the GPU is asked for, and there is none or it has less than that free.

@@ -39,6 +39,7 @@ class WorkerSource:
     def __init__(self, dataset: PreparedDataset, config: LoaderConfig) -> None:
         self.images = PlannedImages(dataset, config)
         self.workers = config.data.workers
+        self.compute = torch.device("cpu")
         self.description = f"images from {self.workers} DataLoader workers"
 
     def stream(self, plans: Iterable[BatchPlan]) -> Iterator[Tensor]:
