@@ -25,7 +25,7 @@ from prior_fast.training.profile import record_stage
 from prior_fast.training.schedule import Schedule
 from prior_fast.training.signals import EXIT_CODE, StopSignals
 from prior_fast.training.stages import StepContext
-from prior_fast.training.step import StageTrainer, bf16_is_fast
+from prior_fast.training.step import StageTrainer, runs_in_bf16
 from prior_fast.training.validate import validate
 
 
@@ -69,7 +69,7 @@ class Run:
         self.model = model.to(ranks.device).train()
         if ranks.group is not None:
             join_batch_norms(self.model, ranks.group)
-        half = config.precision == "bf16" or (config.precision == "auto" and bf16_is_fast(ranks.device))
+        half = runs_in_bf16(config.precision, ranks.device)
         self.meter = Meter(structure_of(self.model), config.data.max_tokens, ranks, half)
         self.log: RunLog | None = None
         self.bar: Progress = progress("losses")

@@ -102,9 +102,14 @@ def make_autocast(precision: str, device: torch.device) -> AbstractContextManage
     """
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UsageError("precision=bf16: this GPU has no bfloat16; use precision=fp32")
-    if precision == "bf16" or (precision == "auto" and bf16_is_fast(device)):
+    if runs_in_bf16(precision, device):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
+
+
+def runs_in_bf16(precision: str, device: torch.device) -> bool:
+    """Whether the forward pass of a run with this setting is in bfloat16."""
+    return precision == "bf16" or (precision == "auto" and bf16_is_fast(device))
 
 
 def bf16_is_fast(device: torch.device) -> bool:
