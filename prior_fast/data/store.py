@@ -74,10 +74,10 @@ class PreparedDataset:
     def __init__(self, root: Path, info: dict[str, Any], split: str | None) -> None:
         """Use `PreparedDataset.open`, which checks what it opens."""
         self.root, self.info, self.split = root, info, split
-        self.images: np.ndarray = _map_array(root, "images.npy", (info["images"], 224, 224), np.uint8)
+        self.images: np.ndarray = map_array(root, "images.npy", (info["images"], 224, 224), np.uint8)
         # Plain views of the mapped files: slicing a memmap costs more.
-        self.tokens = np.asarray(_map_array(root, "tokens.npy", (info["tokens"],), np.int32))
-        self.sentence_offsets = np.asarray(_map_array(root, "sentence_offsets.npy", (info["sentences"] + 1,), np.int64))
+        self.tokens = np.asarray(map_array(root, "tokens.npy", (info["tokens"],), np.int32))
+        self.sentence_offsets = np.asarray(map_array(root, "sentence_offsets.npy", (info["sentences"] + 1,), np.int64))
         ranges = ("image_begin", "image_end", "sentence_begin", "sentence_end")
         table = self._manifest(["study_id", "subject_id", *ranges, *CHEXPERT_LABELS])
         column = {name: table[name].to_numpy() for name in ("study_id", "subject_id", *ranges)}
@@ -105,7 +105,8 @@ class PreparedDataset:
         if verify not in ("sizes", "full"):
             raise ValueError(f"verify must be 'sizes' or 'full', not {verify!r}")
         root = Path(path)
-        info = _read_info(root)
+        info = read_info(root)
+        check_format(root, info, FORMAT, VERSION, "prior-fast prepare mimic")
         check_files(root, info, verify)
         _check_split(root, info, split)
         return cls(root, info, split)
@@ -231,7 +232,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_info(root: Path) -> dict[str, Any]:
+def read_info(root: Path) -> dict[str, Any]:
+    """What dataset.json of a folder says, of a dataset with reports or of a labelled one.
+
+    Raises:
+        UsageError: there is none, or it is no JSON object.
+    """
     path = root / INFO_FILE
     if not path.is_file():
         raise UsageError(f"{root} is no prepared dataset: it has no {INFO_FILE}; make one with `prior-fast prepare`")
@@ -239,11 +245,23 @@ def _read_info(root: Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(f"{path} is not valid JSON ({error}); prepare the dataset again") from error
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
-        raise UsageError(f"{path} does not describe a prepared dataset (no format {FORMAT!r})")
-    if info.get("version") != VERSION:
-        raise UsageError(f"{path} has version {info.get('version')}; this prior-fast reads version {VERSION}")
+    if not isinstance(info, dict):
+        raise UsageError(f"{path} does not describe a prepared dataset")
     return info
+
+
+def check_format(root: Path, info: dict[str, Any], name: str, version: int, how: str) -> None:
+    """Refuse a dataset of another format or version.
+
+    how: the command that makes the wanted one.
+
+    Raises:
+        UsageError: it is another.
+    """
+    if info.get("format") != name:
+        raise UsageError(f"{root} is of format {info.get('format')!r}, not {name!r}; make one with `{how}`")
+    if info.get("version") != version:
+        raise UsageError(f"{root} has version {info.get('version')}; this prior-fast reads version {version}")
 
 
 def _check_split(root: Path, info: dict[str, Any], split: str | None) -> None:
@@ -259,7 +277,12 @@ def _check_split(root: Path, info: dict[str, Any], split: str | None) -> None:
         raise UsageError(f"the split {split!r} of {root} has no study; it has {known}")
 
 
-def _map_array(root: Path, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+def map_array(root: Path, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """A .npy file of a dataset, mapped, not read.
+
+    Raises:
+        UsageError: it can't be read, or it is of another shape or type.
+    """
     path = root / name
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -140,7 +140,7 @@ def test_what_is_no_dataset(copy, tmp_path):
             PreparedDataset.open(path)
         return str(caught.value)
 
-    assert "does not describe a prepared dataset" in message(format="else")
+    assert "is of format 'else', not 'prior-fast-dataset'" in message(format="else")
     assert "has version 2; this prior-fast reads version 1" in message(version=2)
     (tmp_path / "other/dataset.json").write_text("{", encoding="utf-8")
     with pytest.raises(UsageError, match="is not valid JSON"):
