@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from prior_fast.config import TextEncoderConfig
 from prior_fast.errors import UsageError
+from prior_fast.model.report_attention import report_attention
 from prior_fast.ops._segments import pad, padding_mask, unpad
 
 PACKED = "prior_fast_packed"
@@ -35,9 +36,13 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Softmax attention within each report; query, key, value [1, H, T, D] -> [1, T, H, D].
 
-    On a GPU in half precision the reports stay packed; elsewhere they are padded inside this function only. There is no
-    dropout of attention weights on either path: torch's packed attention takes none.
+    On a CPU, and on a GPU in half precision, the reports stay packed; on a GPU in float32 they are padded inside this
+    function only. There is no dropout of attention weights on any path: torch's packed attention takes none.
     """
+    scale = scaling or query.shape[-1] ** -0.5
+    if query.device.type == "cpu":
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        return report_attention(q, k, v, cu_tokens, scale)[None], None
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         from torch.nn.attention.varlen import varlen_attn
 
@@ -45,14 +50,17 @@ def packed_attention(
         # Its scale is D^-0.5, which is BERT's; older versions take no other.
         out = varlen_attn(q, k, v, cu_tokens, cu_tokens, max_tokens, max_tokens)
         return torch.as_tensor(out)[None], None
-    scale = scaling or query.shape[-1] ** -0.5
-    packed = (query[0] * scale, key[0], value[0])
-    q, k, v = (pad(x.transpose(0, 1), cu_tokens, max_tokens).transpose(1, 2) for x in packed)
-    mask = padding_mask(cu_tokens, max_tokens)
-    # Plain products: on a CPU the fused attention's backward pass takes several times as long at a report's length. The
-    # scores are the largest tensors of the encoder there: they are scaled before they are made, and masked in place.
-    weights = (q @ k.transpose(2, 3)).masked_fill_(~mask[:, None, None], float("-inf")).softmax(dim=-1)
-    return unpad((weights @ v).transpose(1, 2), cu_tokens, query.shape[2])[None], None
+    return padded_attention(query, key, value, cu_tokens, max_tokens, scale), None
+
+
+def padded_attention(
+    query: Tensor, key: Tensor, value: Tensor, cu_tokens: Tensor, max_tokens: int, scale: float
+) -> Tensor:
+    """Softmax attention within each report, padded inside; query, key, value [1, H, T, D] -> [1, T, H, D]."""
+    q, k, v = (pad(x[0].transpose(0, 1), cu_tokens, max_tokens).transpose(1, 2) for x in (query, key, value))
+    mask = padding_mask(cu_tokens, max_tokens)[:, None, None]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return unpad(out.transpose(1, 2), cu_tokens, query.shape[2])[None]
 
 
 def bidirectional_attention(
