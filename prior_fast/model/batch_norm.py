@@ -1,12 +1,30 @@
 """Batch normalization whose statistics are those of the batch joined over all ranks, on any device."""
 
+from typing import Any
+
 import torch
 import torch.distributed
-import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from prior_fast.model.projection import RowNorm
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of the ranks' tensors, on each; torch's own differentiable one breaks the graph of torch.compile."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: ProcessGroup | None) -> Tensor:
+        ctx.group = group
+        total = x.clone()
+        torch.distributed.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, dtotal: Tensor) -> tuple[Tensor, None]:
+        total = dtotal.clone()
+        torch.distributed.all_reduce(total, group=ctx.group)
+        return total, None
 
 
 class _Joined:
@@ -20,13 +38,13 @@ class _Joined:
             return super().forward(x)  # type: ignore[misc]
         dims = tuple(range(x.dim() - 1)) if channels_last else (0, 2, 3)
         wide = x.float()
-        total = torch.distributed.nn.functional.all_reduce
         own = wide.sum(dims)
-        sums = total(torch.stack([own, torch.full_like(own, wide.numel() // own.numel())]), group=self.group)
+        counted = torch.stack([own, torch.full_like(own, wide.numel() // own.numel())])
+        sums = _SumOverRanks.apply(counted, self.group)
         mean, rows = sums[0] / sums[1].detach(), sums[1].detach()
         # Of the centered rows: the mean of the squares less the square of the mean loses digits.
         center = mean if channels_last else mean[:, None, None]
-        variance = total((wide - center).square().sum(dims), group=self.group) / rows
+        variance = _SumOverRanks.apply((wide - center).square().sum(dims), self.group) / rows
         with torch.no_grad():
             momentum = self.momentum or 0.0
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]

@@ -67,7 +67,7 @@ class Run:
         else:
             model, notes = build_model(config.model, self.dataset.vocab_size, config.seed)
         self.model = model.to(ranks.device).train()
-        if ranks.group is not None:
+        if ranks.group is not None and config.sync_batch_norm:
             join_batch_norms(self.model, ranks.group)
         half = runs_in_bf16(config.precision, ranks.device)
         self.meter = Meter(structure_of(self.model), config.data.max_tokens, ranks, half)

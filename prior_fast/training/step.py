@@ -39,12 +39,14 @@ class StageTrainer:
         self.optimizer = make_optimizer(config, list(self.parameters.values()))
         self.autocast = make_autocast(config.precision, ranks.device)
         self.loss: nn.Module = StageLoss(model, stage, config)
-        if ranks.group is not None:
-            # Buffers are equal on all ranks already: batch statistics are joined.
-            self.loss = DistributedDataParallel(self.loss, broadcast_buffers=False)
         self.compiled = compiles(config, ranks.device)
         if self.compiled:
             self.loss = compile_loss(self.loss)
+        if ranks.group is not None:
+            # Around the compiled loss, whose backward pass is then cut where a bucket of gradients is full and can be
+            # sent; compiling the wrapper too would add graphs for its own bookkeeping.
+            # Buffers stay: joined statistics are equal on all ranks, and of others the first rank's are as good as any.
+            self.loss = DistributedDataParallel(self.loss, broadcast_buffers=False)
 
     def step(self, batch: PackedBatch, context: StepContext, learning_rate: float) -> dict[str, Tensor]:
         """Forward, backward, update; returns the loss terms of the joined batch, still on the device."""

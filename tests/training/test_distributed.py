@@ -1,4 +1,4 @@
-"""Two gloo processes under torchrun take the steps that one process takes on the joined batch."""
+"""Gloo processes under torchrun take the steps that one process takes on the joined batch."""
 
 import json
 import os
@@ -11,6 +11,8 @@ import safetensors.torch
 
 from prior_fast.cli.main import main
 from prior_fast.config import apply_overrides, preset
+from prior_fast.data.loader import TrainingLoader
+from prior_fast.data.plan import LoaderConfig
 from prior_fast.data.store import PreparedDataset
 from prior_fast.model.build import build_model
 from prior_fast.training.checkpoint import list_checkpoints
@@ -34,21 +36,27 @@ def losses(out: Path) -> list[dict[str, float]]:
     ]
 
 
-@pytest.mark.parametrize("stage_epochs", ["1,0,0", "0,1,0", "0,0,1"])
-def test_two_processes_equal_one(
-    stage_epochs: str, small_store: Path, small_settings: list[str], tmp_path: Path
+def torchrun(processes: int, *words: str) -> str:
+    """Run a module or a script in so many processes; returns what they wrote to standard output."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("processes", "stage_epochs"), [(2, "1,0,0"), (2, "0,1,0"), (2, "0,0,1"), (4, "1,0,0"), (4, "0,0,1")]
+)
+def test_processes_equal_one(
+    processes: int, stage_epochs: str, small_store: Path, small_settings: list[str], tmp_path: Path
 ) -> None:
     words = ["train", "--preset", "tiny", "--data", str(small_store), *small_settings, *SETTINGS]
     words.append(f"stage_epochs={stage_epochs}")
+    assert len(set(tokens_of_ranks(small_store, processes))) > 1
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "-m", "prior_fast.cli.main", *words, "--out", str(tmp_path / "two")],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    torchrun(processes, "-m", "prior_fast.cli.main", *words, "--out", str(tmp_path / "two"))
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) == 2
     # After an update Adam has made rounding larger, and a prototype on the edge may be read by another sentence.
@@ -69,6 +77,36 @@ def test_two_processes_equal_one(
     apart = sum((weights[0][name] - weights[1][name]).abs().sum() for name in names)
     assert moved > 0
     assert apart < 0.05 * moved
+
+
+def test_processes_compile_one_graph_each(small_store: Path, small_settings: list[str], tmp_path: Path) -> None:
+    words = ["train", "--preset", "tiny", "--data", str(small_store), *small_settings, *SETTINGS, "stage_epochs=0,0,1"]
+    torchrun(2, "-m", "prior_fast.cli.main", *words, "compile=off", "--out", str(tmp_path / "plain"))
+    script = Path(__file__).with_name("compiled_ranks.py")
+    said = torchrun(2, str(script), *words, "compile=on", "--out", str(tmp_path / "compiled"))
+    assert said.count("graphs 1 breaks 0") == 2, said
+    for plain, compiled in zip(losses(tmp_path / "plain"), losses(tmp_path / "compiled"), strict=True):
+        assert compiled == pytest.approx(plain, rel=1e-4, abs=1e-5)
+
+
+def test_batch_norms_may_keep_to_their_process(small_store: Path, small_settings: list[str], tmp_path: Path) -> None:
+    words = ["train", "--preset", "tiny", "--data", str(small_store), *small_settings, *SETTINGS, "stage_epochs=1,0,0"]
+    for name in ("true", "false"):
+        out = str(tmp_path / name)
+        torchrun(2, "-m", "prior_fast.cli.main", *words, f"sync_batch_norm={name}", "--out", out)
+    joined, own = losses(tmp_path / "true"), losses(tmp_path / "false")
+    assert len(joined) == len(own) == 2
+    assert joined[0]["global_alignment"] != pytest.approx(own[0]["global_alignment"], rel=1e-4)
+
+
+def tokens_of_ranks(data: Path, ranks: int) -> list[int]:
+    """Tokens of each rank's part of the first batch."""
+    dataset = PreparedDataset.open(data, "train")
+    loaders = (
+        TrainingLoader(dataset, LoaderConfig(preset("tiny").data, 8, seed=0, rank=rank, ranks=ranks))
+        for rank in range(ranks)
+    )
+    return [len(next(iter(loader.epoch(0))).token_ids) for loader in loaders]
 
 
 def vocabulary(data: Path) -> int:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import safetensors.torch
 import torch
@@ -106,6 +107,37 @@ def test_two_ranks_stop_at_the_same_step(small_store: Path, small_settings: list
     assert ended[1][0] == ""
     steps = json.loads((out / "metrics.json").read_text())["total_steps"]
     assert [path.name for path in list_checkpoints(out / "checkpoints")] == [f"step-{steps:08d}"]
+
+
+def test_a_lost_worker_is_replaced_and_the_run_ends_as_if_unbroken(
+    small_store: Path, small_settings: list[str], tmp_path: Path
+) -> None:
+    settings = [*small_settings, *MANY, "checkpoint_every=3", "model.text.dropout=0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
+    def launch(out: Path, *more: str) -> subprocess.Popen:
+        command = [*launcher, *more, "-m", "prior_fast.cli.main", *words(small_store, out, *settings)]
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    plain = launch(tmp_path / "plain")
+    ended = plain.communicate(timeout=200)
+    assert plain.returncode == 0, ended
+    broken, out = launch(tmp_path / "broken", "--max-restarts", "1"), tmp_path / "broken"
+    deadline = time.monotonic() + 200
+    while not list_checkpoints(out / "checkpoints"):
+        assert broken.poll() is None and time.monotonic() < deadline, broken.communicate()
+        time.sleep(0.01)
+    workers = [child for child in psutil.Process(broken.pid).children() if "prior_fast.cli.main" in child.cmdline()]
+    assert len(workers) == 2
+    workers[1].kill()
+    _, errors = broken.communicate(timeout=300)
+    assert broken.returncode == 0, errors
+    assert json.loads((out / "metrics.json").read_text())["finished"]
+    expected, got = weights(tmp_path / "plain"), weights(out)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
 def test_handlers_are_put_back_where_no_signal_came() -> None:

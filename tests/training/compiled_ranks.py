@@ -1,0 +1,19 @@
+"""`prior-fast train` with a compiler that only traces; says on standard output what it was given to compile."""
+
+import sys
+
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
+
+from prior_fast.cli.main import main
+
+if __name__ == "__main__":
+    counter = CompileCounterWithBackend("aot_eager")
+    compile_with = torch.compile
+    torch.compile = lambda loss, **how: compile_with(loss, backend=counter, **how)  # type: ignore[assignment]
+    code = main(sys.argv[1:])
+    # Dynamo counts a graph without a node too.
+    graphs = sum(len(graph.graph.nodes) > 0 for graph in counter.graphs)
+    print(f"graphs {graphs} breaks {len(counters['graph_break'])}")
+    sys.exit(code)
