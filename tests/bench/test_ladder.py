@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._inductor.utils import run_and_get_code
 
 from prior_fast.bench.plain.batch import pad_batch
 from prior_fast.benchmarks.ladder.batches import made_up_batches
 from prior_fast.benchmarks.ladder.check import compare, evaluate, require_movement, snapshot
 from prior_fast.benchmarks.ladder.count import count
+from prior_fast.benchmarks.ladder.generated import calls_of, compiled_head_calls
 from prior_fast.benchmarks.ladder.measure import Measured, slower_than_before
 from prior_fast.benchmarks.ladder.run import Options, make_config, run_ladder
 from prior_fast.benchmarks.ladder.rungs import LADDER, RungStep, backends
@@ -20,6 +22,7 @@ from prior_fast.cli.main import main
 from prior_fast.config import RunConfig, apply_overrides, preset
 from prior_fast.errors import RunError, UsageError
 from prior_fast.model.prior import PRIOR
+from prior_fast.ops import segment_mean
 from prior_fast.training.stages import StepContext
 
 VOCABULARY = 50
@@ -130,6 +133,28 @@ def test_op_calls_and_reads_of_the_rungs(config: RunConfig) -> None:
     # Sentences pooled one by one are picked by boolean indices, and each report's costs go to the host.
     assert plain.reads > batches[0].num_sentences + 4
     assert last.reads == 0
+
+
+def test_calls_in_generated_code() -> None:
+    def function(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return segment_mean(torch.relu(x @ y + 1), torch.tensor([0, 2, 5])).softmax(dim=1)
+
+    torch._dynamo.reset()
+    x, y = torch.rand(5, 7, requires_grad=True), torch.rand(7, 3, requires_grad=True)
+    _, sources = run_and_get_code(lambda: torch.compile(function)(x, y).sum().backward())
+    # Forward: the product, and a kernel or more for the rest; backward: two products, and kernels before them.
+    assert len(sources) == 2
+    assert [source.count("extern_kernels.mm(") for source in sources] == [1, 2]
+    assert all(2 <= calls_of(source) <= 12 for source in sources), [calls_of(source) for source in sources]
+    assert calls_of("def call(self, args):\n    return ()\n") == 0
+
+
+def test_a_compiled_head_makes_few_calls(config: RunConfig) -> None:
+    model, (batch, *_) = make_model(config), make_batches(config)
+    eager = count(RungStep(LAST, model, 1, config, CPU), batch, CONTEXT).head_ops
+    calls = compiled_head_calls(RungStep(LAST, model, 1, config, CPU), batch, CONTEXT)
+    # Eight projections and three products of attention there and back are left even so.
+    assert 30 < calls < eager / 4
 
 
 def test_op_calls_of_plain_code_grow_with_the_pairs_and_those_of_the_last_rung_do_not(config: RunConfig) -> None:

@@ -104,7 +104,7 @@ def count(step: RungStep, batch: PackedBatch, context: StepContext) -> Counts:
             step.step(batch, context)
         with OpCounter() as both, MoveCounter() as moves:
             differentiate()
-        with _frozen(step, batch, context), OpCounter() as head:
+        with frozen(step, batch, context), OpCounter() as head:
             differentiate()
     step.model.zero_grad()
     on_host = batch.images.device.type == "cpu"
@@ -125,7 +125,7 @@ def _without_value_checks() -> Iterator[None]:
 
 
 @contextmanager
-def _frozen(step: RungStep, batch: PackedBatch, context: StepContext) -> Iterator[None]:
+def frozen(step: RungStep, batch: PackedBatch, context: StepContext) -> Iterator[None]:
     """A block in which encoders and decoders return what they returned once, as leaves that take a gradient."""
     modules = {name: step.model.get_submodule(name) for name in NOT_HEAD}
     outputs: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from prior_fast.benchmarks.ladder.batches import VOCABULARY, dataset_batches, made_up_batches
+from prior_fast.benchmarks.ladder.generated import compiled_head_calls
 from prior_fast.benchmarks.ladder.measure import measure
 from prior_fast.benchmarks.ladder.report import draw, machine, make_rows, markdown, text_table
 from prior_fast.benchmarks.ladder.rungs import LADDER, Rung, RungStep
@@ -50,6 +51,7 @@ class Options:
     data: Path | None = None
     out: Path | None = None
     rungs: str = ""
+    count_compiled: bool = False
     settings: Sequence[str] = ()
 
 
@@ -83,8 +85,16 @@ def run_ladder(options: Options, make: Callable[..., RungStep] = RungStep) -> di
         results = measure(rungs, make_step, on_device, context, options.steps, options.warm_up, advance)
     rows = make_rows(results, options.batch, skipped)
     report = {"machine": machine(), "options": describe(options, config, batches, device), "rungs": rows}
+    if options.count_compiled:
+        report["compiled_head"] = compiled_head(make_step(LADDER[-1]), on_device[0], context, rows[0]["head_ops"])
     show(report, options.out)
     return report
+
+
+def compiled_head(step: RungStep, batch: PackedBatch, context: StepContext, plain_ops: int) -> dict[str, Any]:
+    """The calls that torch.compile leaves of the head, and how many times fewer than (a)'s `plain_ops` they are."""
+    calls = compiled_head_calls(step, batch, context)
+    return {"calls": calls, "ratio": plain_ops / calls}
 
 
 def make_config(options: Options) -> RunConfig:
@@ -181,9 +191,15 @@ def show(report: dict[str, Any], out: Path | None) -> None:
         f"stage {options['stage']}, {options['preset']}{width}, {options['batch']} pairs a step, "
         f"{options['tokens_of_a_report']:.0f} tokens a report, on {options['device']}"
     )
-    stdout.print(f"{title}\n", *text_table(rows), "", *NOTES, sep="\n", markup=False)
+    notes = list(NOTES)
+    if "compiled_head" in report:
+        head = report["compiled_head"]
+        notes.append(
+            f"torch.compile makes {head['calls']} calls of the head: (a) makes {head['ratio']:.1f} times more."
+        )
+    stdout.print(f"{title}\n", *text_table(rows), "", *notes, sep="\n", markup=False)
     if out is not None:
         write_json(out / "train.json", report)
-        write_text(out / "train.md", markdown(title, rows, NOTES))
+        write_text(out / "train.md", markdown(title, rows, notes))
         draw(out / "train.png", title, rows)
         stdout.print(f"train.json, train.md and train.png are in {out}")

@@ -30,6 +30,11 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--rungs", default="", metavar="LETTERS", help="rungs to measure (default: abcdef, without e on a CPU)"
     )
+    parser.add_argument(
+        "--count-compiled",
+        action="store_true",
+        help="count the calls that torch.compile makes of the head, too; minutes on a CPU",
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="a prepared dataset, in place of made-up reports")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for train.json, train.md and train.png")
     parser.set_defaults(run=run, settings=[])
@@ -38,6 +43,9 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> int:
     from prior_fast.benchmarks.ladder.run import Options, run_ladder
 
-    names = ("preset", "stage", "batch", "steps", "warm_up", "width_divisor", "mean_tokens", "rungs", "data", "out")
+    names = (
+        *("preset", "stage", "batch", "steps", "warm_up", "width_divisor", "mean_tokens", "rungs", "count_compiled"),
+        *("data", "out"),
+    )
     run_ladder(Options(**{name: getattr(args, name) for name in names}, settings=args.settings))
     return 0
