@@ -1,4 +1,4 @@
-"""`prior-fast phantom`: a made-up dataset in MIMIC-CXR-JPG's layout."""
+"""`prior-fast phantom`: a made-up dataset in the layout of a public one."""
 
 import argparse
 from pathlib import Path
@@ -11,13 +11,25 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "phantom",
         help="make up a dataset of chest X-rays and reports",
         description="Draw made-up chest X-rays with findings, and write reports, labels, masks and boxes that agree "
-        "with them, in MIMIC-CXR-JPG's layout. The same seed gives the same files; more studies only add to them.",
+        "with them, in MIMIC-CXR-JPG's layout or in that of a dataset with labels, boxes or masks. The same seed gives "
+        "the same files; more studies only add to them.",
         epilog="example: prior-fast phantom --out phantom --studies 2000 --seed 1",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the dataset's folder, not there yet")
+    parser.add_argument(
+        "--layout",
+        choices=("mimic", "chexpert", "rsna", "siim"),
+        default="mimic",
+        help="whose folders, tables and file formats (default: mimic)",
+    )
     parser.add_argument("--studies", type=int, default=1000, metavar="N", help="how many studies (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="which dataset (default: 0)")
-    parser.add_argument("--size", type=int, default=512, metavar="PX", help="the images' longer side (default: 512)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="PX",
+        help="the images' longer side (default: 512; 390 for chexpert, 1024 for rsna and siim, which are square)",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
     parser.set_defaults(run=run)
 
@@ -28,8 +40,14 @@ def run(args: argparse.Namespace) -> int:
     from prior_fast.processes import usable_cores
 
     workers = usable_cores() if args.workers is None else args.workers
-    settings = Settings(args.out, args.studies, args.seed, args.size, workers)
-    _show(generate_dataset(settings), args.out)
+    if args.layout == "mimic":
+        size = Settings.size if args.size is None else args.size
+        _show(generate_dataset(Settings(args.out, args.studies, args.seed, size, workers)), args.out)
+        return 0
+    from prior_fast.data.phantom.layouts.generate import default_size, generate_layout
+
+    size = default_size(args.layout) if args.size is None else args.size
+    _show_layout(generate_layout(Settings(args.out, args.studies, args.seed, size, workers), args.layout), args.out)
     return 0
 
 
@@ -43,4 +61,17 @@ def _show(report: dict[str, Any], out: Path) -> None:
     findings = [(name, *counts.values(), alone["test"].get(name, "")) for name, counts in report["labels"].items()]
     header = ("label", "positive", "negative", "uncertain", "blank", "test, alone")
     print_table("Labels by study", header, findings)
+    stdout.print(f"{out}: {report['studies']} studies in {report['seconds']} s with {report['workers']} workers.")
+
+
+def _show_layout(report: dict[str, Any], out: Path) -> None:
+    from prior_fast.console import print_table, stdout
+
+    shown = [
+        name for name, value in report.items() if isinstance(value, int) and name not in ("seed", "size", "workers")
+    ]
+    print_table("Made up", shown, [[report[name] for name in shown]])
+    if "labels" in report:
+        header = ("label", "positive", "negative", "uncertain", "blank")
+        print_table("Labels by image", header, [(name, *counts.values()) for name, counts in report["labels"].items()])
     stdout.print(f"{out}: {report['studies']} studies in {report['seconds']} s with {report['workers']} workers.")

@@ -1,8 +1,10 @@
-"""`prior-fast prepare`: a tree in MIMIC-CXR's layout becomes a prepared dataset."""
+"""`prior-fast prepare`: the files of a public dataset become a prepared dataset."""
 
 import argparse
 from pathlib import Path
 from typing import Any
+
+from prior_fast.cli import prepare_labelled
 
 _EXAMPLE = "example: prior-fast prepare mimic --images mimic-cxr-jpg/2.0.0 --reports mimic-cxr/2.0.0 --out prepared"
 _SHARDS_EXAMPLE = """examples:
@@ -18,13 +20,14 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the verb `prepare`."""
     prepare = subparsers.add_parser(
         "prepare",
-        help="make a prepared dataset from a tree of X-rays and reports",
+        help="make a prepared dataset from a tree of X-rays, with reports or with labels",
         description="Make a prepared dataset: each X-ray decoded and resized once, each sentence tokenized once.",
         epilog=_EXAMPLE,
     )
     layouts = prepare.add_subparsers(dest="layout", required=True, metavar="LAYOUT|merge")
     _add_mimic(layouts)
     _add_merge(layouts)
+    prepare_labelled.add_parsers(layouts)
 
 
 def _add_mimic(layouts: "argparse._SubParsersAction") -> None:

@@ -59,6 +59,7 @@ class Contents:
         splits: by name.
         rejected: file and reason of what was left out.
         facts: more for dataset.json.
+        texts: more text files of the dataset, by name.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Contents:
     has_masks: bool = False
     rejected: Sequence[tuple[str, str]] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_labelled(out: Path, contents: Contents, images: Iterable[np.ndarray]) -> dict[str, Any]:
@@ -87,6 +89,8 @@ def write_labelled(out: Path, contents: Contents, images: Iterable[np.ndarray]) 
             _write_lists(folder / "splits" / name, split)
         with (folder / "rejected.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([("file", "reason"), *sorted(contents.rejected)])
+        for name, text in contents.texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         info = {
             "format": FORMAT,

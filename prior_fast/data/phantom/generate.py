@@ -1,13 +1,13 @@
-"""One study of the phantom, and the whole dataset from many processes."""
+"""One study of the phantom in MIMIC-CXR-JPG's layout, and the whole dataset from many processes."""
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from prior_fast.data.phantom.report import write_report
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import atomic_directory, write_json
 from prior_fast.processes import parallel_map
+
+Item = TypeVar("Item")
+Rows = TypeVar("Rows")
 
 _CHUNK = 8
 _SIZES = (64, 4096)
@@ -64,7 +67,7 @@ def generate_dataset(settings: Settings) -> dict[str, Any]:
         UsageError: a setting out of range, or `out` is a file or a folder that is not empty.
         RunError: a worker process died.
     """
-    _check(settings)
+    check_settings(settings)
     start = time.perf_counter()
     places = place_studies(settings.seed, settings.studies)
     with atomic_directory(settings.out) as root:
@@ -73,7 +76,7 @@ def generate_dataset(settings: Settings) -> dict[str, Any]:
         studies = []
         with progress() as bar:
             task = bar.add_task("drawing", total=settings.studies)
-            for rows in _map(make, places, settings.workers):
+            for rows in map_studies(make, places, settings.workers):
                 studies.append(rows)
                 bar.advance(task)
         write_tables(root, studies)
@@ -95,7 +98,7 @@ def write_study(place: Place, root: Path, seed: int, size: int) -> StudyRows:
     plan = plan_of(seed, place)
     patient = Patient.sample(stream(seed, 8, place.subject))
     rng = stream(seed, 7, place.study)
-    views = _sample_views(rng)
+    views = sample_views(rng)
     key = "PA AND LAT" if "LATERAL" in views else views[0]
     report = write_report(stream(seed, 6, place.study), plan, key)
     (root / place.folder).mkdir(parents=True)
@@ -167,7 +170,12 @@ def summarize(settings: Settings, studies: list[StudyRows]) -> dict[str, Any]:
     }
 
 
-def _check(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
+    """Refuse settings out of range and places that are taken.
+
+    Raises:
+        UsageError: names the option.
+    """
     smallest, largest = _SIZES
     if settings.studies < 1:
         raise UsageError(f"--studies is {settings.studies}: give 1 or more")
@@ -183,7 +191,7 @@ def _check(settings: Settings) -> None:
         raise UsageError(f"--out {settings.out} is not empty: name a folder that is not there yet, or empty this one")
 
 
-def _sample_views(rng: np.random.Generator) -> list[str]:
+def sample_views(rng: np.random.Generator) -> list[str]:
     """One or two frontal views, in some studies a lateral one too, which only stands beside a PA view."""
     lateral = rng.random() < _LATERAL_SHARE
     view = "PA" if lateral or rng.random() < 0.35 else "AP"
@@ -202,9 +210,13 @@ def _write_masks(root: Path, name: str, plan: Plan, masks: dict[str, np.ndarray]
     return rows
 
 
-def _map(make: "partial[StudyRows]", places: list[Place], workers: int) -> Iterator[StudyRows]:
-    """`make` of each place, in order, from `workers` processes; in this one when one is enough."""
+def map_studies(make: Callable[[Item], Rows], studies: Sequence[Item], workers: int) -> Iterator[Rows]:
+    """`make` of each study, in order, from `workers` processes; in this one when one is enough.
+
+    Raises:
+        RunError: a worker process died.
+    """
     try:
-        yield from parallel_map(make, places, workers, _CHUNK)
+        yield from parallel_map(make, studies, workers, _CHUNK)
     except BrokenProcessPool as error:
         raise RunError("a worker process died, perhaps for want of memory: give a smaller --workers") from error

@@ -1,0 +1,34 @@
+"""SIIM-ACR's run-length encoding of masks.
+
+Pairs of numbers, offset and length. The offset counts from the end of the run before (from the image's first pixel in
+the first pair), and pixels go down the columns, the leftmost first. It is not the absolute encoding of other
+competitions.
+"""
+
+import numpy as np
+
+
+def decode_rle(text: str, rows: int, columns: int) -> np.ndarray:
+    """The mask of one run-length encoding: bool [rows, columns].
+
+    Raises:
+        ValueError: it is no list of pairs of whole numbers of 0 or more, or it runs past the image's end.
+    """
+    words = text.split()
+    if bad := [word for word in words if not (word.isascii() and word.isdigit())]:
+        raise ValueError(f"the RLE has {bad[0][:20]!r} where a number belongs")
+    if not words or len(words) % 2:
+        raise ValueError(f"the RLE has {len(words)} numbers, not pairs")
+    numbers, size = [int(word) for word in words], rows * columns
+    if sum(numbers) > size:
+        raise ValueError(f"the RLE runs to pixel {sum(numbers)} of an image of {rows} x {columns} = {size}")
+    values = np.tile([False, True], len(numbers) // 2)
+    filled = np.repeat(np.append(values, False), [*numbers, size - sum(numbers)])
+    return filled.reshape(columns, rows).T
+
+
+def encode_rle(mask: np.ndarray) -> str:
+    """The run-length encoding of a bool mask [rows, columns] that has a pixel set."""
+    flat = np.concatenate([[False], mask.T.ravel(), [False]])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return " ".join(map(str, np.diff(changes, prepend=0)))

@@ -1,0 +1,126 @@
+"""DICOM files of every kind that the readers meet, and those that they refuse."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.uid import ImplicitVRLittleEndian
+
+from prior_fast.data.phantom.layouts.dicom import write_dicom
+from prior_fast.data.prepare.images import UnreadableImage, to_square
+from prior_fast.data.prepare.labelled.dicom import read_dicom
+from tests.data.labelled.trees import raw_dicom, xray
+
+PIXELS = xray(3, 60, 44)
+SQUARE = to_square(Image.fromarray(PIXELS))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.dcm"
+
+
+def test_8_bits_are_taken_as_they_are(path):
+    raw_dicom(path, PIXELS, WindowCenter=40, WindowWidth=10)
+    image, size = read_dicom(path)
+    assert size == (44, 60) and image.dtype == np.uint8
+    assert np.array_equal(image, SQUARE)
+
+
+def test_implicit_little_endian(path):
+    raw_dicom(path, PIXELS, syntax=ImplicitVRLittleEndian)
+    assert np.array_equal(read_dicom(path)[0], SQUARE)
+
+
+def test_jpeg_baseline(path):
+    write_dicom(path, PIXELS, ("2.25.1", "2.25.2", "2.25.3"), {})
+    image, size = read_dicom(path)
+    assert size == (44, 60)
+    assert np.abs(image.astype(int) - SQUARE).mean() < 2
+
+
+def test_monochrome1_is_inverted(path):
+    raw_dicom(path, PIXELS, PhotometricInterpretation="MONOCHROME1")
+    assert np.array_equal(read_dicom(path)[0], to_square(Image.fromarray(255 - PIXELS)))
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_more_bits_are_scaled_by_their_range(path, bits):
+    stored = np.linspace(0, 2**bits - 1, 60 * 44).reshape(60, 44).astype(np.uint16)
+    raw_dicom(path, stored, bits)
+    expected = np.rint(stored / (2**bits - 1) * 255).astype(np.uint8)
+    assert np.array_equal(read_dicom(path)[0], to_square(Image.fromarray(expected)))
+
+
+def test_signed_values_are_scaled_from_their_lowest(path):
+    stored = np.linspace(-2048, 2047, 60 * 44).reshape(60, 44).astype(np.int16)
+    raw_dicom(path, stored, 12)
+    expected = np.rint((stored.astype(float) + 2048) / 4095 * 255).astype(np.uint8)
+    assert np.array_equal(read_dicom(path)[0], to_square(Image.fromarray(expected)))
+
+
+@pytest.mark.parametrize(
+    ("function", "level"),
+    [
+        ("LINEAR", lambda v: (v - 499.5) / 199 + 0.5),
+        ("LINEAR_EXACT", lambda v: (v - 500) / 200 + 0.5),
+        ("SIGMOID", lambda v: 1 / (1 + np.exp(-4 * (v - 500) / 200))),
+    ],
+)
+def test_the_first_window_after_the_rescale_slope(path, function, level):
+    stored = np.linspace(0, 4095, 60 * 44).reshape(60, 44).astype(np.uint16)
+    window = {"WindowCenter": [500, 1000], "WindowWidth": [200, 4000], "VOILUTFunction": function}
+    raw_dicom(path, stored, 12, RescaleSlope=0.5, RescaleIntercept=-100, **window)
+    gray = np.rint(np.clip(level(stored * 0.5 - 100), 0, 1) * 255).astype(np.uint8)
+    assert np.ptp(gray) > 200
+    assert np.array_equal(read_dicom(path)[0], to_square(Image.fromarray(gray)))
+
+
+def test_a_window_without_width_counts_as_none(path):
+    stored = np.full((20, 20), 4095, np.uint16)
+    raw_dicom(path, stored, 12, WindowCenter=10, WindowWidth=1)
+    assert (read_dicom(path)[0] == 255).all()
+
+
+@pytest.mark.parametrize("encoding", ["RLE", "bigendian", "expb", "implicit", "jp2klossless", "padded"])
+def test_pydicoms_own_image_is_the_same_in_every_encoding(encoding):
+    plain, other = (get_testdata_file(f"MR_small{name}.dcm", download=False) for name in ("", f"_{encoding}"))
+    image, size = read_dicom(Path(plain))
+    assert size == (64, 64) and np.ptp(image) > 150
+    assert np.array_equal(read_dicom(Path(other))[0], image)
+
+
+def test_files_that_are_refused(path):
+    def refused() -> str:
+        with pytest.raises(UnreadableImage) as caught:
+            read_dicom(path)
+        assert "\n" not in str(caught.value) and str(path) not in str(caught.value)
+        return str(caught.value)
+
+    assert refused() == "there is no such file"
+    path.touch()
+    assert refused() == "the file is empty"
+    path.write_bytes(b"not a DICOM file" * 100)
+    assert refused() == "no DICOM file"
+    raw_dicom(path, np.zeros((3, 20, 20), np.uint8), NumberOfFrames=3)
+    assert refused() == "3 frames"
+    raw_dicom(path, np.zeros((20, 20, 3), np.uint8), SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    assert refused() == "no gray image (PhotometricInterpretation RGB)"
+    raw_dicom(path, PIXELS)
+    path.write_bytes(path.read_bytes()[:-500])
+    assert "can't be decoded" in refused()
+    write_dicom(path, PIXELS, ("2.25.1", "2.25.2", "2.25.3"), {})
+    path.write_bytes(path.read_bytes()[:900])
+    assert refused() == "no pixel data, or cut off in them"
+
+
+def test_a_header_without_pixels_is_refused(path):
+    raw_dicom(path, PIXELS)
+    dataset = dcmread(path)
+    del dataset.PixelData
+    dataset.save_as(path)
+    with pytest.raises(UnreadableImage, match="no pixel data"):
+        read_dicom(path)
