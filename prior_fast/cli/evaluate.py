@@ -16,31 +16,59 @@ SETTINGS = """settings (key=value):
   batch_size=N         images or texts encoded at once (64)
   device=auto|cpu|cuda
 """
+FINE_TUNED = {
+    "classification": "fine-tune the image encoder with a linear layer; AUROC",
+    "segmentation": "fine-tune a U-Net on the image encoder; Dice",
+    "detection": "fine-tune a Faster R-CNN on the image encoder; mean average precision",
+}
+FINE_TUNED_SETTINGS = """settings (key=value; docs/tasks.md has the defaults of each dataset):
+  percent=1|10|100     of the training images (100)
+  splits=A,B,...       of the dataset (default: all of the paper's)
+  weights=checkpoint|random
+                       random: the checkpoint's architecture with fresh weights, as a baseline
+  learning_rate=X epochs=N batch_size=N
+                       (the paper's for the dataset and percent)
+  optimizer=adam|adamw weight_decay=X schedule=cosine|constant augment=none|flip
+  precision=auto|bf16|fp32
+  max_steps=N          of each split; 0: no limit
+  seed=N device=auto|cpu|cuda
+"""
+OWN_SETTINGS = {
+    "classification": """  classes=A,B,...      (default: the five of CheXpert 5x200, or all that the dataset has)
+  blocks=0..4          how many of the encoder's last stages are trained: 0 none, 4 all (4)
+  pool=average|attention
+  sweep=blocks         the task with each number of blocks (Figure 3)
+""",
+    "segmentation": """  frozen=true|false    train the decoder alone (false)
+  decoder_channels=A,B,C,D,E
+                       of the U-Net (256,128,64,32,16)
+""",
+    "detection": """  frozen=true|false    leave the encoder as it is (false)
+  pyramid_channels=N head_width=N proposals=N
+                       sizes of Faster R-CNN (256, 1024, 512)
+""",
+}
+GOES_ON = "Stopped by Ctrl-C or a signal, the same command goes on from where it stood; splits that are done are kept."
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser = subparsers.add_parser(
         "evaluate",
-        help="zero-shot classification and retrieval",
-        description="Measure a checkpoint on a task, on the studies with exactly one of the classes.",
+        help="zero-shot classification, retrieval, classification, segmentation, detection",
+        description="Measure a checkpoint on a task.",
         epilog="example: prior-fast evaluate zero-shot --checkpoint run --data prepared --out zero-shot",
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", dest="task", required=True)
     for name, description in TASKS.items():
-        task = tasks.add_parser(
-            name,
-            help=description,
-            description=f"{description[0].upper()}{description[1:]}.",
-            epilog=f"{SETTINGS}\nexample: prior-fast evaluate {name} --checkpoint run --data prepared --out out seed=1",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        task.add_argument(
-            "--checkpoint", type=Path, required=True, help="a run's folder (its newest) or one checkpoint"
-        )
-        task.add_argument("--data", type=Path, required=True, help="a prepared dataset")
-        task.add_argument("--out", type=Path, required=True, help="folder for metrics.json and the tables")
+        task = _add_task(tasks, name, description, SETTINGS, "a prepared dataset", "--data prepared --out out seed=1")
         task.add_argument("--split", default="test", help="split to measure on (default: test)")
         task.set_defaults(run=run, settings=[])
+    for name, description in FINE_TUNED.items():
+        settings = FINE_TUNED_SETTINGS + OWN_SETTINGS[name] + f"\n{GOES_ON}\n"
+        data = "siim" if name == "segmentation" else "rsna"
+        wanted = "a prepared dataset with labels, masks or boxes"
+        task = _add_task(tasks, name, description, settings, wanted, f"--data {data} --out out percent=1")
+        task.set_defaults(run=run_fine_tuned, settings=[])
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,3 +79,29 @@ def run(args: argparse.Namespace) -> int:
 
     evaluate(args.task, args.checkpoint, args.data, args.out, args.split, args.settings)
     return 0
+
+
+def run_fine_tuned(args: argparse.Namespace) -> int:
+    from prior_fast.downstream.config import task_config
+
+    task_config(args.task, args.settings)  # before the seconds that importing torch takes
+    from prior_fast.downstream.run import run_task
+    from prior_fast.training.signals import EXIT_CODE
+
+    return EXIT_CODE if run_task(args.task, args.checkpoint, args.data, args.out, args.settings) else 0
+
+
+def _add_task(
+    tasks: "argparse._SubParsersAction", name: str, description: str, settings: str, data: str, example: str
+) -> argparse.ArgumentParser:
+    task = tasks.add_parser(
+        name,
+        help=description,
+        description=f"{description[0].upper()}{description[1:]}.",
+        epilog=f"{settings}\nexample: prior-fast evaluate {name} --checkpoint run {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    task.add_argument("--checkpoint", type=Path, required=True, help="a run's folder (its newest) or one checkpoint")
+    task.add_argument("--data", type=Path, required=True, help=data)
+    task.add_argument("--out", type=Path, required=True, help="folder for metrics.json and the tables")
+    return task

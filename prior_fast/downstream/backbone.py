@@ -1,0 +1,111 @@
+"""The pre-trained image encoder as a part of other networks."""
+
+from collections.abc import Iterable, Iterator
+
+import safetensors
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prior_fast.errors import UsageError
+from prior_fast.model.image_encoder import ImageEncoder, ResNet
+from prior_fast.training.checkpoint import Checkpoint
+
+PREFIX = "image_encoder."
+
+
+def load_image_encoder(checkpoint: Checkpoint, weights: str, seed: int) -> ImageEncoder:
+    """The image encoder of a checkpoint; no other part of the model is read or built.
+
+    weights: "checkpoint", or "random" for the same architecture with fresh weights, drawn from `seed`.
+
+    Raises:
+        UsageError: the checkpoint's weights are missing, damaged or of another structure.
+    """
+    torch.manual_seed(seed)
+    encoder = ImageEncoder(checkpoint.structure.image, checkpoint.structure.layout)
+    if weights == "random":
+        return encoder
+    path = checkpoint.path / "model.safetensors"
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            names = [name for name in file.keys() if name.startswith(PREFIX)]  # noqa: SIM118
+            encoder.load_state_dict({name.removeprefix(PREFIX): file.get_tensor(name) for name in names})
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UsageError(f"{path} can't be read: {error}") from None
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:200]
+        raise UsageError(f"{path} does not fit its checkpoint.json: {detail}") from None
+    return encoder
+
+
+class FeatureResNet(ResNet):
+    """The encoder with the maps of all its stages as output; parameters are called as in `ResNet` and torchvision.
+
+    It is what segmentation_models_pytorch calls an encoder of depth 5.
+
+    Attributes:
+        strides: 1, 2, 4, 8, 16, 32.
+        feature_channels: of the map at each stride.
+    """
+
+    strides = (1, 2, 4, 8, 16, 32)
+
+    def __init__(self, depths: tuple[int, ...], width: int, shrink: int = 1) -> None:
+        super().__init__(depths, width, shrink)
+        stages = [width * 2 ** (stage + 2) for stage in range(len(depths))]
+        averaged = len(self.strides) - 2 - len(stages)
+        self.feature_channels = (1, *(1 for _ in range(averaged)), width, *stages)
+
+    @classmethod
+    def from_encoder(cls, encoder: ImageEncoder, depths: tuple[int, ...], width: int, shrink: int) -> "FeatureResNet":
+        """With the weights of `encoder`, which has these depths, width and shrink."""
+        features = cls(depths, width, shrink)
+        features.load_state_dict(encoder.encoder.state_dict())
+        return features
+
+    def forward(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]
+        """[B, 1, H, W] -> the maps [B, C, H / stride, W / stride] at each stride.
+
+        The first is the image. An encoder that averages images over 2x2 squares first has the averaged image at
+        stride 2, so that all six strides are there.
+        """
+        maps = [images]
+        # Each from the image itself: rounding is then as in `ResNet`.
+        maps += [F.avg_pool2d(images, 2**halving) for halving in range(1, self.shrink.bit_length())]
+        x = self.relu(self.bn1(self.conv1(maps[-1])))
+        maps.append(x)
+        x = self.maxpool(x)
+        for stage in range(self.num_stages):
+            x = self.get_submodule(f"layer{stage + 1}")(x)
+            maps.append(x)
+        return maps
+
+
+def frozen_parts(encoder: ResNet, blocks: int) -> list[nn.Module]:
+    """The encoder's modules that stay as they are when its last `blocks` stages are trained.
+
+    The stem goes with the first stage.
+    """
+    if blocks >= encoder.num_stages:
+        return []
+    stages: list[nn.Module] = [encoder.get_submodule(f"layer{i + 1}") for i in range(encoder.num_stages - blocks)]
+    return [encoder.conv1, encoder.bn1, *stages]
+
+
+def freeze(modules: Iterable[nn.Module]) -> None:
+    """No parameter of the modules gets a gradient."""
+    for module in modules:
+        module.requires_grad_(False)
+
+
+def train_except(model: nn.Module, frozen: Iterable[nn.Module]) -> None:
+    """Training mode for the model, evaluation mode for frozen parts: their batch statistics stay as they are too."""
+    model.train()
+    for module in frozen:
+        module.eval()
+
+
+def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that get a gradient, by name."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)

@@ -1,0 +1,189 @@
+"""Object detection (supplement 3.5): torchvision's Faster R-CNN with a feature pyramid on the encoder, its own losses.
+
+Pixels, boxes and anchors are those of the 224x224 image. The encoder's batch statistics are trained with it, unlike
+torchvision's frozen ones: an encoder with fresh weights has none to freeze.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+from prior_fast.data.labelled.dataset import LabelledDataset
+from prior_fast.downstream.backbone import FeatureResNet, freeze, load_image_encoder
+from prior_fast.downstream.config import DetectionConfig
+from prior_fast.downstream.images import Pool, as_images, batches, mirror, to_device
+from prior_fast.downstream.metrics.boxes import FORMULAS, Detections, box_metrics
+from prior_fast.downstream.pictures import EXAMPLES, draw_boxes
+from prior_fast.downstream.targets import SIDE, box_truth, require_positives
+from prior_fast.downstream.task import Measured, Table
+from prior_fast.training.checkpoint import Checkpoint
+
+LEVELS = 4  # the encoder's maps at strides 4, 8, 16, 32; the pyramid adds one at 64
+# Sides of the anchors at each level in pixels, four strides wide; the last is the whole image.
+ANCHORS = ((16,), (32,), (64,), (128,), (224,))
+RATIOS = ((0.5, 1.0, 2.0),) * len(ANCHORS)
+POOLED = 7
+
+
+class Pyramid(nn.Module):
+    """The encoder's maps at strides 4 to 32 and a feature pyramid over them."""
+
+    def __init__(self, encoder: FeatureResNet, channels: int) -> None:
+        super().__init__()
+        self.body = encoder
+        self.fpn = FeaturePyramidNetwork(list(encoder.feature_channels[-LEVELS:]), channels, LastLevelMaxPool())
+        self.out_channels = channels
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """[B, 1, 224, 224] -> maps of `channels` by level, "0" to "3" and "pool"."""
+        maps = self.body(images)[-LEVELS:]
+        return self.fpn({str(level): x for level, x in enumerate(maps)})
+
+
+class ProposalHead(RPNHead):
+    """torchvision's, with float32 results: boxes decoded in bfloat16 would lie on whole pixels."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps of all levels -> objectness and box regressions of each."""
+        objectness, boxes = super().forward(x)
+        return [each.float() for each in objectness], [each.float() for each in boxes]
+
+
+class BoxPredictor(FastRCNNPredictor):
+    """torchvision's, in float32, for the same reason."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[R, head_width] -> class logits [R, 2] and box regressions [R, 8]."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+def make_detector(encoder: FeatureResNet, config: DetectionConfig, mean: float, std: float) -> FasterRCNN:
+    """Faster R-CNN for one class; it takes images in [0, 1] and normalizes them with `mean` and `std`."""
+    backbone = Pyramid(encoder, config.pyramid_channels)
+    anchors = AnchorGenerator(ANCHORS, RATIOS)
+    return FasterRCNN(
+        backbone,
+        min_size=SIDE,
+        max_size=SIDE,
+        image_mean=[mean],
+        image_std=[std],
+        rpn_anchor_generator=anchors,
+        rpn_head=ProposalHead(config.pyramid_channels, anchors.num_anchors_per_location()[0]),
+        box_roi_pool=MultiScaleRoIAlign([str(level) for level in range(LEVELS)], POOLED, sampling_ratio=2),
+        box_head=TwoMLPHead(config.pyramid_channels * POOLED**2, config.head_width),
+        box_predictor=BoxPredictor(config.head_width, 2),
+        box_batch_size_per_image=config.proposals,
+        # The images have their size already.
+        _skip_resize=True,
+    )
+
+
+class Detection:
+    """`prior_fast.downstream.task.Task` for boxes.
+
+    used: the rows of all splits that will be asked for: their boxes are read once.
+
+    Raises:
+        UsageError: the dataset has no boxes.
+    """
+
+    selects = "map_50_95"
+
+    def __init__(
+        self,
+        dataset: LabelledDataset,
+        checkpoint: Checkpoint,
+        config: DetectionConfig,
+        device: torch.device,
+        used: np.ndarray,
+    ) -> None:
+        self.checkpoint, self.config, self.device = checkpoint, config, device
+        self.truth = box_truth(dataset, used)
+        self.boxes = {row: to_device(boxes, device) for row, boxes in self.truth.items()}
+        self.image_ids = dataset.image_ids
+        self.images = Pool(dataset.images, device)
+
+    def check_training(self, rows: np.ndarray, part: str) -> list[str]:
+        """UsageError where no image has a box."""
+        require_positives(np.array([len(self.truth[row]) > 0 for row in rows.tolist()]), part, "a box")
+        return []
+
+    def check_validation(self, rows: np.ndarray, part: str) -> None:
+        """UsageError where no image has a box: the mean average precision is then undefined."""
+        self.check_training(rows, part)
+
+    def build(self) -> tuple[nn.Module, list[nn.Module]]:
+        """The detector, and its encoder where that is frozen."""
+        encoder = load_image_encoder(self.checkpoint, self.config.weights, self.config.seed)
+        image = self.checkpoint.structure.image
+        features = FeatureResNet.from_encoder(encoder, image.depths, image.width, image.shrink)
+        torch.manual_seed(self.config.seed)
+        model = make_detector(features, self.config, self.checkpoint.image_mean, self.checkpoint.image_std)
+        frozen: list[nn.Module] = [features] if self.config.frozen else []
+        freeze(frozen)
+        return model, frozen
+
+    def loss(self, model: nn.Module, rows: np.ndarray, flips: np.ndarray | None) -> Tensor:
+        """The sum of Faster R-CNN's four losses: objectness and class, and both stages' box regressions."""
+        pixels = self.images.take(rows)
+        targets = []
+        for index, row in enumerate(rows.tolist()):
+            boxes = self.boxes[row]
+            if flips is not None and flips[index]:
+                boxes = torch.stack([SIDE - boxes[:, 2], boxes[:, 1], SIDE - boxes[:, 0], boxes[:, 3]], dim=1)
+            labels = torch.ones(len(boxes), dtype=torch.int64, device=self.device)
+            targets.append({"boxes": boxes, "labels": labels})
+        images = as_images(pixels if flips is None else mirror(pixels, flips))
+        losses: dict[str, Tensor] = model(list(images), targets)
+        return torch.stack(list(losses.values())).sum()
+
+    @torch.inference_mode()
+    def predict(self, model: nn.Module, rows: np.ndarray) -> list[Detections]:
+        """For each row "boxes" float32 [D, 4] (x1, y1, x2, y2) and "scores" float32 [D], the highest first."""
+        found: list[Detections] = []
+        for batch in batches(rows, self.config.batch_size):
+            outputs = model(list(as_images(self.images.take(batch))))
+            found += [{name: output[name].float().cpu() for name in ("boxes", "scores")} for output in outputs]
+        return found
+
+    def measure(self, predictions: list[Detections], rows: np.ndarray) -> Measured:
+        """`box_metrics`."""
+        return box_metrics(predictions, [torch.from_numpy(self.truth[row]) for row in rows.tolist()])
+
+    def table(self, predictions: list[Detections], rows: np.ndarray) -> Table:
+        """A line for each detected box: image, x, y, width, height, score."""
+        lines: list[Sequence[Any]] = []
+        for row, found in zip(rows.tolist(), predictions):
+            for (x1, y1, x2, y2), score in zip(found["boxes"].tolist(), found["scores"].tolist()):
+                sizes = (x1, y1, x2 - x1, y2 - y1)
+                lines.append([self.image_ids[row], *(f"{value:.3f}" for value in sizes), f"{score:.6f}"])
+        return ("image_id", "x", "y", "width", "height", "score"), lines
+
+    def draw(self, model: nn.Module, predictions: list[Detections], rows: np.ndarray, folder: Path) -> None:
+        """boxes.png: the first images that have a box, if any has."""
+        chosen = [index for index, row in enumerate(rows.tolist()) if len(self.truth[row])][:EXAMPLES]
+        if not chosen:
+            return
+        found = [(predictions[i]["boxes"].numpy(), predictions[i]["scores"].numpy()) for i in chosen]
+        true = [self.truth[int(rows[i])] for i in chosen]
+        draw_boxes(self.images.array[rows[chosen]], true, found, folder / "boxes.png")
+
+    def facts(self) -> dict[str, Any]:
+        """The network and the formulas."""
+        return {
+            "network": "Faster R-CNN of torchvision with a feature pyramid, one class",
+            "anchors": {"sides": [side for (side,) in ANCHORS], "height_over_width": list(RATIOS[0])},
+            "loss": "Faster R-CNN's",
+            "metrics": FORMULAS,
+        }

@@ -1,0 +1,65 @@
+"""The images of a labelled dataset, or its masks, where the training device reads them without waiting."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Of a GPU's free memory; the rest is for the network.
+GPU_SHARE = 0.5
+CHUNK = 4096  # images copied to the GPU at once
+
+
+class Pool:
+    """Rows of uint8 [N, 224, 224], on the GPU as a whole where half of its free memory holds them."""
+
+    def __init__(self, array: np.ndarray, device: torch.device) -> None:
+        self.array, self.device = array, device
+        self.resident: Tensor | None = None
+        if device.type == "cuda" and array.nbytes <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self.resident = torch.empty(array.shape, dtype=torch.uint8, device=device)
+            for first in range(0, len(array), CHUNK):
+                part = torch.from_numpy(np.array(array[first : first + CHUNK]))
+                self.resident[first : first + CHUNK].copy_(part)
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """uint8 [len(rows), 224, 224] on the device; rows int64."""
+        if self.resident is not None:
+            return self.resident.index_select(0, to_device(rows, self.device))
+        return to_device(self.array[rows], self.device)
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """A copy of a NumPy array on the device; the host does not wait for it."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
+
+
+def as_images(pixels: Tensor) -> Tensor:
+    """uint8 [B, 224, 224] -> float32 [B, 1, 224, 224] in [0, 1], channels last in memory on a GPU."""
+    images = pixels[:, None].float() / 255
+    return images.contiguous(memory_format=torch.channels_last) if images.is_cuda else images
+
+
+def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The training rows in the order of an epoch, which is a function of the seed and the epoch alone."""
+    return rows[np.random.default_rng([seed, epoch]).permutation(len(rows))]
+
+
+def batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """`rows` cut into batches; the last may be smaller."""
+    return (rows[first : first + size] for first in range(0, len(rows), size))
+
+
+def draw_flips(count: int, seed: int, step: int) -> np.ndarray:
+    """Which images of a step are mirrored: bool [count], each with probability 1/2."""
+    return np.random.default_rng([seed, 1, step]).random(count) < 0.5
+
+
+def mirror(pixels: Tensor, flips: np.ndarray) -> Tensor:
+    """Images or masks [B, 224, 224] with those of `flips` mirrored left to right."""
+    chosen = to_device(flips, pixels.device)
+    return torch.where(chosen[:, None, None], pixels.flip(-1), pixels)

@@ -1,0 +1,98 @@
+"""Where the fine-tuning of a split stands, on the disk: a folder that appears whole.
+
+state/
+  model.safetensors      parameters and buffers
+  best.safetensors       those that did best on the validation part so far
+  optimizer.safetensors  Adam's state, `exp_avg.<parameter>` and so on
+  state.json             `Standing`
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from prior_fast.downstream.backbone import trained_parameters
+from prior_fast.errors import UsageError
+from prior_fast.files import atomic_directory, atomic_path, write_json
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Standing:
+    """Where a split's training stands.
+
+    Attributes:
+        step: steps done.
+        losses: of the steps of the epoch under way.
+        history: a line for each epoch done, as in log.jsonl.
+        best: the best value that chooses weights, so far.
+        seconds: of training and validation, so far.
+    """
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float | None = None
+    seconds: float = 0.0
+
+
+def copy_weights(model: nn.Module) -> Tensors:
+    """Parameters and buffers as they are now, on their device."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def save_state(
+    folder: Path, standing: Standing, model: nn.Module, best: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+) -> None:
+    """Replace the state in `folder`; what is there is the old one or the new one, whole."""
+    moments = {
+        f"{slot}.{name}": value
+        for name, parameter in trained_parameters(model)
+        for slot, value in optimizer.state.get(parameter, {}).items()
+    }
+    with atomic_directory(folder) as partial:
+        for name, tensors in (("model", model.state_dict()), ("best", best), ("optimizer", moments)):
+            safetensors.torch.save_file(_plain(tensors), partial / f"{name}.safetensors")
+        write_json(partial / "state.json", dataclasses.asdict(standing))
+
+
+def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Standing, Tensors]:
+    """Fill the model and the optimizer from `folder`; where it stood, and the best weights so far.
+
+    Raises:
+        UsageError: the state can't be read, or is another model's.
+    """
+    parameters = dict(trained_parameters(model))
+    try:
+        standing = Standing(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+        model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+        best = safetensors.torch.load_file(folder / "best.safetensors")
+        for key, value in safetensors.torch.load_file(folder / "optimizer.safetensors").items():
+            slot, name = key.split(".", 1)
+            parameter = parameters[name]
+            # The fused update walks through memory: a moment has to lie there as its parameter does.
+            like = value if slot == "step" else torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            optimizer.state[parameter][slot] = like.to(parameter.device)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{folder} can't be read ({reason}): remove it to train this split again") from None
+    return standing, best
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, whole or not at all."""
+    with atomic_path(path) as partial:
+        safetensors.torch.save_file(_plain(tensors), partial)
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> Tensors:
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

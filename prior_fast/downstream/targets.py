@@ -1,0 +1,111 @@
+"""What a labelled dataset asks of each task: its splits, the truth, and whether there is any."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prior_fast.config.overrides import nearest
+from prior_fast.data.labelled.dataset import LabelledDataset
+from prior_fast.errors import UsageError
+from prior_fast.evaluation.config import FIVE_CLASSES
+from prior_fast.evaluation.selection import UNCERTAIN_IS_POSITIVE
+
+# The paper's splits: 6:2:2 drawn with five seeds (supplement 3.1), and five folds of the positive images.
+PREFIX = {"classification": "prior-", "segmentation": "folds-", "detection": "folds-"}
+SIDE = 224
+
+
+def choose_splits(dataset: LabelledDataset, task: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The named splits, or all of the paper's for the task.
+
+    Raises:
+        UsageError: a name that the dataset does not have, or none is given and it has none of the paper's.
+    """
+    known = ", ".join(dataset.split_names) or "none"
+    for name in names:
+        if name not in dataset.split_names:
+            raise UsageError(
+                f"splits={name}: {dataset.root} has no such split{nearest(name, dataset.split_names) or '.'} "
+                f"It has {known}."
+            )
+    chosen = tuple(names) or tuple(name for name in dataset.split_names if name.startswith(PREFIX[task]))
+    if not chosen:
+        raise UsageError(
+            f"{dataset.root} has none of the paper's splits for {task} ({PREFIX[task]}...): name others with "
+            f"splits=...; it has {known}"
+        )
+    return chosen
+
+
+def choose_classes(dataset: LabelledDataset, names: Sequence[str]) -> tuple[str, ...]:
+    """The named classes; by default the five of CheXpert 5x200 where the dataset has them all, else all that it has.
+
+    Raises:
+        UsageError: a name that the dataset does not have.
+    """
+    for name in names:
+        if name not in dataset.classes:
+            raise UsageError(
+                f"classes={name}: {dataset.root} has no such class{nearest(name, dataset.classes) or '.'} "
+                f"It has {', '.join(dataset.classes)}."
+            )
+    if names:
+        return tuple(names)
+    return FIVE_CLASSES if set(FIVE_CLASSES) <= set(dataset.classes) else dataset.classes
+
+
+def class_truth(dataset: LabelledDataset, classes: Sequence[str]) -> np.ndarray:
+    """Which classes each image has: bool [N, classes].
+
+    Blank is absent; uncertain is present for Atelectasis, Edema and Pleural Effusion and absent for the others, as in
+    CheXpert 5x200.
+    """
+    labels = dataset.labels[:, [dataset.classes.index(name) for name in classes]]
+    uncertain = np.array([name in UNCERTAIN_IS_POSITIVE for name in classes])
+    return (labels == 1) | ((labels == -1) & uncertain)
+
+
+def mask_truth(dataset: LabelledDataset, rows: np.ndarray) -> np.ndarray:
+    """The masks of `rows`, in a place for every image of the dataset: uint8 [N, 224, 224], 0 or 1.
+
+    Rows that are not asked for stay 0 and take no memory.
+
+    Raises:
+        UsageError: the dataset has no masks.
+    """
+    if not dataset.has_masks:
+        raise UsageError(f"{dataset.root} ({dataset.name}) has no masks: segmentation wants a dataset with masks")
+    masks = np.zeros((len(dataset), SIDE, SIDE), np.uint8)
+    for row in rows.tolist():
+        mask = dataset.mask(row)
+        if mask.any():
+            masks[row] = mask
+    return masks
+
+
+def box_truth(dataset: LabelledDataset, rows: np.ndarray) -> dict[int, np.ndarray]:
+    """The boxes of each of `rows`: float32 [K, 4], x1, y1, x2, y2 in pixels of the 224x224 image.
+
+    Boxes are cut at the image's border; what has no area then is left out.
+
+    Raises:
+        UsageError: the dataset has no boxes.
+    """
+    if not dataset.has_boxes:
+        raise UsageError(f"{dataset.root} ({dataset.name}) has no boxes: detection wants a dataset with boxes")
+    found = {}
+    for row in rows.tolist():
+        boxes = dataset.boxes(row).copy()
+        boxes[:, 2:] += boxes[:, :2]
+        boxes = boxes.clip(0, SIDE)
+        found[row] = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    return found
+
+
+def require_positives(present: np.ndarray, part: str, what: str) -> None:
+    """Raise UsageError unless an image has a finding; part: words for where the rows come from."""
+    if not present.any():
+        raise UsageError(
+            f"none of the {len(present)} images of {part} has {what}: take a larger percent=... or another of "
+            "splits=..."
+        )

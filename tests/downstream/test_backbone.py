@@ -1,0 +1,119 @@
+"""The encoder as a part of other networks: its maps, its names, and what stays frozen."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from rich.progress import Progress
+from torch import nn
+from torchvision.models import resnet50
+from torchvision.models._utils import IntermediateLayerGetter
+
+from prior_fast.config import ImageEncoderConfig, preset
+from prior_fast.data.labelled.dataset import LabelledDataset
+from prior_fast.downstream.backbone import FeatureResNet, load_image_encoder
+from prior_fast.downstream.config import ClassificationConfig, task_config
+from prior_fast.downstream.finetune import FineTuning, Place
+from prior_fast.downstream.run import make_task
+from prior_fast.downstream.segmentation import UNet
+from prior_fast.errors import UsageError
+from prior_fast.model.image_encoder import ImageEncoder
+from prior_fast.training.checkpoint import open_checkpoint
+
+
+@pytest.mark.parametrize("image", [preset("tiny").model.image, ImageEncoderConfig(depths=(1, 1), width=8, shrink=4)])
+def test_maps_are_at_every_stride(image: ImageEncoderConfig) -> None:
+    encoder = ImageEncoder(dataclasses.replace(image, pool_heads=1), "patches").eval()
+    features = FeatureResNet.from_encoder(encoder, image.depths, image.width, image.shrink).eval()
+    images = torch.randn(2, 1, 224, 224)
+    maps = features(images)
+    assert [(x.shape[1], 224 // x.shape[2], x.shape[2] == x.shape[3]) for x in maps] == [
+        (channels, stride, True) for channels, stride in zip(features.feature_channels, features.strides)
+    ]
+    assert torch.equal(maps[0], images) and torch.equal(maps[-1], encoder.encoder(images))
+    assert torch.allclose(maps[1], nn.functional.avg_pool2d(images, 2))
+
+
+@pytest.fixture(scope="module")
+def resnet_50() -> FeatureResNet:
+    torch.manual_seed(0)
+    return FeatureResNet((3, 4, 6, 3), 64).eval()
+
+
+def test_a_resnet_50_gives_torchvisions_maps(resnet_50: FeatureResNet) -> None:
+    theirs = resnet50(weights=None).eval()
+    theirs.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    missing, unexpected = theirs.load_state_dict(resnet_50.state_dict(), strict=False)
+    assert set(missing) == {"fc.weight", "fc.bias"} and not unexpected
+    layers = {name: name for name in ("relu", "layer1", "layer2", "layer3", "layer4")}
+    images = torch.randn(1, 1, 224, 224)
+    with torch.inference_mode():
+        ours, expected = resnet_50(images), IntermediateLayerGetter(theirs, layers)(images)
+    for mine, other in zip(ours[1:], expected.values(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_a_resnet_50_u_net_loads_into_the_librarys(resnet_50: FeatureResNet) -> None:
+    ours = UNet(resnet_50, (256, 128, 64, 32, 16)).eval()
+    theirs = smp.Unet("resnet50", encoder_weights=None, in_channels=1, classes=1).eval()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(1, 1, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(ours(images), theirs(images))
+
+
+def test_the_checkpoints_encoder_and_fresh_weights(checkpoint: Path) -> None:
+    opened = open_checkpoint(checkpoint)
+    whole = opened.load_model().image_encoder.state_dict()
+    alone = load_image_encoder(opened, "checkpoint", 0).state_dict()
+    assert whole.keys() == alone.keys() and all(torch.equal(whole[name], alone[name]) for name in whole)
+    fresh, again = (load_image_encoder(opened, "random", 3).state_dict() for _ in range(2))
+    assert not torch.equal(fresh["encoder.conv1.weight"], whole["encoder.conv1.weight"])
+    assert all(torch.equal(fresh[name], again[name]) for name in fresh)
+    with pytest.raises(UsageError, match="can't be read"):
+        load_image_encoder(dataclasses.replace(opened, path=checkpoint / "nowhere"), "checkpoint", 0)
+
+
+CASES = [
+    ("classification", ["blocks=0"], ("encoder.",)),
+    ("classification", ["blocks=0", "pool=attention"], ("encoder.", "pool.")),
+    ("classification", ["blocks=1"], ("encoder.conv1", "encoder.bn1", "encoder.layer1", "encoder.layer2")),
+    ("classification", ["blocks=3"], ()),
+    ("classification", ["blocks=4", "pool=attention"], ()),
+    ("segmentation", ["frozen=true"], ("encoder.",)),
+    ("detection", ["frozen=true", "proposals=16"], ("backbone.body.",)),
+]
+
+
+@pytest.mark.parametrize("name, words, frozen", CASES)
+def test_frozen_parts_stay_and_all_others_change(
+    name: str, words: list[str], frozen: tuple[str, ...], checkpoint: Path, squares: Path, tmp_path: Path
+) -> None:
+    small = {"segmentation": ["decoder_channels=16,8,8,8,8"], "detection": ["pyramid_channels=16", "head_width=16"]}
+    # Two epochs: validation, in evaluation mode, lies between them.
+    common = ["batch_size=12", "max_steps=3", "learning_rate=0.01"]
+    config = task_config(name, [*common, *small.get(name, []), *words])
+    dataset = LabelledDataset.open(squares)
+    rows = {"mixed": dataset.split("mixed", 100)}
+    task = make_task(name, open_checkpoint(checkpoint), dataset, config, torch.device("cpu"), rows)
+    with Progress("losses", disable=True) as bar:
+        place = Place("mixed", tmp_path, torch.device("cpu"), bar, lambda: False)
+        run = FineTuning(task, config, rows["mixed"], place)
+        before = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
+        assert run.train()
+    changed = {key for key, tensor in run.model.state_dict().items() if not torch.equal(tensor, before[key])}
+    kept = before.keys() - changed
+    assert {key for key in before if frozen and key.startswith(frozen)} <= kept
+    # A softmax is left as it is by a shift of all keys.
+    free = {key for key in kept if not (frozen and key.startswith(frozen)) and "k_proj.bias" not in key}
+    assert not free, sorted(free)
+
+
+def test_more_blocks_than_stages(checkpoint: Path, squares: Path) -> None:
+    dataset, opened = LabelledDataset.open(squares), open_checkpoint(checkpoint)
+    short = dataclasses.replace(opened.structure, image=ImageEncoderConfig(depths=(1, 1), width=16, shrink=4))
+    two = dataclasses.replace(opened, structure=short)
+    with pytest.raises(UsageError, match="blocks=3: the encoder has 2 stages"):
+        make_task("classification", two, dataset, ClassificationConfig(blocks=3), torch.device("cpu"), {})
