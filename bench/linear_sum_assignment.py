@@ -22,16 +22,17 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
-    """PRIOR's problems, more of them, and larger ones; bytes and operations as those of `cases`."""
-    first = batches(small)[0]
-    shapes = [("batch", problems, 16) for problems in batches(small)]
-    shapes += [("problem size", first, side) for side in ((32, 64) if small else (64, 300))]
-    for axis, problems, side in shapes:
+    """PRIOR's problems, more of them, larger ones, and some with many ties; bytes and operations as those of `cases`."""
+    first, prior = batches(small)[0], 128
+    shapes = [("batch", problems, 16, 256) for problems in dict.fromkeys((*batches(small), prior))]
+    shapes += [("problem size", first, side, 256) for side in ((32, 64, 300) if small else (64, 300))]
+    shapes += [("ties", prior, 16, 8), ("ties", first, 300, 8)]
+    for axis, problems, side, levels in shapes:
         # Multiples of 1/256 below 1 have no rounding in any dtype, so totals tell whether an answer is optimal.
-        cost = (torch.randint(0, 256, (problems, side, side), device=device) / 256).to(dtype)
+        cost = (torch.randint(0, levels, (problems, side, side), device=device) / levels).to(dtype)
         yield Public(
             "linear_sum_assignment",
-            f"B={problems} N={side} M={side}",
+            f"{'many ties ' if axis == 'ties' else ''}B={problems} N={side} M={side}",
             linear_sum_assignment,
             (cost,),
             Work(size(cost) + problems * side * 8, 3 * cost.numel()),
