@@ -27,6 +27,7 @@ class FineTuneConfig:
         schedule: "cosine" falls to 0 with the last step (supplement 3).
         augment: "flip" mirrors half of the training images; the supplement names no augmentation.
         precision: of the forward pass; auto: bf16 on GPUs that have it, else fp32.
+        validate_every: epochs between two validations, whose best weights are kept; the last epoch is always validated.
         max_steps: end each split's training after this many steps; 0: no limit.
     """
 
@@ -41,6 +42,7 @@ class FineTuneConfig:
     schedule: Literal["cosine", "constant"] = "cosine"
     augment: Literal["none", "flip"] = "none"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    validate_every: int = 1
     max_steps: int = 0
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -121,7 +123,7 @@ def task_config(task: str, words: Sequence[str], dataset: str = "") -> FineTuneC
 
 
 def _check(config: FineTuneConfig) -> None:
-    for name in ("epochs", "batch_size", "pyramid_channels", "head_width", "proposals"):
+    for name in ("epochs", "batch_size", "validate_every", "pyramid_channels", "head_width", "proposals"):
         if getattr(config, name, 1) < 1:
             raise UsageError(f"{name}={getattr(config, name)}: wants at least 1")
     if min(getattr(config, "decoder_channels", (1,))) < 1:

@@ -101,7 +101,7 @@ class FineTuning:
 
     def train(self) -> bool:
         """Take the steps that are left; False when the run was asked to stop before the last, with its state saved."""
-        bar, standing = self.place.bar, self.standing
+        bar, standing, config = self.place.bar, self.standing, self.config
         shown = bar.add_task(self.place.name, total=self.total, completed=standing.step, losses="")
         while standing.step < self.total:
             epoch, done = divmod(standing.step, self.per_epoch)
@@ -109,22 +109,23 @@ class FineTuning:
             losses: list[Tensor] = []
             stopped = False
             train_except(self.model, self.frozen)
-            for batch in list(batches(order, self.config.batch_size))[done : done + self.total - standing.step]:
+            for batch in list(batches(order, config.batch_size))[done : done + self.total - standing.step]:
                 losses.append(self._step(batch))
                 bar.advance(shown)
                 stopped = standing.step < self.total and self.place.asked_to_stop()
                 if stopped:
                     break
             self._read(losses, epoch)
-            if standing.step % self.per_epoch == 0 or standing.step == self.total:
-                self._end_epoch(epoch)
+            due = standing.step % self.per_epoch == 0 and (epoch + 1) % config.validate_every == 0
+            if due or standing.step == self.total:
+                self._validate(epoch)
+                line = standing.history[-1]
+                value = line["validate"][self.task.selects]
+                chosen = "" if value is None else f" {self.task.selects} {value:.4f}"
+                bar.update(shown, losses=f"loss {line['loss']:.4f}{chosen}")
             if stopped:
                 self._save()
                 return False
-            line = standing.history[-1]
-            value = line["validate"][self.task.selects]
-            chosen = "" if value is None else f" {self.task.selects} {value:.4f}"
-            bar.update(shown, losses=f"loss {line['loss']:.4f}{chosen}")
             if time.perf_counter() - self.saved > self.saving / SAVING_SHARE:
                 self._save()
         return True
@@ -151,7 +152,7 @@ class FineTuning:
             "split": self.place.name,
             "images": {name: len(getattr(self.rows, name)) for name in ("train", "validate", "test")},
             "steps": self.standing.step,
-            "epochs": len(self.standing.history),
+            "epochs": self.standing.history[-1]["epoch"],
             "best_epoch": chosen["epoch"],
             "validate": chosen["validate"],
             "test": measured.values,
@@ -189,8 +190,8 @@ class FineTuning:
                 )
         self.standing.losses += values
 
-    def _end_epoch(self, epoch: int) -> None:
-        """Validate, keep the weights if they are the best, and add a line to the log."""
+    def _validate(self, epoch: int) -> None:
+        """Validate after an epoch, keep the weights if they are the best, and add a line to the log."""
         standing = self.standing
         _, measured = self._measure(self.rows.validate)
         value = measured.values[self.task.selects]

@@ -5,16 +5,25 @@ Zhang et al., "Top-down neural attention by excitation backprop" (IJCV 2018), se
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from prior_fast.data.store import Annotation, PreparedDataset
+from prior_fast.data.store import Annotation
 from prior_fast.evaluation.attention_map import attention_maps, departure_maps, typical_maps, upsample
 from prior_fast.evaluation.encode import Encoder
 
 EXTRA_FINDING = "Pneumothorax"
+
+
+class Marked(Protocol):
+    """Images, uint8 [., 224, 224], in which findings are marked."""
+
+    @property
+    def images(self) -> np.ndarray: ...
+
+    def annotations(self) -> list[Annotation]: ...
 
 
 @dataclass(frozen=True)
@@ -57,9 +66,7 @@ def play(maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def pointing_game(
-    encoder: Encoder, dataset: PreparedDataset, classes: Sequence[str], prompt: str
-) -> dict[str, Any] | None:
+def pointing_game(encoder: Encoder, dataset: Marked, classes: Sequence[str], prompt: str) -> dict[str, Any] | None:
     """The pointing game on the annotated images of a dataset's split; None where there is nothing to play.
 
     `hit_rate` is of the attention itself, `departure_hit_rate` of its departure from the sentence's mean over these

@@ -6,58 +6,59 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prior_fast.config import to_dict
 from prior_fast.console import print_table, progress, stdout
-from prior_fast.data.store import PreparedDataset
-from prior_fast.evaluation.config import EvaluationConfig, evaluation_config
-from prior_fast.evaluation.encode import Advance, Encoder, first_image_rows
+from prior_fast.data.store import read_info
+from prior_fast.errors import UsageError
+from prior_fast.evaluation.config import FIVE_CLASSES, EvaluationConfig, evaluation_config
+from prior_fast.evaluation.encode import Advance, Encoder
+from prior_fast.evaluation.outcome import Material, Outcome
 from prior_fast.evaluation.pointing import pointing_game
+from prior_fast.evaluation.prompts import make_prompts
+from prior_fast.evaluation.protocol import protocol
 from prior_fast.evaluation.retrieval import retrieval
-from prior_fast.evaluation.selection import UNCERTAIN_IS_POSITIVE, Selection, select_studies
-from prior_fast.evaluation.zero_shot import Outcome, zero_shot
+from prior_fast.evaluation.selection import Chosen, choose, open_reports
+from prior_fast.evaluation.source import default_classes, open_source, takes_all
+from prior_fast.evaluation.zero_shot import zero_shot
 from prior_fast.files import atomic_path, write_json
-from prior_fast.training.checkpoint import open_checkpoint
+from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
 
 TASKS: dict[str, Callable[..., Outcome]] = {"zero-shot": zero_shot, "retrieval": retrieval}
-CANDIDATES = {
-    "zero-shot": "the classes, for each image",
-    "retrieval": "image to text: the texts, for each image; text to image: the images, for each text",
-}
 
 
 def evaluate(
     task: str, checkpoint_path: Path, data: Path, out: Path, split: str, words: Sequence[str]
 ) -> dict[str, Any]:
-    """Run "zero-shot" or "retrieval", write metrics.json, predictions.csv and selection.csv into `out`, print a table.
+    """Run "zero-shot" or "retrieval"; write metrics.json, predictions.csv, the selection and pictures into `out`.
 
+    split: of a prepared dataset, or the part of a labelled dataset's split.
     words: key=value settings of `EvaluationConfig`.
 
     Returns:
         What metrics.json says.
 
     Raises:
-        UsageError: a setting, the checkpoint or the dataset can't be used.
+        UsageError: a setting, the checkpoint or a dataset can't be used.
     """
-    evaluation_config(words)  # a misspelled setting is told before anything is read
+    evaluation_config(words, task=task)  # a misspelled setting is told before anything is read
     checkpoint = open_checkpoint(checkpoint_path)
-    config = evaluation_config(words, checkpoint.config.preset)
-    dataset = PreparedDataset.open(data, split)
-    selection = select_studies(dataset, config.classes, config.per_class, config.seed)
+    config = _config_for(task, checkpoint, data, words)
+    images, reports = _choose(task, data, split, config)
     started = time.perf_counter()
     encoder = Encoder(checkpoint, config.device, config.batch_size)
+    pointing = None
     with progress() as bar:
 
         def track(name: str, total: int) -> Advance:
             task_id = bar.add_task(name, total=total)
             return lambda count: bar.advance(task_id, count)
 
-        rows = first_image_rows(dataset, selection.studies)
-        images = encoder.images(dataset.images, rows, track("images", len(rows)))
-        outcome = TASKS[task](encoder, dataset, selection, images, config, track)
-        pointing = pointing_game(encoder, dataset, config.classes, config.prompt) if task == "zero-shot" else None
+        material = Material(images, reports)
+        outcome = TASKS[task](encoder, material, config, track)
+        if task == "zero-shot":
+            pointing = pointing_game(encoder, images.source, config.classes, config.prompt)
     result = {
         "task": task,
-        "protocol": protocol(task, config, encoder),
+        "protocol": {**protocol(task, config, encoder, material), **outcome.facts},
         "checkpoint": {
             "path": str(checkpoint_path),
             "used": checkpoint.path.name,
@@ -65,52 +66,59 @@ def evaluate(
             "stage": checkpoint.position.stage,
             "total_steps": checkpoint.position.total_steps,
         },
-        "data": {"path": str(data), "split": split, "studies": len(dataset), **selected(selection, config)},
+        "data": images.facts(),
+        **({"reports": reports.facts()} if reports is not None and reports is not images else {}),
         "metrics": outcome.metrics,
         **({"pointing_game": pointing} if pointing else {}),
         "device": str(encoder.device),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    ids = dataset.study_ids[selection.studies].tolist()
-    out.mkdir(parents=True, exist_ok=True)
-    write_csv(out / "selection.csv", ("study_id", "class"), zip(ids, (config.classes[c] for c in selection.truth)))
-    write_csv(out / "predictions.csv", outcome.header, outcome.predictions)
-    write_json(out / "metrics.json", result)
-    show(task, outcome, pointing, result, out)
+    _write(out, images, reports, outcome, result)
+    show(task, outcome, pointing, result, images, out)
     return result
 
 
-def protocol(task: str, config: EvaluationConfig, encoder: Encoder) -> dict[str, Any]:
-    """What was measured and how, so that the numbers can be compared with others."""
-    uncertain = [name for name in config.classes if name in UNCERTAIN_IS_POSITIVE]
-    facts = {
-        **{name: value for name, value in to_dict(config).items() if name not in ("batch_size", "device")},
-        "score": "softmax(exp(logit_scale) * cosine) + local_weight * softmax(mean attention weight, both ways)",
-        "softmax_over": CANDIDATES[task],
-        "selection": "exactly one of the classes is positive; blank counts as absent, uncertain as present for "
-        f"{', '.join(uncertain) or 'no class'} and as absent for the others (the rule of CheXpert 5x200)",
-        "image": "the first frontal image of each study",
-        "bank": f"read without noise, tau {encoder.tau:.4g}"
-        if encoder.uses_bank
-        else "not read: not trained in stage 1",
-    }
-    if task == "retrieval":
-        facts["ties"] = "equal scores count as the mean over all orders among them"
-        facts["class_level"] = "a hit is a candidate of the query's class, the query's own study included"
-        facts["instance_level"] = "a hit is the query's own study; identical reports are one text"
-        facts.pop("prompt")
-    if encoder.model.config.attention == "softmax":
-        facts["local_score"] = "left out: the mean weight of softmax attention is the same for all images"
-    return facts
+def _config_for(task: str, checkpoint: Checkpoint, data: Path, words: Sequence[str]) -> EvaluationConfig:
+    """The settings, with the defaults of the checkpoint's preset and of the dataset."""
+    info = read_info(data)
+    per_class = int(info["images"]) if takes_all(info) else EvaluationConfig.per_class
+    classes = default_classes(info, FIVE_CLASSES)
+    if len(classes) == 1 and task == "retrieval":
+        raise UsageError(f"{data} has one class, {classes[0]}: retrieval compares several; it takes chexpert5x200")
+    return evaluation_config(words, checkpoint.config.preset, task, classes, max(1, per_class))
 
 
-def selected(selection: Selection, config: EvaluationConfig) -> dict[str, Any]:
-    """How many studies of each class were taken, and of how many."""
-    return {
-        "selected": len(selection.studies),
-        "selected_per_class": dict(zip(config.classes, selection.counts())),
-        "available_per_class": dict(zip(config.classes, selection.pools)),
-    }
+def _choose(task: str, data: Path, split: str, config: EvaluationConfig) -> tuple[Chosen, Chosen | None]:
+    """The images, and the reports of retrieval: the same object where they are of the images' studies."""
+    if task == "zero-shot":
+        make_prompts(config)  # what is wrong with a file of prompts is told before images are read
+    images = choose(open_source(data, split, config.part_of), config, config.per_class)
+    if task == "zero-shot":
+        return images, None
+    reports = open_reports(images, config)
+    if not config.rank_within:
+        return images, reports
+    # A draw lies class after class: batches of it would hold one class each. Ids of a file keep the file's order.
+    mixed = images if config.image_ids else images.shuffled(config.seed)
+    if reports is images:
+        return mixed, mixed
+    return mixed, reports if config.report_ids else reports.shuffled(config.seed)
+
+
+def _write(out: Path, images: Chosen, reports: Chosen | None, outcome: Outcome, result: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    lists = (
+        {"selection.csv": images}
+        if reports is None
+        else {"selection_images.csv": images, "selection_reports.csv": reports}
+    )
+    for name, chosen in lists.items():
+        rows = zip(chosen.ids, (chosen.answers[number] for number in chosen.truth))
+        write_csv(out / name, (chosen.source.id_column, "class"), rows)
+    write_csv(out / "predictions.csv", outcome.header, outcome.predictions)
+    for name, draw in outcome.pictures.items():
+        draw(out / name)
+    write_json(out / "metrics.json", result)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -119,7 +127,14 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def show(task: str, outcome: Outcome, pointing: dict[str, Any] | None, result: dict[str, Any], out: Path) -> None:
+def show(
+    task: str,
+    outcome: Outcome,
+    pointing: dict[str, Any] | None,
+    result: dict[str, Any],
+    images: Chosen,
+    out: Path,
+) -> None:
     """Print the short table for people."""
     table = list(outcome.table)
     if pointing:
@@ -129,7 +144,10 @@ def show(task: str, outcome: Outcome, pointing: dict[str, Any] | None, result: d
             for kind, key in (("attention", "hit_rate"), ("its departure", "departure_hit_rate"))
             for name, row in (rows[:1] if key == "hit_rate" else rows)
         ]
-    data = result["data"]
-    title = f"{task}: {data['selected']} studies of the {data['split']} split, {result['checkpoint']['used']}"
+    title = f"{task}: {len(images)} of {images.source.where}, {result['checkpoint']['used']}"
     print_table(title, ("metric", "value", "chance"), table)
-    stdout.print(f"metrics.json, predictions.csv and selection.csv are in {out}")
+    for name, facts in (("images", result["data"]), ("reports", result.get("reports"))):
+        if facts:
+            counts = ", ".join(f"{key} {count}" for key, count in facts["selected_per_class"].items())
+            stdout.print(f"{name}: {counts}")
+    stdout.print(f"metrics.json, predictions.csv, the selection and {len(outcome.pictures)} pictures are in {out}")

@@ -11,22 +11,25 @@ from scipy.special import softmax
 from torch import Tensor
 from torch.nn import functional as F
 
-from prior_fast.evaluation.encode import Advance, EncodedImages, EncodedTexts
+from prior_fast.evaluation.encode import Advance, EncodedImages, EncodedTexts, Encoder, Track
 from prior_fast.model.local_alignment import LocalCrossAttention
 from prior_fast.model.prior import PRIOR
 
 # Attention weights of patches and sentences computed at once: 16 MiB in float32.
 CHUNK = 2**22
+# Images whose patches are held at once: 308 MB of the paper's model, where all of RSNA's would be 4 GB.
+IMAGES = 2048
 
 
 class PairScores(NamedTuple):
     """Of all pairs, before any softmax: whole, exp(logit scale) * cosine, and local, the mean attention weight.
 
-    Both float64 [N, M].
+    Both float64 [N, M]; scale is exp(logit scale).
     """
 
     whole: np.ndarray
     local: np.ndarray
+    scale: float = 1.0
 
     def combined(self, axis: int, local_weight: float) -> np.ndarray:
         """softmax(whole) + local_weight * softmax(local), [N, M].
@@ -34,6 +37,49 @@ class PairScores(NamedTuple):
         axis: the candidates: 1 ranks texts for each image, 0 images for each text.
         """
         return softmax(self.whole, axis=axis) + local_weight * softmax(self.local, axis=axis)
+
+    def part(self, rows: slice | np.ndarray, columns: slice | np.ndarray) -> "PairScores":
+        """Some images with some texts."""
+        return PairScores(self.whole[rows][:, columns], self.local[rows][:, columns], self.scale)
+
+    def pooled(self, owner: np.ndarray, how: str) -> "PairScores":
+        """The "mean" or "max" of the texts of each class, [N, C], of both scores; owner int64 [M]: their classes."""
+        return PairScores(pool(self.whole, owner, how), pool(self.local, owner, how), self.scale)
+
+
+def pool(scores: np.ndarray, owner: np.ndarray, how: str) -> np.ndarray:
+    """The "mean" or "max" over the texts of each class: scores [N, M], owner int64 [M], each of 0..C-1 -> [N, C]."""
+    groups = (scores[:, owner == number] for number in range(int(owner.max()) + 1))
+    return np.stack([group.max(axis=1) if how == "max" else group.mean(axis=1) for group in groups], axis=1)
+
+
+def gloria_scores(pairs: PairScores, owner: np.ndarray, how: str, local_weight: float) -> np.ndarray:
+    """Class scores by the convention of GLoRIA (ICCV 2021) and BenchX (NeurIPS 2024): float64 [N, C].
+
+    The weighted mean of the cosine and the local score, pooled over the prompts of each class, then standardized for
+    each class over the images: a score says how an image stands among these images, and changes with them. A single
+    image is not standardized. Their local score is one of words and regions; ours is PRIOR's, of sentences and patches.
+
+    owner int64 [M]: the class of each prompt.
+    """
+    joined = pool((pairs.whole / pairs.scale + local_weight * pairs.local) / (1 + local_weight), owner, how)
+    if len(joined) == 1:
+        return joined
+    deviation = joined.std(axis=0)
+    return (joined - joined.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+
+
+def score_images(
+    encoder: Encoder, images: np.ndarray, rows: np.ndarray, texts: EncodedTexts, track: Track, at_once: int = IMAGES
+) -> PairScores:
+    """Encode rows int64 [N] of images uint8 [., 224, 224] and score them with the texts, `at_once` at a time."""
+    encoding, scoring = track("images", len(rows)), track("scores", len(rows))
+    parts = []
+    for first in range(0, len(rows), at_once):
+        encoded = encoder.images(images, rows[first : first + at_once], encoding)
+        parts.append(pair_scores(encoder.model, encoded, texts, advance=scoring))
+    whole, local = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
+    return PairScores(whole, local, parts[0].scale)
 
 
 @torch.inference_mode()
@@ -49,7 +95,8 @@ def pair_scores(
     local = local_scores(
         model.local_cross_attention, images.patches, texts.prototypes, texts.cu_sentences, chunk, advance
     )
-    return PairScores((model.logit_scale.double().exp() * whole).cpu().numpy(), local.cpu().numpy())
+    scale = float(model.logit_scale.double().exp())
+    return PairScores((scale * whole).cpu().numpy(), local.cpu().numpy(), scale)
 
 
 def local_scores(

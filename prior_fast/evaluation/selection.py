@@ -1,12 +1,19 @@
-"""Choosing the studies of an evaluation by the rule of CheXpert 5x200."""
+"""Choosing the images and the reports of an evaluation: by the rule of CheXpert 5x200, by one class, or by ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from prior_fast.data.store import CHEXPERT_LABELS, PreparedDataset
+from prior_fast.config.overrides import nearest
+from prior_fast.data.labelled.dataset import FORMAT as LABELLED
+from prior_fast.data.store import CHEXPERT_LABELS, PreparedDataset, read_info
 from prior_fast.errors import UsageError
+from prior_fast.evaluation.config import EvaluationConfig
+from prior_fast.evaluation.id_lists import read_ids
+from prior_fast.evaluation.source import Source, prepared_source
 
 # The rule that all 1000 rows of the authors' CheXpert 5x200 list follow: an uncertain label counts as positive for
 # these classes and as negative for the others; a blank one is negative.
@@ -15,60 +22,189 @@ UNCERTAIN_IS_POSITIVE = frozenset({"Atelectasis", "Edema", "Pleural Effusion"})
 
 @dataclass(frozen=True)
 class Selection:
-    """Studies with exactly one of the classes, class after class, each in the dataset's order.
+    """Positions in a source, class after class, each in the source's order.
 
     Attributes:
-        studies: int64 [N], numbers of the studies in their split.
+        positions: int64 [N].
         truth: int64 [N], the class of each.
-        pools: for each class, how many studies there were to draw from.
+        pools: for each class, how many there were to draw from.
     """
 
-    studies: np.ndarray
+    positions: np.ndarray
     truth: np.ndarray
     pools: tuple[int, ...]
 
     def counts(self) -> list[int]:
-        """Selected studies of each class."""
+        """Selected of each class."""
         return np.bincount(self.truth, minlength=len(self.pools)).tolist()
 
 
-def positive(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Which classes each study has: labels float32 [N, 14] as in `PreparedDataset` -> bool [N, classes]."""
-    columns = [CHEXPERT_LABELS.index(name) for name in classes]
+@dataclass(frozen=True)
+class Chosen:
+    """What was selected from a source.
+
+    Attributes:
+        answers: the classes; of one class, the class and its absence. The selection's truth is a number in it.
+    """
+
+    source: Source
+    selection: Selection
+    answers: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.selection.positions)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The class of each: int64 [N]."""
+        return self.selection.truth
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The row of each image in the source's `images`: int64 [N]."""
+        return self.source.rows[self.selection.positions]
+
+    @property
+    def ids(self) -> list[Any]:
+        """Study ids, or ids of images."""
+        return [self.source.ids[position] for position in self.selection.positions.tolist()]
+
+    def sentences(self) -> list[list[str]]:
+        """The sentences of each report."""
+        return self.source.sentences(self.selection.positions)
+
+    def shuffled(self, seed: int) -> "Chosen":
+        """The same in a random order, which depends on the seed and the number alone."""
+        order = np.random.default_rng([seed, len(self)]).permutation(len(self))
+        selection = Selection(self.selection.positions[order], self.truth[order], self.selection.pools)
+        return Chosen(self.source, selection, self.answers)
+
+    def facts(self) -> dict[str, Any]:
+        """How many were taken of each class, and of how many."""
+        return {
+            **self.source.facts,
+            "selected": len(self),
+            "selected_per_class": dict(zip(self.answers, self.selection.counts())),
+            "available_per_class": dict(zip(self.answers, self.selection.pools)),
+        }
+
+
+def positive(labels: np.ndarray, classes: Sequence[str], columns: Sequence[str] = CHEXPERT_LABELS) -> np.ndarray:
+    """Which classes each study has: labels float32 [N, C], columns the C labels' names -> bool [N, classes]."""
     uncertain = np.array([name in UNCERTAIN_IS_POSITIVE for name in classes])
-    values = labels[:, columns]
+    values = labels[:, [list(columns).index(name) for name in classes]]
     return (values == 1) | ((values == -1) & uncertain)
 
 
-def select(labels: np.ndarray, classes: Sequence[str], per_class: int, seed: int) -> Selection:
+def select(
+    labels: np.ndarray,
+    classes: Sequence[str],
+    per_class: int,
+    seed: int,
+    columns: Sequence[str] = CHEXPERT_LABELS,
+) -> Selection:
     """Draw up to `per_class` studies of each class among those with exactly one class.
 
     The draw of a class depends on the seed and the class alone.
     """
-    present = positive(labels, classes)
+    present = positive(labels, classes, columns)
     exclusive = present.sum(axis=1) == 1
-    chosen, pools = [], []
-    for index, name in enumerate(classes):
-        pool = np.flatnonzero(exclusive & present[:, index])
-        pools.append(len(pool))
-        if len(pool) > per_class:
-            rng = np.random.default_rng([seed, CHEXPERT_LABELS.index(name)])
-            pool = np.sort(rng.choice(pool, per_class, replace=False))
-        chosen.append(pool)
-    truth = np.repeat(np.arange(len(classes)), [len(pool) for pool in chosen])
-    return Selection(np.concatenate(chosen), truth, tuple(pools))
+    pools = [np.flatnonzero(exclusive & present[:, index]) for index in range(len(classes))]
+    return _draw(pools, per_class, [[seed, CHEXPERT_LABELS.index(name)] for name in classes])
 
 
-def select_studies(dataset: PreparedDataset, classes: Sequence[str], per_class: int, seed: int) -> Selection:
-    """`select` from a dataset's split.
+def select_one_class(labels: np.ndarray, per_class: int, seed: int) -> Selection:
+    """Draw up to `per_class` images with the class and as many without: labels float32 [N]; class 0 is its presence."""
+    present = labels == 1
+    return _draw([np.flatnonzero(present), np.flatnonzero(~present)], per_class, [[seed, 0], [seed, 1]])
+
+
+def _draw(pools: Sequence[np.ndarray], per_class: int, seeds: Sequence[Sequence[int]]) -> Selection:
+    chosen = [
+        np.sort(np.random.default_rng(seed).choice(pool, per_class, replace=False)) if len(pool) > per_class else pool
+        for pool, seed in zip(pools, seeds)
+    ]
+    truth = np.repeat(np.arange(len(pools)), [len(pool) for pool in chosen])
+    return Selection(np.concatenate(chosen), truth, tuple(len(pool) for pool in pools))
+
+
+def choose(
+    source: Source,
+    config: EvaluationConfig,
+    per_class: int,
+    setting: Literal["image_ids", "report_ids"] = "image_ids",
+) -> Chosen:
+    """The images, or the reports, of an evaluation: those of the file that `setting` names, or a draw.
 
     Raises:
-        UsageError: no study has exactly one of the classes.
+        UsageError: the dataset lacks a class, nothing has exactly one of the classes, or the file can't be used.
     """
-    selection = select(dataset.labels, classes, per_class, seed)
-    if not len(selection.studies):
+    for name in config.classes:
+        if name not in source.columns:
+            hint = nearest(name, source.columns) or f": it has {', '.join(source.columns)}"
+            raise UsageError(f"classes: {source.root} has no class {name!r}{hint}")
+    if config.one_class:
+        everything = select_one_class(source.labels[:, source.columns.index(config.classes[0])], per_class, config.seed)
+        answers: tuple[str, ...] = (config.classes[0], f"no {config.classes[0]}")
+    else:
+        everything = select(source.labels, config.classes, per_class, config.seed, source.columns)
+        answers = config.classes
+    path = getattr(config, setting)
+    selection = _by_ids(source, config, setting, path, answers, everything.pools) if path else everything
+    if not len(selection.positions):
         raise UsageError(
-            f"none of the {len(dataset)} studies of the {dataset.split} split of {dataset.root} has exactly one of "
-            f"{', '.join(classes)}: name other classes=... or another --split"
+            f"none of the {source.where} has exactly one of {', '.join(config.classes)}: name other classes=... or "
+            "another --split"
         )
-    return selection
+    return Chosen(source, selection, answers)
+
+
+def _by_ids(
+    source: Source, config: EvaluationConfig, setting: str, path: str, answers: tuple[str, ...], pools: tuple[int, ...]
+) -> Selection:
+    """The positions of a file's ids in its order; their classes are the file's, or those of the labels."""
+    listed = read_ids(setting, path, answers)
+    position_of = {str(name): position for position, name in enumerate(source.ids)}
+    unknown = [name for name, _ in listed if name not in position_of]
+    if unknown:
+        raise UsageError(
+            f"{setting}={path}: {len(unknown)} of its {len(listed)} ids, {unknown[0]} first, are not among "
+            f"the {source.where}"
+        )
+    present = positive(source.labels, config.classes, source.columns)
+    if config.one_class:
+        present = np.concatenate([present, ~present], axis=1)
+    positions, truth = [], []
+    for name, given in listed:
+        position = position_of[name]
+        if given is None and present[position].sum() != 1:
+            raise UsageError(
+                f"{setting}={path}: {name} has {int(present[position].sum())} of {', '.join(answers)} by the labels, "
+                "not one: leave it out, or name its class in a column named class"
+            )
+        positions.append(position)
+        truth.append(int(present[position].argmax()) if given is None else given)
+    return Selection(np.array(positions, np.int64), np.array(truth, np.int64), pools)
+
+
+def open_reports(images: Chosen, config: EvaluationConfig) -> Chosen:
+    """The reports to be ranked: those of the images' studies, or a draw from another dataset (supplement 3.3).
+
+    Raises:
+        UsageError: `reports` names no dataset with reports, or is missing where the images have none.
+    """
+    if not config.reports:
+        if not isinstance(images.source.dataset, PreparedDataset):
+            raise UsageError(f"{images.source.root} has no reports: name a dataset that has with reports=DIR")
+        # Ids without a dataset are of the studies among which the images were chosen.
+        return choose(images.source, config, config.per_class, "report_ids") if config.report_ids else images
+    root = Path(config.reports)
+    info = read_info(root)
+    if info.get("format") == LABELLED:
+        raise UsageError(
+            f"reports={config.reports}: {info.get('name')} has images and labels, but no reports; give a dataset that "
+            "`prior-fast prepare mimic` made"
+        )
+    split = None if config.reports_split == "all" else config.reports_split
+    source = prepared_source(PreparedDataset.open(root, split))
+    return choose(source, config, config.reports_per_class or max(images.selection.counts()), "report_ids")

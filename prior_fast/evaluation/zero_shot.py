@@ -1,79 +1,96 @@
-"""Zero-shot classification of the studies with exactly one of the classes (supplement 3.2)."""
+"""Zero-shot classification by prompts (supplement 3.2): one of several classes, or one class, present or not."""
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from prior_fast.data.store import PreparedDataset
 from prior_fast.errors import UsageError
-from prior_fast.evaluation.classification_metrics import classification_metrics, metric
-from prior_fast.evaluation.config import EvaluationConfig
-from prior_fast.evaluation.encode import EncodedImages, Encoder, Track, no_track
-from prior_fast.evaluation.scores import PairScores, pair_scores
-from prior_fast.evaluation.selection import Selection
+from prior_fast.evaluation.classification_metrics import auroc, classification_metrics, metric, one_class_metrics
+from prior_fast.evaluation.config import TEMPLATE, EvaluationConfig
+from prior_fast.evaluation.encode import Encoder, Track, no_track
+from prior_fast.evaluation.outcome import Material, Outcome, table_row
+from prior_fast.evaluation.prompts import Prompts, make_prompts
+from prior_fast.evaluation.scores import PairScores, gloria_scores, score_images
+from prior_fast.evaluation.selection import Chosen
+
+SCALARS = (
+    *("accuracy", "auroc", "macro_precision", "macro_recall", "macro_f1", "f1", "max_f1", "macro_max_f1"),
+    "cohen_kappa",
+)
+PER_CLASS = ("auroc", "max_f1")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What an evaluation found.
+def zero_shot(encoder: Encoder, material: Material, config: EvaluationConfig, track: Track = no_track) -> Outcome:
+    """Give each image the class, or the answer, whose prompts score best.
 
-    Attributes:
-        metrics: for metrics.json.
-        table: rows of name, value, chance for people.
-        header, predictions: a row per study for predictions.csv.
+    Raises:
+        UsageError: the prompts can't be used.
     """
-
-    metrics: dict[str, Any]
-    table: list[tuple[str, str, str]]
-    header: tuple[str, ...]
-    predictions: list[tuple[Any, ...]]
-
-
-def zero_shot(
-    encoder: Encoder,
-    dataset: PreparedDataset,
-    selection: Selection,
-    images: EncodedImages,
-    config: EvaluationConfig,
-    track: Track = no_track,
-) -> Outcome:
-    """Classify each study's first image by the class whose prompt scores best.
-
-    images: those of the selection.
-    """
+    prompts, chosen = make_prompts(config), material.images
     try:
-        prompts = encoder.texts([[prompt] for prompt in config.prompts()], track("prompts", len(config.classes)))
+        texts = encoder.texts([[text] for text in prompts.texts], track("prompts", len(prompts.texts)))
     except ValueError as error:
-        raise UsageError(f"prompt={config.prompt}: {error}") from None
-    pairs = pair_scores(encoder.model, images, prompts, advance=track("scores", len(selection.studies)))
-    scores = pairs.combined(axis=1, local_weight=config.local_weight)
-    return outcome(dataset, selection, config, pairs, scores)
+        setting = "prompt" if config.prompts == TEMPLATE else "prompts"
+        raise UsageError(f"{setting}={getattr(config, setting)}: {error}") from None
+    pairs = score_images(encoder, chosen.source.images, chosen.rows, texts, track)
+    return outcome(chosen, config, prompts, pairs)
 
 
-def outcome(
-    dataset: PreparedDataset, selection: Selection, config: EvaluationConfig, pairs: PairScores, scores: np.ndarray
-) -> Outcome:
-    """Metrics and rows of a selection's scores [N, C]."""
-    truth, classes = selection.truth, config.classes
-    metrics = classification_metrics(truth, scores, classes)
-    for name, part in (("global_only", pairs.whole), ("local_only", pairs.local)):
-        metrics[f"accuracy_{name}"] = metric(float((part.argmax(axis=1) == truth).mean()), 1 / len(classes))
-    names = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "cohen_kappa")
-    rows = [(name, metrics[name]) for name in (*names, "accuracy_global_only", "accuracy_local_only")]
-    rows += [(f"auroc {name}", value) for name, value in metrics["auroc"].items()]
+def outcome(chosen: Chosen, config: EvaluationConfig, prompts: Prompts, pairs: PairScores) -> Outcome:
+    """Metrics and rows of the scores of images and prompts."""
+    classes = pairs.pooled(prompts.owner, config.prompt_pooling)
+    if config.score == "gloria":
+        scores = gloria_scores(pairs, prompts.owner, config.prompt_pooling, config.local_weight)
+    else:
+        scores = classes.combined(axis=1, local_weight=config.local_weight)
+    metrics = measured(chosen, config, classes, scores)
+    rows = [(name, metrics[name]) for name in SCALARS if "value" in metrics.get(name, ())]
+    rows += [(name, metrics[name]) for name in metrics if name.endswith("_only")]
+    for name in PER_CLASS:
+        if "value" not in metrics[name]:
+            rows += [(f"{name} {key}", value) for key, value in metrics[name].items()]
+    answers, truth = chosen.answers, chosen.truth
     return Outcome(
         metrics=metrics,
         table=[table_row(name, value) for name, value in rows],
-        header=("study_id", "class", "predicted", *(f"score {name}" for name in classes)),
+        header=(chosen.source.id_column, "class", "predicted", *(f"score {name}" for name in answers)),
         predictions=[
-            (int(dataset.study_ids[study]), classes[true], classes[row.argmax()], *row.tolist())
-            for study, true, row in zip(selection.studies, truth, scores)
+            (name, answers[true], answers[row.argmax()], *row.tolist())
+            for name, true, row in zip(chosen.ids, truth, scores)
         ],
+        facts={"prompts": prompts.by_answer(answers)},
+        pictures=_pictures(chosen, config, metrics, scores),
     )
 
 
-def table_row(name: str, value: dict[str, Any]) -> tuple[str, str, str]:
-    """A metric for people: its name, its value (or why it has none), its chance level."""
-    number = f"{value['value']:.3f}" if value["value"] is not None else f"none: {value['note']}"
-    return name, number, f"{value['chance']:.3f}" if value["chance"] is not None else ""
+def measured(chosen: Chosen, config: EvaluationConfig, parts: PairScores, scores: np.ndarray) -> dict[str, Any]:
+    """The metrics of scores [N, answers], and of the global and the local score alone (`parts`)."""
+    truth, alone = chosen.truth, (("global_only", parts.whole), ("local_only", parts.local))
+    if config.one_class:
+        metrics = one_class_metrics(truth, scores, chosen.answers)
+    else:
+        metrics = classification_metrics(truth, scores, chosen.answers)
+    for name, part in alone:
+        right = float((part.argmax(axis=1) == truth).mean())
+        metrics[f"accuracy_{name}"] = metric(right, metrics["accuracy"]["chance"])
+        if config.one_class:
+            metrics[f"auroc_{name}"] = auroc(truth == 0, part[:, 0] - part[:, 1])
+    return metrics
+
+
+def _pictures(chosen: Chosen, config: EvaluationConfig, metrics: dict[str, Any], scores: np.ndarray) -> dict[str, Any]:
+    if not config.pictures:
+        return {}
+    # matplotlib takes a second to load.
+    from prior_fast.pictures.zero_shot import draw_confusion, draw_roc
+
+    if config.one_class:
+        true, shown, names = chosen.truth[:, None] == 0, scores[:, :1] - scores[:, 1:], chosen.answers[:1]
+    else:
+        true, shown, names = chosen.truth[:, None] == np.arange(len(chosen.answers)), scores, chosen.answers
+    matrix = np.array(metrics["confusion_matrix"]["counts"])
+    return {
+        "roc.png": partial(draw_roc, true, shown, names),
+        "confusion.png": partial(draw_confusion, matrix, chosen.answers),
+    }

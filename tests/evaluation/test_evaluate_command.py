@@ -55,7 +55,7 @@ def test_retrieval_does_not_depend_on_the_batch_size(store: Path, tmp_path: Path
     checkpoint = write_checkpoint(tmp_path / "run" / "checkpoints", store, stage=1)
     found = []
     for size in (3, 64):
-        out, words = tmp_path / str(size), (f"batch_size={size}", "per_class=1")
+        out, words = tmp_path / str(size), (f"batch_size={size}", "per_class=1", "pictures=false")
         assert evaluate("retrieval", checkpoint, store, out, *words) == 0
         found.append(json.loads((tmp_path / str(size) / "metrics.json").read_text())["metrics"])
     for direction in ("image_to_text", "text_to_image"):

@@ -7,8 +7,9 @@ import pytest
 
 from prior_fast.data.store import CHEXPERT_LABELS, PreparedDataset
 from prior_fast.errors import UsageError
-from prior_fast.evaluation.config import FIVE_CLASSES
-from prior_fast.evaluation.selection import positive, select, select_studies
+from prior_fast.evaluation.config import FIVE_CLASSES, EvaluationConfig
+from prior_fast.evaluation.selection import choose, positive, select, select_one_class
+from prior_fast.evaluation.source import prepared_source
 
 
 def labels(*rows: dict[str, float]) -> np.ndarray:
@@ -44,7 +45,7 @@ def test_exactly_one_of_the_five_and_any_other_finding() -> None:
         {"Pleural Effusion": -1},
     )
     selection = select(table, FIVE_CLASSES, per_class=200, seed=0)
-    assert selection.studies.tolist() == [0, 2, 5]
+    assert selection.positions.tolist() == [0, 2, 5]
     assert selection.truth.tolist() == [3, 3, 4]
     assert selection.pools == (0, 0, 0, 2, 1)
     assert selection.counts() == [0, 0, 0, 2, 1]
@@ -53,14 +54,32 @@ def test_exactly_one_of_the_five_and_any_other_finding() -> None:
 def test_the_draw_is_seeded_and_by_class() -> None:
     table = labels(*([{"Edema": 1}] * 50 + [{"Cardiomegaly": 1}] * 4))
     first, again, other = (select(table, ("Edema", "Cardiomegaly"), 10, seed) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first.studies, again.studies)
-    assert first.studies.tolist() != other.studies.tolist()
+    np.testing.assert_array_equal(first.positions, again.positions)
+    assert first.positions.tolist() != other.positions.tolist()
     assert first.counts() == [10, 4] and first.pools == (50, 4)
-    assert len(set(first.studies.tolist())) == 14
+    assert len(set(first.positions.tolist())) == 14
     alone = select(table, ("Cardiomegaly", "Edema"), 10, 0)
-    np.testing.assert_array_equal(alone.studies[alone.truth == 1], first.studies[first.truth == 0])
+    np.testing.assert_array_equal(alone.positions[alone.truth == 1], first.positions[first.truth == 0])
 
 
 def test_nothing_to_select_is_told(store: Path) -> None:
     with pytest.raises(UsageError, match=r"none of the 17 studies of the test split .* Fracture, Pneumonia"):
-        select_studies(PreparedDataset.open(store, "test"), ("Fracture", "Pneumonia"), 200, 0)
+        choose(
+            prepared_source(PreparedDataset.open(store, "test")), EvaluationConfig(classes=("Fracture", "Pneumonia")), 9
+        )
+
+
+def test_one_class_is_drawn_balanced_where_asked() -> None:
+    values = np.array([1.0, 0.0, np.nan, 0.0, 1.0, 1.0, 0.0], np.float32)
+    everything = select_one_class(values, per_class=7, seed=0)
+    assert everything.positions.tolist() == [0, 4, 5, 1, 2, 3, 6] and everything.truth.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    drawn = select_one_class(values, per_class=2, seed=0)
+    assert drawn.counts() == [2, 2] and drawn.pools == (3, 4)
+    assert set(drawn.positions[:2].tolist()) < {0, 4, 5}
+
+
+def test_a_random_order_keeps_each_with_its_class(store: Path) -> None:
+    chosen = choose(prepared_source(PreparedDataset.open(store, "test")), EvaluationConfig(), 200)
+    mixed = chosen.shuffled(3)
+    assert mixed.ids != chosen.ids and sorted(zip(mixed.ids, mixed.truth)) == sorted(zip(chosen.ids, chosen.truth))
+    assert mixed.ids == chosen.shuffled(3).ids

@@ -1,0 +1,60 @@
+"""Files that name images or reports: selection.csv of an earlier run, or an id in each line."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from prior_fast.config.overrides import nearest
+from prior_fast.errors import UsageError
+
+ID_COLUMNS = ("study_id", "image_id")
+CLASS_COLUMN = "class"
+
+
+def read_ids(setting: str, path: str, answers: Sequence[str]) -> list[tuple[str, int | None]]:
+    """The ids of a file and the class of each as a number in `answers`, None where the file does not say.
+
+    A csv with a header has a column study_id or image_id, and may have one named class; a file without a header has an
+    id in each line.
+
+    Args:
+        setting: the setting that names the file, for errors.
+
+    Raises:
+        UsageError: the file can't be read, is empty, has no such column, an unknown class or an id twice.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            lines = [line for line in csv.reader(file) if any(cell.strip() for cell in line)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{setting}={path}: can't be read ({reason})") from None
+    if not lines:
+        raise UsageError(f"{setting}={path}: names nothing")
+    header = [cell.strip() for cell in lines[0]]
+    known = [name for name in ID_COLUMNS if name in header]
+    if known:
+        lines, column = lines[1:], header.index(known[0])
+        class_column = header.index(CLASS_COLUMN) if CLASS_COLUMN in header else None
+    else:
+        if len(header) > 1:
+            raise UsageError(f"{setting}={path}: its header {','.join(header)!r} names no {' or '.join(ID_COLUMNS)}")
+        column, class_column = 0, None
+    found: dict[str, int | None] = {}
+    for line in lines:
+        if len(line) <= max(column, class_column or 0):
+            raise UsageError(f"{setting}={path}: the line {','.join(line)!r} is too short")
+        name = line[column].strip()
+        if name in found:
+            raise UsageError(f"{setting}={path}: names {name} twice")
+        found[name] = None if class_column is None else _class(setting, path, line[class_column].strip(), answers)
+    if not found:
+        raise UsageError(f"{setting}={path}: names nothing")
+    return list(found.items())
+
+
+def _class(setting: str, path: str, name: str, answers: Sequence[str]) -> int:
+    if name not in answers:
+        hint = nearest(name, answers) or f": it is none of {', '.join(answers)}"
+        raise UsageError(f"{setting}={path}: unknown class {name!r}{hint}")
+    return list(answers).index(name)

@@ -1,0 +1,107 @@
+"""The sentences that stand for the classes: one template (supplement 3.2), generated ones, or those of a file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prior_fast.config.overrides import nearest
+from prior_fast.errors import UsageError
+from prior_fast.evaluation.config import GENERATED, TEMPLATE, EvaluationConfig
+from prior_fast.evaluation.prompt_words import generated_prompts
+
+SIDES = ("positive", "negative")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of all answers.
+
+    Attributes:
+        texts: one sentence each.
+        owner: int64 [M], the number of the answer that each stands for.
+    """
+
+    texts: list[str]
+    owner: np.ndarray
+
+    def by_answer(self, answers: Sequence[str]) -> dict[str, list[str]]:
+        """The prompts of each answer."""
+        return {
+            name: [text for text, owner in zip(self.texts, self.owner) if owner == number]
+            for number, name in enumerate(answers)
+        }
+
+
+def make_prompts(config: EvaluationConfig) -> Prompts:
+    """The prompts of each class; of one class, of its presence and then of its absence.
+
+    Raises:
+        UsageError: the file can't be read, names an unknown class, leaves one out or has no prompt for one.
+    """
+    if config.prompts == TEMPLATE:
+        groups = {name: {"positive": [config.prompt.replace("{}", name)]} for name in config.classes}
+    elif config.prompts == GENERATED:
+        groups = {
+            name: {"positive": generated_prompts(name, config.prompts_per_class, config.seed)}
+            for name in config.classes
+        }
+    else:
+        groups = read_prompts(config.prompts, config.classes)
+    lists = [groups[name]["positive"] for name in config.classes]
+    if config.one_class:
+        name = config.classes[0]
+        lists.append(groups[name].get("negative") or [config.negative_prompt.replace("{}", name)])
+    elif config.negative_prompt != EvaluationConfig.negative_prompt or any("negative" in g for g in groups.values()):
+        raise UsageError(
+            f"negative prompts are for datasets with one class, not for {len(config.classes)}: leave them out"
+        )
+    texts = [text for prompts in lists for text in prompts]
+    return Prompts(texts, np.repeat(np.arange(len(lists)), [len(prompts) for prompts in lists]))
+
+
+def read_prompts(path: str, classes: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """The prompts of a JSON file, for each class those of its presence ("positive") and, if any, "negative" ones.
+
+    The file: {"Edema": ["prompt", ...], ...}, or {"positive": [...], "negative": [...]} in place of a list.
+
+    Raises:
+        UsageError: as `make_prompts`.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"prompts={path}: can't be read ({error.strerror}); give a JSON file, {TEMPLATE} or {GENERATED}"
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"prompts={path} is not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UsageError(f'prompts={path}: wants {{"{classes[0]}": ["prompt", ...], ...}}')
+    for name in content:
+        if name not in classes:
+            hint = nearest(name, classes) or f": the classes are {', '.join(classes)}"
+            raise UsageError(f"prompts={path}: unknown class {name!r}{hint}")
+    missing = [name for name in classes if name not in content]
+    if missing:
+        raise UsageError(f"prompts={path}: has no prompt for {', '.join(missing)}")
+    return {name: _sides(path, name, content[name]) for name in classes}
+
+
+def _sides(path: str, name: str, value: Any) -> dict[str, list[str]]:
+    sides: Mapping[str, Any] = value if isinstance(value, dict) else {"positive": value}
+    for side in sides:
+        if side not in SIDES:
+            raise UsageError(
+                f"prompts={path}: {name} has {side!r}{nearest(side, SIDES) or '; wants positive, negative'}"
+            )
+    if "positive" not in sides:
+        raise UsageError(f"prompts={path}: {name} has no positive prompt")
+    for side, prompts in sides.items():
+        good = isinstance(prompts, list) and all(isinstance(text, str) and text.strip() for text in prompts)
+        if not good or not prompts:
+            raise UsageError(f"prompts={path}: {side} of {name} wants a list of one prompt or more, each a sentence")
+    return {side: list(prompts) for side, prompts in sides.items()}

@@ -1,0 +1,87 @@
+"""What was measured and how, in words, so that the numbers can be compared with others."""
+
+from typing import Any
+
+from prior_fast.config import to_dict
+from prior_fast.evaluation.config import GENERATED, OWN, TEMPLATE, EvaluationConfig
+from prior_fast.evaluation.encode import Encoder
+from prior_fast.evaluation.outcome import Material
+from prior_fast.evaluation.selection import UNCERTAIN_IS_POSITIVE
+
+CANDIDATES = {
+    "zero-shot": "the classes, for each image",
+    "retrieval": "image to text: the texts, for each image; text to image: the images, for each text",
+}
+PRIOR_SCORE = "softmax(exp(logit_scale) * cosine) + local_weight * softmax(mean attention weight, both ways)"
+GLORIA_SCORE = (
+    "(cosine + local_weight * mean attention weight, both ways) / (1 + local_weight), pooled over the prompts of each "
+    "class, then standardized for each class over the images"
+)
+
+
+def protocol(task: str, config: EvaluationConfig, encoder: Encoder, material: Material) -> dict[str, Any]:
+    """The settings and the conventions of a task; how things were chosen stands with the data."""
+    unused = {"batch_size", "device", "pictures", *(key for name, keys in OWN.items() if name != task for key in keys)}
+    if config.prompts != TEMPLATE:
+        unused.add("prompt")
+    if config.prompts != GENERATED:
+        unused.add("prompts_per_class")
+    if not config.one_class:
+        unused.add("negative_prompt")
+    gloria = config.score == "gloria"
+    facts = {
+        **{name: value for name, value in to_dict(config).items() if name not in unused},
+        # `score` as a setting is called convention here: `score` says what it is.
+        **({"convention": config.score} if task == "zero-shot" else {}),
+        "score": GLORIA_SCORE if gloria else PRIOR_SCORE,
+        **({} if gloria else {"softmax_over": CANDIDATES[task]}),
+        "selection": _selection(config, config.image_ids),
+        "image": "the first frontal image of each study"
+        if material.images.source.id_column == "study_id"
+        else "each image of the list",
+        "bank": f"read without noise, tau {encoder.tau:.4g}"
+        if encoder.uses_bank
+        else "not read: not trained in stage 1",
+    }
+    facts |= _retrieval(config, material) if task == "retrieval" else _zero_shot(config)
+    if encoder.model.config.attention == "softmax":
+        facts["local_score"] = "left out: the mean weight of softmax attention is the same for all images"
+    return facts
+
+
+def _selection(config: EvaluationConfig, ids: str) -> str:
+    if ids:
+        return f"named by {ids}"
+    if config.one_class:
+        return f"{config.classes[0]} is 1 in the labels, or not"
+    uncertain = [name for name in config.classes if name in UNCERTAIN_IS_POSITIVE]
+    return (
+        "exactly one of the classes is positive; blank counts as absent, uncertain as present for "
+        f"{', '.join(uncertain) or 'no class'} and as absent for the others (the rule of CheXpert 5x200)"
+    )
+
+
+def _zero_shot(config: EvaluationConfig) -> dict[str, Any]:
+    facts = {"max_f1": "over all thresholds, chosen on the images that it is measured on"}
+    if config.one_class:
+        facts["chance"] = (
+            "accuracy and macro F1: of always giving the more frequent answer; F1 and max F1: of always answering yes"
+        )
+        facts["positive_score"] = "the score of the positive answer less that of the negative one"
+    return facts
+
+
+def _retrieval(config: EvaluationConfig, material: Material) -> dict[str, Any]:
+    apart = material.reports is not material.images
+    within = config.rank_within
+    return {
+        **({"selection_of_reports": _selection(config, config.report_ids)} if apart else {}),
+        "ranked": f"inside batches of {within} in the order of selection_images.csv and selection_reports.csv, each "
+        "metric the mean over the batches"
+        if within
+        else "over all candidates",
+        "ties": "equal scores count as the mean over all orders among them",
+        "class_level": "a hit is a candidate of the query's class"
+        + ("" if apart else ", the query's own study included"),
+        "instance_level": "a hit is the query's own study; identical reports are one text",
+    }

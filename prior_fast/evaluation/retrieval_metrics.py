@@ -1,0 +1,151 @@
+"""Metrics of ranking reports for images and images for reports, at the level of classes and of studies.
+
+Class level: a hit is a candidate of the query's class. Instance level: a hit is the query's own study; identical
+reports are one text, as in CXR-CLIP's evaluation. Candidates are ranked all at once, or inside batches (BenchX).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from prior_fast.evaluation.classification_metrics import Metric, metric
+from prior_fast.evaluation.ranking import FirstHit, chance_hit, first_hit, precision_at, ranks, recall_at
+from prior_fast.evaluation.scores import PairScores
+
+CUTOFFS = (1, 5, 10)
+# Some papers give these too; they are left out where there are fewer candidates.
+MORE_CUTOFFS = (2, 100)
+DIRECTIONS = {"image_to_text": 1, "text_to_image": 0}
+NOT_PAIRED = "left out: images and reports are not of the same studies"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is to be found.
+
+    Attributes:
+        images, reports: int64 [N], [M], the class of each.
+        text: int64 [N], the number of each report among the different texts, where report i is of image i's study; None
+            where images and reports are not of the same studies.
+    """
+
+    images: np.ndarray
+    reports: np.ndarray
+    text: np.ndarray | None = None
+
+    def part(self, rows: slice) -> "Truth":
+        """The images and the reports of some rows."""
+        return Truth(self.images[rows], self.reports[rows], None if self.text is None else self.text[rows])
+
+
+def retrieval_metrics(pairs: PairScores, truth: Truth, local_weight: float, within: int = 0) -> dict[str, Any]:
+    """Metrics of all pairs [N, M].
+
+    within: candidates are ranked inside batches of that many consecutive rows, as many images as reports, and each
+        metric is the mean over the batches, the last of which may be smaller; the names say so. 0: no batches.
+
+    Raises:
+        ValueError: batches of an unequal number of images and reports.
+    """
+    if within and len(truth.images) != len(truth.reports):
+        raise ValueError(f"{len(truth.images)} images and {len(truth.reports)} reports can't be cut into pairs")
+    slices = (
+        [slice(first, first + within) for first in range(0, len(truth.images), within)] if within else [slice(None)]
+    )
+    blocks = [(pairs.part(rows, rows), truth.part(rows)) for rows in slices]
+    suffix = f"_within_{within}" if within else ""
+    found: dict[str, Any] = {}
+    for direction, axis in DIRECTIONS.items():
+        found[direction] = {
+            "class_level": _joined([_class_block(*block, axis, local_weight) for block in blocks], suffix)
+        }
+        if truth.text is not None:
+            own = [_instance_block(*block, axis, local_weight) for block in blocks]
+            found[direction]["instance_level"] = _joined(own, suffix)
+        else:
+            found[direction]["instance_level_note"] = NOT_PAIRED
+    if truth.text is None:
+        return {**found, "images": len(truth.images), "reports": len(truth.reports)}
+    return {**found, "studies": len(truth.images), "different_texts": len(np.unique(truth.text))}
+
+
+def merge(pairs: PairScores, text: np.ndarray) -> tuple[PairScores, np.ndarray]:
+    """Scores [N, U] with the U different texts only, and which of them is each image's own: bool [N, U]."""
+    numbers, first = np.unique(text, return_index=True)
+    return pairs.part(slice(None), first), text[:, None] == numbers[None, :]
+
+
+def class_level(scores: np.ndarray, same_class: np.ndarray) -> dict[str, Metric]:
+    """Precision and hit rate at each cutoff: scores, same_class [Q, C].
+
+    Hit rate: the share of queries with a candidate of their class among the best k. A query without a candidate of its
+    class is left out, which a note says.
+    """
+    there = same_class.any(axis=1)
+    count, result = scores.shape[1], {}
+    note = f"without {int((~there).sum())} queries of classes that no candidate has" if not there.all() else None
+    scores, same_class = scores[there], same_class[there]
+    cutoffs = sorted((*CUTOFFS, *(k for k in MORE_CUTOFFS if k <= count)))
+    for name in ("precision", "hit"):
+        for k in cutoffs:
+            if k > count:
+                result[f"{name}_at_{k}"] = metric(None, None, f"only {count} candidates")
+            elif not len(scores):
+                result[f"{name}_at_{k}"] = metric(None, None, "no candidate is of a query's class")
+            elif name == "precision":
+                value = float(precision_at(k, scores, same_class).mean())
+                result[f"{name}_at_{k}"] = metric(value, float(same_class.mean()), note)
+            else:
+                value, chance = (
+                    _mean_recall(k, hit) for hit in (first_hit(scores, same_class), chance_hit(same_class))
+                )
+                result[f"{name}_at_{k}"] = metric(value, chance, note)
+    return result
+
+
+def instance_level(scores: np.ndarray, own: np.ndarray) -> dict[str, Metric]:
+    """Recall at each cutoff, mean and median rank of the first of the query's own candidates: scores, own [Q, C]."""
+    hit, random = first_hit(scores, own), chance_hit(own)
+    result = {}
+    for k in CUTOFFS:
+        if k > scores.shape[1]:
+            result[f"recall_at_{k}"] = metric(None, None, f"only {scores.shape[1]} candidates")
+        else:
+            result[f"recall_at_{k}"] = metric(_mean_recall(k, hit), _mean_recall(k, random))
+    for name, mean in (("mean_rank", np.mean), ("median_rank", np.median)):
+        result[name] = metric(float(mean(ranks(hit))), float(mean(ranks(random))))
+    return result
+
+
+def _class_block(pairs: PairScores, truth: Truth, axis: int, local_weight: float) -> dict[str, Metric]:
+    scores, same = pairs.combined(axis, local_weight), truth.images[:, None] == truth.reports[None, :]
+    return class_level(scores, same) if axis else class_level(scores.T, same.T)
+
+
+def _instance_block(pairs: PairScores, truth: Truth, axis: int, local_weight: float) -> dict[str, Metric]:
+    assert truth.text is not None
+    merged, own = merge(pairs, truth.text)
+    scores = merged.combined(axis, local_weight)
+    return instance_level(scores, own) if axis else instance_level(scores.T, own.T)
+
+
+def _joined(blocks: Sequence[dict[str, Metric]], suffix: str) -> dict[str, Metric]:
+    """The mean of each metric over the blocks that have it."""
+    result = {}
+    for name in blocks[0]:
+        there = [block[name] for block in blocks if block.get(name, {}).get("value") is not None]
+        if len(blocks) == 1 or not there:
+            result[name + suffix] = blocks[0][name]
+            continue
+        value, chance = (float(np.mean([block[key] for block in there])) for key in ("value", "chance"))
+        left_out = len(blocks) - len(there)
+        notes = [f"without {left_out} of {len(blocks)} batches, which have too few candidates"] if left_out else []
+        notes += sorted({block["note"] for block in there if "note" in block})
+        result[name + suffix] = metric(value, chance, "; ".join(notes) or None)
+    return result
+
+
+def _mean_recall(k: int, hit: FirstHit) -> float:
+    return float(recall_at(k, hit).mean())
