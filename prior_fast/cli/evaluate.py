@@ -7,12 +7,14 @@ TASKS = {
     "zero-shot": "classify X-rays by prompts, without training; the pointing game too, where findings are marked",
     "retrieval": "find the report of an X-ray, and the X-ray of a report",
 }
-SETTINGS = """settings (key=value):
+SETTINGS = """settings (key=value; docs/zero-shot.md has the protocols):
   classes=A,B,...      CheXpert labels (default: the five of CheXpert 5x200)
-  per_class=N          studies drawn of each class, at most (200)
-  seed=N               of the draw (0)
-  prompt=TEXT          {} stands for the class ("{} is observed")
+  per_class=N          images drawn of each class, at most (200; all of chexpert5x200, rsna, siim)
+  seed=N               of the draws (0)
+  image_ids=FILE       the images, instead of a draw: selection.csv of an earlier run, or an id in each line
+  part_of=NAME         of a labelled dataset, the split whose part --split names (all or prior-0); whole: every image
   local_weight=X       of the local score (1; 0.5 for preset released)
+  pictures=true|false  (true)
   batch_size=N         images or texts encoded at once (64)
   device=auto|cpu|cuda
 """
@@ -30,10 +32,27 @@ FINE_TUNED_SETTINGS = """settings (key=value; docs/tasks.md has the defaults of 
                        (the paper's for the dataset and percent)
   optimizer=adam|adamw weight_decay=X schedule=cosine|constant augment=none|flip
   precision=auto|bf16|fp32
+  validate_every=N     epochs (1)
   max_steps=N          of each split; 0: no limit
   seed=N device=auto|cpu|cuda
 """
 OWN_SETTINGS = {
+    "zero-shot": """  score=prior|gloria   the paper's, or GLoRIA's and BenchX's convention (prior)
+  prompt=TEXT          {} stands for the class ("{} is observed")
+  negative_prompt=TEXT where a dataset has one class ("No {} is observed")
+  prompts=template|generated|FILE
+                       FILE: JSON {"Class": ["prompt", ...], ...}
+  prompts_per_class=N  generated ones (5)
+  prompt_pooling=mean|max
+                       of a class's prompts (mean; gloria: max)
+""",
+    "retrieval": """  reports=DIR          a dataset whose reports are ranked (default: those of the images' studies)
+  reports_split=test|validate|train|all
+                       where they are drawn (test)
+  reports_per_class=N  of each class, at most (as many as images)
+  report_ids=FILE      the reports, instead of a draw
+  rank_within=N        rank inside batches of N, as BenchX does (0: over all)
+""",
     "classification": """  classes=A,B,...      (default: the five of CheXpert 5x200, or all that the dataset has)
   blocks=0..4          how many of the encoder's last stages are trained: 0 none, 4 all (4)
   pool=average|attention
@@ -60,8 +79,13 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", dest="task", required=True)
     for name, description in TASKS.items():
-        task = _add_task(tasks, name, description, SETTINGS, "a prepared dataset", "--data prepared --out out seed=1")
-        task.add_argument("--split", default="test", help="split to measure on (default: test)")
+        settings, wanted = SETTINGS + OWN_SETTINGS[name], "a prepared dataset, with reports or labelled"
+        task = _add_task(tasks, name, description, settings, wanted, "--data prepared --out out seed=1")
+        task.add_argument(
+            "--split",
+            default="test",
+            help="split, or part of a labelled dataset's split, to measure on (default: test)",
+        )
         task.set_defaults(run=run, settings=[])
     for name, description in FINE_TUNED.items():
         settings = FINE_TUNED_SETTINGS + OWN_SETTINGS[name] + f"\n{GOES_ON}\n"
@@ -74,7 +98,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> int:
     from prior_fast.evaluation.config import evaluation_config
 
-    evaluation_config(args.settings)  # before the seconds that importing the model takes
+    evaluation_config(args.settings, task=args.task)  # before the seconds that importing the model takes
     from prior_fast.evaluation.run import evaluate
 
     evaluate(args.task, args.checkpoint, args.data, args.out, args.split, args.settings)

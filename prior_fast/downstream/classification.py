@@ -20,12 +20,12 @@ from prior_fast.downstream.backbone import freeze, frozen_parts, load_image_enco
 from prior_fast.downstream.config import ClassificationConfig
 from prior_fast.downstream.images import Pool, as_images, batches, mirror, to_device
 from prior_fast.downstream.metrics.multilabel import multilabel_metrics
-from prior_fast.downstream.pictures import draw_roc
 from prior_fast.downstream.targets import choose_classes, class_truth, require_positives
 from prior_fast.downstream.task import Measured, Table
 from prior_fast.errors import RunError, UsageError
 from prior_fast.evaluation.selection import UNCERTAIN_IS_POSITIVE
 from prior_fast.model.image_encoder import AttentionPool2d, ImageEncoder
+from prior_fast.pictures.roc import draw_roc
 from prior_fast.training.checkpoint import Checkpoint
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from prior_fast.pictures.figures import MARK, STYLE, TRAINED, VALIDATED, new_figure, outline, save, show_image
 
@@ -39,25 +38,6 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], selects: s
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    save(figure, path)
-
-
-@matplotlib.rc_context(STYLE)
-def draw_roc(truth: np.ndarray, scores: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """ROC curves: truth bool [N, C], scores [N, C]; a class without positives or negatives has none."""
-    figure = new_figure(5.2, 4.6)
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], ":", color="#aeb8c4", linewidth=1)
-    for index, name in enumerate(classes):
-        column = truth[:, index]
-        if column.all() or not column.any():
-            continue
-        false, true, _ = roc_curve(column, scores[:, index])
-        axes.plot(false, true, linewidth=1.4, label=f"{name} {roc_auc_score(column, scores[:, index]):.3f}")
-    axes.set_xlabel("false positive rate")
-    axes.set_ylabel("true positive rate")
-    axes.set_aspect("equal")
-    axes.legend(loc="lower right", title="AUROC, test")
     save(figure, path)
 
 

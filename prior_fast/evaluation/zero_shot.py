@@ -83,7 +83,8 @@ def _pictures(chosen: Chosen, config: EvaluationConfig, metrics: dict[str, Any],
     if not config.pictures:
         return {}
     # matplotlib takes a second to load.
-    from prior_fast.pictures.zero_shot import draw_confusion, draw_roc
+    from prior_fast.pictures.confusion import draw_confusion
+    from prior_fast.pictures.roc import draw_roc
 
     if config.one_class:
         true, shown, names = chosen.truth[:, None] == 0, scores[:, :1] - scores[:, 1:], chosen.answers[:1]
