@@ -1,4 +1,5 @@
 # make demo: from nothing to a trained, evaluated small model and its pictures
+# make tasks: what pre-training is worth on fine-tuned tasks, after make demo; about an hour
 # make test: linter, type checker and all tests
 # Both set up .venv by themselves; PYTHON=python3.12 picks another interpreter.
 
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 RUN := $(BIN)/prior-fast
 
-.PHONY: setup build test lint demo clean
+.PHONY: setup build test lint demo tasks clean
 
 setup: $(VENV)/.installed
 
@@ -39,6 +40,10 @@ demo: build
 	$(RUN) evaluate retrieval --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/retrieval
 	$(RUN) pictures --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/pictures
 	@echo "Open $(DEMO)/pictures/index.html to see what the model learned."
+
+tasks: build
+	test -d $(DEMO)/run || $(MAKE) demo
+	PRIOR_FAST=$(RUN) bash bench/tasks.sh $(DEMO)/run $(DEMO)/tasks
 
 clean:
 	rm -rf $(VENV) $(DEMO) prior_fast/_C

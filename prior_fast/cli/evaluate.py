@@ -125,7 +125,9 @@ def _add_task(
         epilog=f"{settings}\nexample: prior-fast evaluate {name} --checkpoint run {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    task.add_argument("--checkpoint", type=Path, required=True, help="a run's folder (its newest) or one checkpoint")
+    encoders = "" if name in TASKS else ", or a file with a ResNet-50's weights"
+    wanted = f"a run's folder (its newest) or one checkpoint{encoders}"
+    task.add_argument("--checkpoint", type=Path, required=True, help=wanted)
     task.add_argument("--data", type=Path, required=True, help=data)
     task.add_argument("--out", type=Path, required=True, help="folder for metrics.json and the tables")
     return task

@@ -2,41 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-import safetensors
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prior_fast.errors import UsageError
 from prior_fast.model.image_encoder import ImageEncoder, ResNet
-from prior_fast.training.checkpoint import Checkpoint
-
-PREFIX = "image_encoder."
-
-
-def load_image_encoder(checkpoint: Checkpoint, weights: str, seed: int) -> ImageEncoder:
-    """The image encoder of a checkpoint; no other part of the model is read or built.
-
-    weights: "checkpoint", or "random" for the same architecture with fresh weights, drawn from `seed`.
-
-    Raises:
-        UsageError: the checkpoint's weights are missing, damaged or of another structure.
-    """
-    torch.manual_seed(seed)
-    encoder = ImageEncoder(checkpoint.structure.image, checkpoint.structure.layout)
-    if weights == "random":
-        return encoder
-    path = checkpoint.path / "model.safetensors"
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            names = [name for name in file.keys() if name.startswith(PREFIX)]  # noqa: SIM118
-            encoder.load_state_dict({name.removeprefix(PREFIX): file.get_tensor(name) for name in names})
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UsageError(f"{path} can't be read: {error}") from None
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())[:200]
-        raise UsageError(f"{path} does not fit its checkpoint.json: {detail}") from None
-    return encoder
 
 
 class FeatureResNet(ResNet):

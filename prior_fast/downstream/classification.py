@@ -16,17 +16,17 @@ from torch.nn import functional as F
 
 from prior_fast.data.images import normalize
 from prior_fast.data.labelled.dataset import LabelledDataset
-from prior_fast.downstream.backbone import freeze, frozen_parts, load_image_encoder
+from prior_fast.downstream.backbone import freeze, frozen_parts
 from prior_fast.downstream.config import ClassificationConfig
 from prior_fast.downstream.images import Pool, as_images, batches, mirror, to_device
 from prior_fast.downstream.metrics.multilabel import multilabel_metrics
+from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.targets import choose_classes, class_truth, require_positives
 from prior_fast.downstream.task import Measured, Table
 from prior_fast.errors import RunError, UsageError
 from prior_fast.evaluation.selection import UNCERTAIN_IS_POSITIVE
 from prior_fast.model.image_encoder import AttentionPool2d, ImageEncoder
 from prior_fast.pictures.roc import draw_roc
-from prior_fast.training.checkpoint import Checkpoint
 
 
 class Classifier(nn.Module):
@@ -58,10 +58,12 @@ class Classification:
     selects = "auroc"
 
     def __init__(
-        self, dataset: LabelledDataset, checkpoint: Checkpoint, config: ClassificationConfig, device: torch.device
+        self, dataset: LabelledDataset, pretrained: Pretrained, config: ClassificationConfig, device: torch.device
     ) -> None:
-        self.checkpoint, self.config, self.device = checkpoint, config, device
-        stages = len(checkpoint.structure.image.depths)
+        self.pretrained, self.config, self.device = pretrained, config, device
+        if config.pool == "attention" and not pretrained.has_pool:
+            raise UsageError(f"pool=attention: {pretrained.path} has no attention pool; use pool=average")
+        stages = len(pretrained.image.depths)
         if stages < config.blocks < 4:
             raise UsageError(f"blocks={config.blocks}: the encoder has {stages} stages; 4 trains all of them")
         self.classes: Sequence[str] = choose_classes(dataset, config.classes)
@@ -84,7 +86,7 @@ class Classification:
 
     def build(self) -> tuple[nn.Module, list[nn.Module]]:
         """The classifier and its frozen stages."""
-        encoder = load_image_encoder(self.checkpoint, self.config.weights, self.config.seed)
+        encoder = self.pretrained.load(self.config.weights, self.config.seed)
         torch.manual_seed(self.config.seed)
         model = Classifier(encoder, self.config.pool, len(self.classes))
         frozen = frozen_parts(model.encoder, self.config.blocks)
@@ -143,4 +145,4 @@ class Classification:
     def _logits(self, model: nn.Module, rows: np.ndarray, flips: np.ndarray | None) -> Tensor:
         pixels = self.images.take(rows)
         images = as_images(pixels if flips is None else mirror(pixels, flips))
-        return model(normalize(images, self.checkpoint.image_mean, self.checkpoint.image_std)).float()
+        return model(normalize(images, self.pretrained.image_mean, self.pretrained.image_std)).float()

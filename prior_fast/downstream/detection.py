@@ -19,14 +19,14 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from prior_fast.data.labelled.dataset import LabelledDataset
-from prior_fast.downstream.backbone import FeatureResNet, freeze, load_image_encoder
+from prior_fast.downstream.backbone import FeatureResNet, freeze
 from prior_fast.downstream.config import DetectionConfig
 from prior_fast.downstream.images import Pool, as_images, batches, mirror, to_device
 from prior_fast.downstream.metrics.boxes import FORMULAS, Detections, box_metrics
 from prior_fast.downstream.pictures import EXAMPLES, draw_boxes
+from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.targets import SIDE, box_truth, require_positives
 from prior_fast.downstream.task import Measured, Table
-from prior_fast.training.checkpoint import Checkpoint
 
 LEVELS = 4  # the encoder's maps at strides 4, 8, 16, 32; the pyramid adds one at 64
 # Sides of the anchors at each level in pixels, four strides wide; the last is the whole image.
@@ -103,12 +103,12 @@ class Detection:
     def __init__(
         self,
         dataset: LabelledDataset,
-        checkpoint: Checkpoint,
+        pretrained: Pretrained,
         config: DetectionConfig,
         device: torch.device,
         used: np.ndarray,
     ) -> None:
-        self.checkpoint, self.config, self.device = checkpoint, config, device
+        self.pretrained, self.config, self.device = pretrained, config, device
         self.truth = box_truth(dataset, used)
         self.boxes = {row: to_device(boxes, device) for row, boxes in self.truth.items()}
         self.image_ids = dataset.image_ids
@@ -125,11 +125,11 @@ class Detection:
 
     def build(self) -> tuple[nn.Module, list[nn.Module]]:
         """The detector, and its encoder where that is frozen."""
-        encoder = load_image_encoder(self.checkpoint, self.config.weights, self.config.seed)
-        image = self.checkpoint.structure.image
+        encoder = self.pretrained.load(self.config.weights, self.config.seed)
+        image = self.pretrained.image
         features = FeatureResNet.from_encoder(encoder, image.depths, image.width, image.shrink)
         torch.manual_seed(self.config.seed)
-        model = make_detector(features, self.config, self.checkpoint.image_mean, self.checkpoint.image_std)
+        model = make_detector(features, self.config, self.pretrained.image_mean, self.pretrained.image_std)
         frozen: list[nn.Module] = [features] if self.config.frozen else []
         freeze(frozen)
         return model, frozen

@@ -15,13 +15,13 @@ from prior_fast.downstream.config import ClassificationConfig, FineTuneConfig, t
 from prior_fast.downstream.finetune import Place, fine_tune
 from prior_fast.downstream.pictures import draw_curves
 from prior_fast.downstream.presets import find_preset
+from prior_fast.downstream.pretrained import Pretrained, open_pretrained
 from prior_fast.downstream.settings import claim, describe
 from prior_fast.downstream.summary import over_splits
 from prior_fast.downstream.targets import choose_splits
 from prior_fast.downstream.task import Task
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_json
-from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
 from prior_fast.training.distributed import choose_device
 from prior_fast.training.signals import EXIT_CODE, StopSignals
 
@@ -41,16 +41,16 @@ def run_task(name: str, checkpoint_path: Path, data: Path, out: Path, words: Seq
         RunError: a loss became non-finite, or a package is missing.
     """
     task_config(name, words)  # a misspelled setting is told before anything is read
-    checkpoint = open_checkpoint(checkpoint_path)
+    pretrained = open_pretrained(checkpoint_path)
     dataset = LabelledDataset.open(data)
     config = task_config(name, words, dataset.name)
     with StopSignals() as signals:
         if isinstance(config, ClassificationConfig) and config.sweep == "blocks":
             from prior_fast.downstream.sweep import sweep_blocks
 
-            result = sweep_blocks(checkpoint, dataset, config, out, signals.asked)
+            result = sweep_blocks(pretrained, dataset, config, out, signals.asked)
         else:
-            result = run_splits(name, checkpoint, dataset, config, out, signals.asked)
+            result = run_splits(name, pretrained, dataset, config, out, signals.asked)
     if result is None:
         stdout.print(
             f"stopped by {signals.cause} (exit code {EXIT_CODE}); the same command goes on from where it stood in {out}"
@@ -60,7 +60,7 @@ def run_task(name: str, checkpoint_path: Path, data: Path, out: Path, words: Seq
 
 def run_splits(
     name: str,
-    checkpoint: Checkpoint,
+    pretrained: Pretrained,
     dataset: LabelledDataset,
     config: FineTuneConfig,
     out: Path,
@@ -74,9 +74,9 @@ def run_splits(
     splits = choose_splits(dataset, name, config.splits)
     rows = {split: dataset.split(split, config.percent) for split in splits}
     device = choose_device(config.device)
-    task = make_task(name, checkpoint, dataset, config, device, rows)
+    task = make_task(name, pretrained, dataset, config, device, rows)
     notes = {split: check_split(task, parts, split, config.percent) for split, parts in rows.items()}
-    claim(out, describe(name, config, checkpoint, dataset))
+    claim(out, describe(name, config, pretrained, dataset))
     results: dict[str, dict[str, Any]] = {}
     with progress("losses") as bar:
         for split in splits:
@@ -90,13 +90,7 @@ def run_splits(
     result = {
         "task": name,
         "protocol": protocol(name, task, dataset, config),
-        "checkpoint": {
-            "path": str(checkpoint.path),
-            "weights": config.weights,
-            "preset": checkpoint.config.preset,
-            "stage": checkpoint.position.stage,
-            "total_steps": checkpoint.position.total_steps,
-        },
+        "checkpoint": {**pretrained.facts, "weights": config.weights},
         "data": data_facts(dataset, splits),
         "metrics": over_splits({split: found["test"] for split, found in results.items()}),
         "splits": results,
@@ -125,7 +119,7 @@ def check_split(task: Task, rows: Split, split: str, percent: int) -> list[str]:
 
 def make_task(
     name: str,
-    checkpoint: Checkpoint,
+    pretrained: Pretrained,
     dataset: LabelledDataset,
     config: FineTuneConfig,
     device: Any,
@@ -142,9 +136,9 @@ def make_task(
         raise RunError(f"{name} needs the Python package {error.name}, which is not installed") from None
     kind = cast(Any, getattr(module, name.capitalize()))
     if name == "classification":
-        return kind(dataset, checkpoint, config, device)
+        return kind(dataset, pretrained, config, device)
     used = np.unique(np.concatenate([part for split in rows.values() for part in vars(split).values()]))
-    return kind(dataset, checkpoint, config, device, used)
+    return kind(dataset, pretrained, config, device, used)
 
 
 def protocol(name: str, task: Task, dataset: LabelledDataset, config: FineTuneConfig) -> dict[str, Any]:

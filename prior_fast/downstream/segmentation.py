@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from prior_fast.data.images import normalize
 from prior_fast.data.labelled.dataset import LabelledDataset
-from prior_fast.downstream.backbone import FeatureResNet, freeze, load_image_encoder
+from prior_fast.downstream.backbone import FeatureResNet, freeze
 from prior_fast.downstream.config import SegmentationConfig
 from prior_fast.downstream.images import Pool, as_images, batches, mirror
 from prior_fast.downstream.metrics.dice import FORMULAS, dice_metrics, image_dice
 from prior_fast.downstream.pictures import EXAMPLES, draw_masks
+from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.targets import mask_truth, require_positives
 from prior_fast.downstream.task import Measured, Table
-from prior_fast.training.checkpoint import Checkpoint
 
 
 class UNet(nn.Module):
@@ -53,12 +53,12 @@ class Segmentation:
     def __init__(
         self,
         dataset: LabelledDataset,
-        checkpoint: Checkpoint,
+        pretrained: Pretrained,
         config: SegmentationConfig,
         device: torch.device,
         used: np.ndarray,
     ) -> None:
-        self.checkpoint, self.config, self.device = checkpoint, config, device
+        self.pretrained, self.config, self.device = pretrained, config, device
         truth = mask_truth(dataset, used)
         self.present = np.zeros(len(dataset), bool)
         self.present[used] = [truth[row].any() for row in used]
@@ -77,8 +77,8 @@ class Segmentation:
 
     def build(self) -> tuple[nn.Module, list[nn.Module]]:
         """The U-Net, and its encoder where that is frozen."""
-        encoder = load_image_encoder(self.checkpoint, self.config.weights, self.config.seed)
-        image = self.checkpoint.structure.image
+        encoder = self.pretrained.load(self.config.weights, self.config.seed)
+        image = self.pretrained.image
         torch.manual_seed(self.config.seed)
         features = FeatureResNet.from_encoder(encoder, image.depths, image.width, image.shrink)
         model = UNet(features, self.config.decoder_channels)
@@ -138,4 +138,4 @@ class Segmentation:
     def _logits(self, model: nn.Module, rows: np.ndarray, flips: np.ndarray | None) -> Tensor:
         pixels = self.images.take(rows)
         images = as_images(pixels if flips is None else mirror(pixels, flips))
-        return model(normalize(images, self.checkpoint.image_mean, self.checkpoint.image_std)).float()
+        return model(normalize(images, self.pretrained.image_mean, self.pretrained.image_std)).float()

@@ -9,20 +9,20 @@ from prior_fast.config import to_dict
 from prior_fast.data.labelled.dataset import LabelledDataset
 from prior_fast.data.store import INFO_FILE, sha256
 from prior_fast.downstream.config import FineTuneConfig
+from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.errors import UsageError
 from prior_fast.files import write_json
-from prior_fast.training.checkpoint import Checkpoint
 
 FILE = "settings.json"
 # What may change when a folder goes on: where it computes, and which splits it wants.
 FREE = ("device", "splits")
 
 
-def describe(task: str, config: FineTuneConfig, checkpoint: Checkpoint, dataset: LabelledDataset) -> dict[str, Any]:
+def describe(task: str, config: FineTuneConfig, pretrained: Pretrained, dataset: LabelledDataset) -> dict[str, Any]:
     """The settings of a task, and what tells its checkpoint and its dataset from others."""
     return {
         "task": task,
-        "checkpoint": sha256(checkpoint.path / "model.safetensors"),
+        "checkpoint": sha256(pretrained.path),
         "data": hashlib.sha256((dataset.root / INFO_FILE).read_bytes()).hexdigest(),
         **to_dict(config),
     }

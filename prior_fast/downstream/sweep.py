@@ -9,16 +9,16 @@ from prior_fast.console import print_table, stdout
 from prior_fast.data.labelled.dataset import LabelledDataset
 from prior_fast.downstream.config import ClassificationConfig
 from prior_fast.downstream.pictures import draw_sweep
+from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.run import run_splits
 from prior_fast.downstream.settings import claim, describe
 from prior_fast.files import write_json
-from prior_fast.training.checkpoint import Checkpoint
 
 METRIC = "auroc"
 
 
 def sweep_blocks(
-    checkpoint: Checkpoint,
+    pretrained: Pretrained,
     dataset: LabelledDataset,
     config: ClassificationConfig,
     out: Path,
@@ -31,12 +31,12 @@ def sweep_blocks(
     Returns:
         What sweep.json says; None when it was stopped before the end.
     """
-    stages = len(checkpoint.structure.image.depths)
-    claim(out, describe("classification", config, checkpoint, dataset))
+    stages = len(pretrained.image.depths)
+    claim(out, describe("classification", config, pretrained, dataset))
     points = []
     for blocks in range(stages + 1):
         each = dataclasses.replace(config, sweep="none", blocks=blocks)
-        result = run_splits("classification", checkpoint, dataset, each, out / f"blocks-{blocks}", asked_to_stop)
+        result = run_splits("classification", pretrained, dataset, each, out / f"blocks-{blocks}", asked_to_stop)
         if result is None:
             return None
         points.append({"blocks": blocks, **result["metrics"][METRIC]})

@@ -122,10 +122,12 @@ def tokens_to_map(x: Tensor, layout: str) -> Tensor:
     return x.transpose(1, 2).unflatten(2, (side, side))
 
 
-def load_resnet_weights(encoder: ResNet, weights: str) -> str:
+def load_resnet_weights(encoder: ResNet, weights: str, argument: str = "model.image.weights") -> str:
     """Fill `encoder` from "imagenet", "random" or a file, and say in a line what was done.
 
     Three-channel stems are summed over the colours; a classifier (`fc.*`) is left out.
+
+    argument: what the user gave `weights` by.
 
     Raises:
         UsageError: the weights can't be had or do not fit.
@@ -141,7 +143,7 @@ def load_resnet_weights(encoder: ResNet, weights: str) -> str:
                 "dict, or ask for model.image.weights=random"
             ) from None
     else:
-        state = load_tensors(Path(weights), "model.image.weights")
+        state = load_tensors(Path(weights), argument)
     state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     stem = state.get("conv1.weight")
     if stem is not None and stem.shape[1] == 3:
@@ -150,5 +152,6 @@ def load_resnet_weights(encoder: ResNet, weights: str) -> str:
         encoder.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UsageError(f"model.image.weights={weights} does not fit the encoder: {first}") from None
+        joined = " " if argument.startswith("--") else "="
+        raise UsageError(f"{argument}{joined}{weights} does not fit the encoder: {first}") from None
     return f"image encoder: weights from {weights}"

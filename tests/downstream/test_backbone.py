@@ -1,9 +1,11 @@
 """The encoder as a part of other networks: its maps, its names, and what stays frozen."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import segmentation_models_pytorch as smp
 import torch
 from rich.progress import Progress
@@ -11,11 +13,13 @@ from torch import nn
 from torchvision.models import resnet50
 from torchvision.models._utils import IntermediateLayerGetter
 
+from prior_fast.cli.main import main
 from prior_fast.config import ImageEncoderConfig, preset
 from prior_fast.data.labelled.dataset import LabelledDataset
-from prior_fast.downstream.backbone import FeatureResNet, load_image_encoder
+from prior_fast.downstream.backbone import FeatureResNet
 from prior_fast.downstream.config import ClassificationConfig, task_config
 from prior_fast.downstream.finetune import FineTuning, Place
+from prior_fast.downstream.pretrained import open_pretrained
 from prior_fast.downstream.run import make_task
 from prior_fast.downstream.segmentation import UNet
 from prior_fast.errors import UsageError
@@ -65,15 +69,49 @@ def test_a_resnet_50_u_net_loads_into_the_librarys(resnet_50: FeatureResNet) -> 
 
 
 def test_the_checkpoints_encoder_and_fresh_weights(checkpoint: Path) -> None:
-    opened = open_checkpoint(checkpoint)
-    whole = opened.load_model().image_encoder.state_dict()
-    alone = load_image_encoder(opened, "checkpoint", 0).state_dict()
+    opened = open_pretrained(checkpoint)
+    whole = open_checkpoint(checkpoint).load_model().image_encoder.state_dict()
+    alone = opened.load("checkpoint", 0).state_dict()
     assert whole.keys() == alone.keys() and all(torch.equal(whole[name], alone[name]) for name in whole)
-    fresh, again = (load_image_encoder(opened, "random", 3).state_dict() for _ in range(2))
+    fresh, again = (opened.load("random", 3).state_dict() for _ in range(2))
     assert not torch.equal(fresh["encoder.conv1.weight"], whole["encoder.conv1.weight"])
     assert all(torch.equal(fresh[name], again[name]) for name in fresh)
     with pytest.raises(UsageError, match="can't be read"):
-        load_image_encoder(dataclasses.replace(opened, path=checkpoint / "nowhere"), "checkpoint", 0)
+        dataclasses.replace(opened, path=checkpoint / "nowhere").load("checkpoint", 0)
+
+
+@pytest.fixture(scope="module")
+def resnet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file like those of ImageNet: three colours, and a classifier."""
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("file") / "resnet50.pt"
+    torch.save(resnet50().state_dict(), path)
+    return path
+
+
+def test_a_file_with_a_resnet_50(resnet_file: Path) -> None:
+    opened = open_pretrained(resnet_file)
+    there, loaded = torch.load(resnet_file, weights_only=True), opened.load("checkpoint", 0).encoder.state_dict()
+    assert torch.equal(loaded["conv1.weight"], there["conv1.weight"].sum(dim=1, keepdim=True))
+    same = [name for name in loaded if name != "conv1.weight"]
+    assert len(same) > 300 and all(torch.equal(loaded[name], there[name]) for name in same)
+    # Of MIMIC-CXR's images, by the supplement.
+    assert (opened.image_mean, opened.image_std) == (0.4755, 0.3011)
+
+
+def test_a_file_serves_the_command_and_has_no_attention_pool(
+    resnet_file: Path, squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "classification", "--checkpoint", str(resnet_file), "--data", str(squares)]
+    settings = ["splits=prior-0", "max_steps=1", "batch_size=2", "blocks=0", "device=cpu"]
+    assert main([*words, "--out", str(tmp_path / "file"), *settings]) == 0
+    assert json.loads((tmp_path / "file/metrics.json").read_text())["checkpoint"]["path"] == str(resnet_file)
+    assert main([*words, "--out", str(tmp_path / "pool"), *settings, "pool=attention"]) == 2
+    assert "has no attention pool; use pool=average" in capsys.readouterr().err
+    other = tmp_path / "other.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, other)
+    assert main([*words[:3], str(other), *words[4:], "--out", str(tmp_path / "other"), *settings]) == 2
+    assert f"--checkpoint {other} does not fit the encoder" in capsys.readouterr().err
 
 
 CASES = [
@@ -97,7 +135,7 @@ def test_frozen_parts_stay_and_all_others_change(
     config = task_config(name, [*common, *small.get(name, []), *words])
     dataset = LabelledDataset.open(squares)
     rows = {"mixed": dataset.split("mixed", 100)}
-    task = make_task(name, open_checkpoint(checkpoint), dataset, config, torch.device("cpu"), rows)
+    task = make_task(name, open_pretrained(checkpoint), dataset, config, torch.device("cpu"), rows)
     with Progress("losses", disable=True) as bar:
         place = Place("mixed", tmp_path, torch.device("cpu"), bar, lambda: False)
         run = FineTuning(task, config, rows["mixed"], place)
@@ -112,7 +150,7 @@ def test_frozen_parts_stay_and_all_others_change(
 
 
 def test_more_blocks_than_stages(checkpoint: Path, squares: Path) -> None:
-    dataset, opened = LabelledDataset.open(squares), open_checkpoint(checkpoint)
+    dataset, opened = LabelledDataset.open(squares), open_pretrained(checkpoint)
     short = dataclasses.replace(opened.structure, image=ImageEncoderConfig(depths=(1, 1), width=16, shrink=4))
     two = dataclasses.replace(opened, structure=short)
     with pytest.raises(UsageError, match="blocks=3: the encoder has 2 stages"):

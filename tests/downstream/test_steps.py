@@ -12,8 +12,8 @@ from prior_fast.data.labelled.dataset import LabelledDataset
 from prior_fast.downstream import classification, images
 from prior_fast.downstream.config import task_config
 from prior_fast.downstream.finetune import FineTuning, Place
+from prior_fast.downstream.pretrained import open_pretrained
 from prior_fast.downstream.run import make_task
-from prior_fast.training.checkpoint import open_checkpoint
 from tests.training.test_no_syncs import HostSync, no_syncs
 
 CASES = {
@@ -30,7 +30,7 @@ def stepper(request: pytest.FixtureRequest, checkpoint: Path, squares: Path, tmp
     config = task_config(request.param, words)
     dataset = LabelledDataset.open(squares)
     rows = dataset.split("mixed", 100)
-    task = make_task(request.param, open_checkpoint(checkpoint), dataset, config, device, {"mixed": rows})
+    task = make_task(request.param, open_pretrained(checkpoint), dataset, config, device, {"mixed": rows})
     return FineTuning(task, config, rows, Place("mixed", tmp_path, device, Progress(disable=True), lambda: False))
 
 

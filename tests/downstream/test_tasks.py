@@ -155,3 +155,18 @@ def test_an_undefined_auroc_leaves_the_choice_to_the_loss(evaluate: Evaluate, tm
     assert "auroc is undefined on the validation part: chosen by its lowest loss" in found["notes"]
     losses = [line["validate"]["loss"] for line in read_log(tmp_path / "out" / "prior-0" / "log.jsonl")]
     assert found["best_epoch"] == 1 + int(np.argmin(losses))
+
+
+def test_validation_every_few_epochs_and_after_the_last(evaluate: Evaluate, squares: Path, tmp_path: Path) -> None:
+    words = ["splits=prior-0", "batch_size=12", "learning_rate=1e-3", "epochs=5"]
+    assert evaluate("classification", squares, tmp_path / "each", *words) == 0
+    assert evaluate("classification", squares, tmp_path / "some", *words, "validate_every=2") == 0
+    each, some = (
+        [json.loads(line) for line in (tmp_path / name / "prior-0/log.jsonl").read_text().splitlines()]
+        for name in ("each", "some")
+    )
+    assert [line["epoch"] for line in some] == [2, 4, 5]
+    # Validation changes nothing in training; a line's loss is the mean since the line before.
+    for line in some:
+        assert line["validate"] == each[line["epoch"] - 1]["validate"]
+    assert some[0]["loss"] == pytest.approx((each[0]["loss"] + each[1]["loss"]) / 2)

@@ -68,6 +68,13 @@ def memory(report: Report) -> list[str]:
     return table(("what", "GB"), [(name, f"{value / gigabytes:.2f}") for name, value in rows])
 
 
+def pretraining(report: Report) -> list[str]:
+    """Fine-tuned tasks with and without pre-training."""
+    from prior_fast.benchmarks.pretraining import HEADER, cells
+
+    return table(HEADER, [cells(row) for row in report["rows"]], left=(0, 1, 2, 3, 7))
+
+
 def machine(report: Report) -> list[str]:
     """Where the report was measured, in a line."""
     facts = report["machine"]
@@ -85,6 +92,7 @@ KINDS: dict[str, Callable[[Report], list[str]]] = {
     "competitors": competitors,
     "slower": slower,
     "memory": memory,
+    "pretraining": pretraining,
     "machine": machine,
 }
 

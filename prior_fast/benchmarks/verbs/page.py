@@ -10,8 +10,8 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "page",
         help="fill the tables of Markdown pages from reports",
         description="Make every table of the pages anew that stands between the lines <!-- table KIND FILE --> and "
-        "<!-- end of table -->. KIND is train, loader, loader-parts, limits, competitors, slower, memory, machine; and "
-        "FILE a report below the folder of results.",
+        "<!-- end of table -->. KIND is train, loader, loader-parts, limits, competitors, slower, memory, "
+        "pretraining or machine, and FILE a report below the folder of results.",
         epilog="example: prior-fast bench page docs/performance.md --results bench/results",
     )
     parser.add_argument("pages", type=Path, nargs="+", metavar="PAGE.md")
