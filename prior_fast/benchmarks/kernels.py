@@ -12,7 +12,7 @@ import torch
 
 import prior_fast.bench
 from prior_fast.bench._case import Public, Work
-from prior_fast.benchmarks.kernels_report import kind_of
+from prior_fast.benchmarks.kernels_rows import kind_of
 from prior_fast.benchmarks.roofline import (
     Ceilings,
     better,

@@ -8,7 +8,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import ScalarFormatter
 
-from prior_fast.benchmarks.kernels_report import PASSES, SHORT, call_of, kind_of
+from prior_fast.benchmarks.kernels_rows import PASSES, SHORT, call_of, kind_of
 from prior_fast.pictures.figures import STYLE, TRAINED, VALIDATED, new_figure, save
 
 COLORS = {"prior_fast": TRAINED, "reference": "#8a94a0", "scipy": "#8a94a0", "torch.compile": VALIDATED}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prior_fast.benchmarks.kernels_rows import PASSES, SHORT, call_of
 from prior_fast.console import stdout
 from prior_fast.errors import RunError
 
@@ -22,8 +23,6 @@ NOTES = (
     "launches: Triton kernels of our call on a GPU.",
     "Every timed call was first compared with the reference in float64.",
 )
-SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-PASSES = {"forward": "fwd", "forward+backward": "fwd+bwd"}
 
 
 def show(report: dict[str, Any], out: Path | None) -> None:
@@ -88,16 +87,6 @@ def all_cells(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The cells of all rows."""
     ours = {call_of(row): row["milliseconds"] for row in rows if row["ours"]}
     return [table_cells(row, ours.get(call_of(row))) for row in rows]
-
-
-def call_of(row: dict[str, Any]) -> tuple[str, ...]:
-    """What competitors have in common."""
-    return row["op"], row["shape"], row["direction"], row["dtype"]
-
-
-def kind_of(op: str, shape: str) -> str:
-    """The op, and the word before the batch where its shapes begin with one: "sigmoid_attention report pool"."""
-    return f"{op} {shape.partition('B=')[0]}".strip()
 
 
 def text_table(rows: Sequence[dict[str, Any]]) -> list[str]:

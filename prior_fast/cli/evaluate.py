@@ -109,7 +109,7 @@ def run_fine_tuned(args: argparse.Namespace) -> int:
     from prior_fast.downstream.config import task_config
 
     task_config(args.task, args.settings)  # before the seconds that importing torch takes
-    from prior_fast.downstream.run import run_task
+    from prior_fast.downstream.command import run_task
     from prior_fast.training.signals import EXIT_CODE
 
     return EXIT_CODE if run_task(args.task, args.checkpoint, args.data, args.out, args.settings) else 0

@@ -1,4 +1,4 @@
-"""A fine-tuned task from the command's arguments to its files."""
+"""A fine-tuned task on all of its splits, and the files that sum them up."""
 
 import importlib
 import json
@@ -11,11 +11,11 @@ import numpy as np
 from prior_fast.config import to_dict
 from prior_fast.console import print_table, progress, stdout
 from prior_fast.data.labelled.dataset import LabelledDataset, Split
-from prior_fast.downstream.config import ClassificationConfig, FineTuneConfig, task_config
+from prior_fast.downstream.config import FineTuneConfig
 from prior_fast.downstream.finetune import Place, fine_tune
 from prior_fast.downstream.pictures import draw_curves
 from prior_fast.downstream.presets import find_preset
-from prior_fast.downstream.pretrained import Pretrained, open_pretrained
+from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.settings import claim, describe
 from prior_fast.downstream.summary import over_splits
 from prior_fast.downstream.targets import choose_splits
@@ -23,39 +23,8 @@ from prior_fast.downstream.task import Task
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_json
 from prior_fast.training.distributed import choose_device
-from prior_fast.training.signals import EXIT_CODE, StopSignals
 
 HIDDEN = ("loss",)  # of the table for people
-
-
-def run_task(name: str, checkpoint_path: Path, data: Path, out: Path, words: Sequence[str]) -> bool:
-    """Run "classification", "segmentation" or "detection" into the folder `out`, from where it stands there.
-
-    words: key=value settings of the task's configuration (`prior_fast.downstream.config`).
-
-    Returns:
-        Whether a signal stopped it on the way (`prior_fast.training.signals`).
-
-    Raises:
-        UsageError: a setting, the checkpoint or the dataset can't be used, or `out` holds something else.
-        RunError: a loss became non-finite, or a package is missing.
-    """
-    task_config(name, words)  # a misspelled setting is told before anything is read
-    pretrained = open_pretrained(checkpoint_path)
-    dataset = LabelledDataset.open(data)
-    config = task_config(name, words, dataset.name)
-    with StopSignals() as signals:
-        if isinstance(config, ClassificationConfig) and config.sweep == "blocks":
-            from prior_fast.downstream.sweep import sweep_blocks
-
-            result = sweep_blocks(pretrained, dataset, config, out, signals.asked)
-        else:
-            result = run_splits(name, pretrained, dataset, config, out, signals.asked)
-    if result is None:
-        stdout.print(
-            f"stopped by {signals.cause} (exit code {EXIT_CODE}); the same command goes on from where it stood in {out}"
-        )
-    return result is None
 
 
 def run_splits(

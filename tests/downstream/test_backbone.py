@@ -151,7 +151,6 @@ def test_frozen_parts_stay_and_all_others_change(
 
 def test_more_blocks_than_stages(checkpoint: Path, squares: Path) -> None:
     dataset, opened = LabelledDataset.open(squares), open_pretrained(checkpoint)
-    short = dataclasses.replace(opened.structure, image=ImageEncoderConfig(depths=(1, 1), width=16, shrink=4))
-    two = dataclasses.replace(opened, structure=short)
+    two = dataclasses.replace(opened, image=ImageEncoderConfig(depths=(1, 1), width=16, shrink=4))
     with pytest.raises(UsageError, match="blocks=3: the encoder has 2 stages"):
         make_task("classification", two, dataset, ClassificationConfig(blocks=3), torch.device("cpu"), {})

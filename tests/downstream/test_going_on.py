@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from prior_fast.downstream import run as run_module
+from prior_fast.downstream import command as command_module
 from prior_fast.downstream.classification import Classification
 from prior_fast.training.signals import EXIT_CODE, SIGNALS
 from tests.downstream.fake_dataset import write_squares
@@ -65,7 +65,7 @@ def test_a_stopped_run_ends_as_an_unbroken_one(
     assert evaluate(task, squares, tmp_path / "unbroken", *words) == 0
     for number in stops:
         with monkeypatch.context() as patch:
-            patch.setattr(run_module, "StopSignals", lambda number=number: StopsAfter(number))
+            patch.setattr(command_module, "StopSignals", lambda number=number: StopsAfter(number))
             assert evaluate(task, squares, tmp_path / "broken", *words) == EXIT_CODE
         assert not (tmp_path / "broken" / "metrics.json").exists()
     assert evaluate(task, squares, tmp_path / "broken", *words) == 0

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 
-from prior_fast.benchmarks.kernels_report import PASSES, kind_of
+from prior_fast.benchmarks.kernels_rows import PASSES, kind_of
 from prior_fast.benchmarks.page.tables import machine, pairs
 from prior_fast.errors import UsageError
 from prior_fast.pictures.figures import STYLE, TRAINED, VALIDATED, new_figure, save

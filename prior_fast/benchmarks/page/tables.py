@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from prior_fast.benchmarks.kernels_report import PASSES, call_of
+from prior_fast.benchmarks.kernels_rows import PASSES, call_of
 from prior_fast.benchmarks.ladder import report as ladder
 
 Report = dict[str, Any]

@@ -1,0 +1,40 @@
+"""A fine-tuned task from the command's arguments to its end."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prior_fast.console import stdout
+from prior_fast.data.labelled.dataset import LabelledDataset
+from prior_fast.downstream.config import ClassificationConfig, task_config
+from prior_fast.downstream.pretrained import open_pretrained
+from prior_fast.downstream.run import run_splits
+from prior_fast.downstream.sweep import sweep_blocks
+from prior_fast.training.signals import EXIT_CODE, StopSignals
+
+
+def run_task(name: str, checkpoint_path: Path, data: Path, out: Path, words: Sequence[str]) -> bool:
+    """Run "classification", "segmentation" or "detection" into the folder `out`, from where it stands there.
+
+    words: key=value settings of the task's configuration (`prior_fast.downstream.config`).
+
+    Returns:
+        Whether a signal stopped it on the way (`prior_fast.training.signals`).
+
+    Raises:
+        UsageError: a setting, the checkpoint or the dataset can't be used, or `out` holds something else.
+        RunError: a loss became non-finite, or a package is missing.
+    """
+    task_config(name, words)  # a misspelled setting is told before anything is read
+    pretrained = open_pretrained(checkpoint_path)
+    dataset = LabelledDataset.open(data)
+    config = task_config(name, words, dataset.name)
+    with StopSignals() as signals:
+        if isinstance(config, ClassificationConfig) and config.sweep == "blocks":
+            result = sweep_blocks(pretrained, dataset, config, out, signals.asked)
+        else:
+            result = run_splits(name, pretrained, dataset, config, out, signals.asked)
+    if result is None:
+        stdout.print(
+            f"stopped by {signals.cause} (exit code {EXIT_CODE}); the same command goes on from where it stood in {out}"
+        )
+    return result is None
