@@ -1,5 +1,5 @@
 # make demo: from nothing to a trained, evaluated small model and its pictures
-# make tasks: what pre-training is worth on fine-tuned tasks, after make demo; about an hour
+# make tasks: what pre-training is worth on fine-tuned tasks, after make demo; about half an hour
 # make test: linter, type checker and all tests
 # Both set up .venv by themselves; PYTHON=python3.12 picks another interpreter.
 
