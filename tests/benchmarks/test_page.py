@@ -49,6 +49,11 @@ def test_competitors_and_who_is_faster(results: Path) -> None:
     assert "| 500.0 | 50% | memory |" in fill(page("limits"), results, "page")
 
 
+def test_an_example_in_a_code_block_stays(results: Path) -> None:
+    text = "\n".join(f"    {line}" for line in page("limits").split("\n"))
+    assert fill(text, results, "page") == text
+
+
 def test_filling_twice_changes_nothing(results: Path) -> None:
     once = fill(page("limits") + page("slower"), results, "page")
     assert fill(once, results, "page") == once
@@ -82,8 +87,8 @@ def test_the_command_writes_only_without_check(results: Path, capsys: pytest.Cap
 
 
 def test_the_docs_are_what_the_reports_make_of_them() -> None:
-    pages = [path for path in (ROOT / "docs").rglob("*.md") if "<!-- table" in path.read_text(encoding="utf-8")]
-    assert len(pages) >= 2
+    pages = [path for path in (ROOT / "docs").rglob("*.md") if "\n<!-- table" in path.read_text(encoding="utf-8")]
+    assert len(pages) >= 3
     assert main(["bench", "page", *map(str, pages), "--results", str(RESULTS), "--check"]) == 0
 
 

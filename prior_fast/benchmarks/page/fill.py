@@ -1,6 +1,6 @@
 """Filling the tables of Markdown pages from reports, so that no figure is copied by hand.
 
-A page has, each on a line of its own, `<!-- table KIND FILE -->` and `<!-- end of table -->`; what stands between them
+A page has, each on a line of its own that is not indented, `<!-- table KIND FILE -->` and `<!-- end of table -->`; what stands between them
 is replaced. FILE is a path within the folder of results.
 """
 
@@ -58,9 +58,9 @@ def fill(text: str, results: Path, name: str) -> str:
         line = lines[number]
         out.append(line)
         number += 1
-        mark = _BEGIN.fullmatch(line.strip())
+        mark = _BEGIN.fullmatch(line.rstrip())
         if mark is None:
-            if line.strip().startswith("<!-- table"):
+            if line.startswith("<!-- table"):
                 raise UsageError(f"{name}, line {number}: wants <!-- table KIND FILE -->, not {line.strip()}")
             continue
         rest = [place for place in range(number, len(lines)) if lines[place].strip() == _END]
