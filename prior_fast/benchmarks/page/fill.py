@@ -1,7 +1,7 @@
 """Filling the tables of Markdown pages from reports, so that no figure is copied by hand.
 
-A page has, each on a line of its own that is not indented, `<!-- table KIND FILE -->` and `<!-- end of table -->`; what stands between them
-is replaced. FILE is a path within the folder of results.
+A page has `<!-- table KIND FILE -->` and `<!-- end of table -->`, each on a line of its own that is not indented; what
+stands between them is replaced. FILE is a path within the folder of results.
 """
 
 import json
