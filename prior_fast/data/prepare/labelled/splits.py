@@ -38,7 +38,7 @@ class Pool:
 
 
 def prior_splits(pool: Pool) -> dict[str, SplitLists]:
-    """PRIOR's 6:2:2 with five seeds (supplement, section 3.1; issue 12 of its repository), by patient."""
+    """PRIOR's 6:2:2 with five seeds (supplement, section 3.1; five runs, as its authors say), by patient."""
     return {f"prior-{seed}": _prior_split(pool, seed) for seed in range(_SEEDS)}
 
 
