@@ -22,7 +22,7 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
-    """PRIOR's problems, more of them, larger ones, and some with many ties; bytes and operations as those of `cases`."""
+    """PRIOR's problems, more, larger ones, and some with many ties; bytes and operations as those of `cases`."""
     first, prior = batches(small)[0], 128
     shapes = [("batch", problems, 16, 256) for problems in dict.fromkeys((*batches(small), prior))]
     shapes += [("problem size", first, side, 256) for side in ((32, 64, 300) if small else (64, 300))]
