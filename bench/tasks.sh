@@ -9,7 +9,7 @@ RUN=${1:?usage: bash bench/tasks.sh RUN OUT}
 OUT=${2:?usage: bash bench/tasks.sh RUN OUT}
 PRIOR_FAST=${PRIOR_FAST:-prior-fast}
 
-# 1 % of 12,000 are 72 images to classify and 18 to segment or to detect in; of 4,000, 24 and 5.
+# 1 % of 12,000 are 72 images to classify and 16 to segment or to detect in; of 4,000, 24 and 5.
 for data in rsna:12000 siim:4000; do
     layout=${data%:*}
     if [ ! -d "$OUT/$layout-prepared" ]; then

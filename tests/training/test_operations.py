@@ -50,7 +50,6 @@ def counted(model: PRIOR, batch: PackedBatch, stage: int) -> tuple[FlopCounterMo
 def test_forward_operations_are_those_that_torch_counts(name: str, stage: int, rng: np.random.Generator) -> None:
     config = preset("tiny").model if name == "tiny" else narrow_paper(name)
     model = PRIOR(config, vocab_size=50)
-    # Reports of one length, since the attention on a CPU pads inside.
     batch = make_batch(rng, [[9, 5, 12, 8]] * 3)
     counter, _ = counted(model, batch, stage)
     expected = forward_operations(config, stage, sizes_of([batch]))
