@@ -199,14 +199,20 @@ class PreparedDataset:
         return self._manifest(["sentences"])["sentences"]
 
     def _manifest(self, columns: list[str]) -> pa.Table:
-        path = self.root / "manifest.parquet"
-        filters = None if self.split is None else [("split", "==", self.split)]
-        try:
-            return pq.read_table(path, columns=columns, filters=filters)
-        except (pa.ArrowException, OSError) as error:
-            raise UsageError(
-                f"{path} can't be read ({str(error).splitlines()[0]}); prepare the dataset again"
-            ) from error
+        return read_manifest(self.root, columns, None if self.split is None else [("split", "==", self.split)])
+
+
+def read_manifest(root: Path, columns: list[str], filters: list[tuple[str, str, Any]] | None = None) -> pa.Table:
+    """Columns of a dataset's manifest.parquet.
+
+    Raises:
+        UsageError: it can't be read.
+    """
+    path = root / "manifest.parquet"
+    try:
+        return pq.read_table(path, columns=columns, filters=filters)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path} can't be read ({str(error).splitlines()[0]}); prepare the dataset again") from error
 
 
 def check_files(root: Path, info: dict[str, Any], verify: Verify) -> None:

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from prior_fast.config.overrides import nearest
-from prior_fast.data.store import Verify, check_files, check_format, map_array, read_info
+from prior_fast.data.store import Verify, check_files, check_format, map_array, read_info, read_manifest
 from prior_fast.errors import UsageError
 
 FORMAT, VERSION = "prior-fast-labelled", 1
@@ -52,7 +51,7 @@ class LabelledDataset:
         self.root, self.info = root, info
         self.classes: tuple[str, ...] = tuple(info["classes"])
         self.images: np.ndarray = map_array(root, "images.npy", (info["images"], 224, 224), np.uint8)
-        table = self._manifest(["image_id", "patient_id", "labels"])
+        table = read_manifest(self.root, ["image_id", "patient_id", "labels"])
         self.image_ids: list[str] = table["image_id"].to_pylist()
         self.patient_ids: list[str] = table["patient_id"].to_pylist()
         flat = table["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -123,8 +122,8 @@ class LabelledDataset:
             UsageError: no such split or percentage, or a list names an image that is not there.
         """
         if name not in self.split_names:
-            known = ", ".join(self.split_names)
-            raise UsageError(f"{self.root} has no split {name!r}{nearest(name, self.split_names)} It has {known}.")
+            hint, known = nearest(name, self.split_names) or ".", ", ".join(self.split_names)
+            raise UsageError(f"{self.root} has no split {name!r}{hint} It has {known}.")
         if percent not in PERCENTAGES:
             raise UsageError(f"percent={percent}: choose from {', '.join(map(str, PERCENTAGES))}")
         train = "train" if percent == 100 else f"train-{percent}"
@@ -154,17 +153,8 @@ class LabelledDataset:
 
     @cached_property
     def _boxes(self) -> pa.ChunkedArray:
-        return self._manifest(["boxes"])["boxes"]
+        return read_manifest(self.root, ["boxes"])["boxes"]
 
     @cached_property
     def _masks(self) -> pa.ChunkedArray:
-        return self._manifest(["mask"])["mask"]
-
-    def _manifest(self, columns: list[str]) -> pa.Table:
-        path = self.root / "manifest.parquet"
-        try:
-            return pq.read_table(path, columns=columns)
-        except (pa.ArrowException, OSError) as error:
-            raise UsageError(
-                f"{path} can't be read ({str(error).splitlines()[0]}); prepare the dataset again"
-            ) from error
+        return read_manifest(self.root, ["mask"])["mask"]
