@@ -31,7 +31,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not metafunc.config.pluginmanager.hasplugin("benchmark"):
         metafunc.parametrize("call", [pytest.param(None, marks=pytest.mark.skip(reason=WANTED))], ids=["all"])
         return
-    from prior_fast.benchmarks.kernels import BOTH, FORWARD, contestants, op_names, public_cases
+    from prior_fast.benchmarks.contest import BOTH, FORWARD, contestants
+    from prior_fast.benchmarks.kernels import op_names, public_cases
 
     calls = []
     for op in op_names():

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from prior_fast.benchmarks.kernels import BOTH, contestants
+from prior_fast.benchmarks.contest import BOTH, contestants
 from prior_fast.benchmarks.timing import check, make_run, ready, truth
 
 

@@ -51,7 +51,7 @@ def _bars(path: Path, rows: Rows) -> None:
     for row in shown:
         place += 1.0 if before in (None, call_of(row)) else 1.5
         before = call_of(row)
-        low, high = row["quartiles"]
+        low, high = row["spread"]
         value = row["milliseconds"]
         axes.barh(place, value, color=COLORS.get(row["who"], OTHER), height=0.8)
         axes.errorbar(value, place, xerr=[[max(value - low, 0)], [max(high - value, 0)]], color="#1c2430", linewidth=1)
@@ -63,7 +63,7 @@ def _bars(path: Path, rows: Rows) -> None:
     axes.set_ylim(place + 1, 0)
     axes.set_xscale("log")
     axes.set_xlim(right=axes.get_xlim()[1] * 3)
-    axes.set_xlabel("milliseconds: median and quartiles; red: this machine's limit")
+    axes.set_xlabel("milliseconds: median and range of the passes; red: this machine's limit")
     axes.set_title("the first shape of each op", loc="left")
     save(figure, path)
 

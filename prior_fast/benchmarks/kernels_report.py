@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prior_fast.benchmarks.kernels_rows import PASSES, SHORT, call_of
+from prior_fast.benchmarks.kernels_rows import PASSES, SHORT, call_of, times_ours
 from prior_fast.console import stdout
 from prior_fast.errors import RunError
 
 HEADER = (
-    "op and shape", "dtype", "pass", "who", "us", "quartiles", "times ours", "limit us", "of limit", "by", "binds",
-    "launches",
+    "op and shape", "dtype", "pass", "who", "us", "spread", "times ours", "spread", "limit us", "of limit", "by",
+    "binds", "launches",
 )  # fmt: skip
-TEXT_COLUMNS = (0, 1, 2, 3, 9, 10)
+TEXT_COLUMNS = (0, 1, 2, 3, 10, 11)
 NOTES = (
-    "us: median of the timed calls, competitors taking turns; quartiles: where the middle half lies; times ours: the "
-    "median over that of prior_fast, more than 1 is slower.",
+    "us: median of the passes' medians, spread: the least and the greatest of them; competitors take turns in a pass.",
+    "times ours: its time over that of prior_fast, pass by pass: their median and range; more than 1 is slower.",
     "limit us: bytes over this machine's measured speed of copying, or operations over its measured rate of products, "
     "the larger of the two, which `by` names; of limit: that over the median.",
     "binds: memory or arithmetic, the call is near that limit; cache: faster than memory allows; host: starting it "
@@ -63,9 +63,10 @@ def left_out(report: dict[str, Any]) -> list[str]:
     return [f"{entry['who']} ({', '.join(entry['ops'])}): {entry['reason']}" for entry in report["left_out"]]
 
 
-def table_cells(row: dict[str, Any], ours: float | None) -> tuple[str, ...]:
-    """A row's cells under `HEADER`; ours: milliseconds of prior_fast at the same call, None where it has none."""
-    low, high = (1e3 * value for value in row["quartiles"])
+def table_cells(row: dict[str, Any], ours: dict[str, Any] | None) -> tuple[str, ...]:
+    """A row's cells under `HEADER`; ours: the row of prior_fast at the same call, None where it has none."""
+    low, high = (1e3 * value for value in row["spread"])
+    times = None if ours is None or row["ours"] else times_ours(row, ours)
     who = f"{row['who']} ({row['backend']})" if row["ours"] else row["who"]
     return (
         f"{row['op']} {row['shape']}",
@@ -74,7 +75,8 @@ def table_cells(row: dict[str, Any], ours: float | None) -> tuple[str, ...]:
         who,
         f"{1e3 * row['milliseconds']:,.1f}",
         f"{low:,.1f} to {high:,.1f}",
-        "-" if ours is None else f"{row['milliseconds'] / ours:.2f}",
+        "-" if times is None else f"{times.median:.2f}",
+        "-" if times is None else "{:.2f} to {:.2f}".format(*times.spread),
         f"{1e3 * row['limit_milliseconds']:,.1f}",
         f"{row['share_of_limit']:.0%}",
         row["limit_by"],
@@ -85,7 +87,7 @@ def table_cells(row: dict[str, Any], ours: float | None) -> tuple[str, ...]:
 
 def all_cells(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The cells of all rows."""
-    ours = {call_of(row): row["milliseconds"] for row in rows if row["ours"]}
+    ours = {call_of(row): row for row in rows if row["ours"]}
     return [table_cells(row, ours.get(call_of(row))) for row in rows]
 
 

@@ -1,10 +1,10 @@
-"""Timing calls that were first seen to compute what they should: medians and quartiles, competitors taking turns."""
+"""Timing calls that were first seen to compute what they should: in passes, competitors taking turns in each."""
 
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import torch
@@ -18,8 +18,8 @@ from prior_fast.errors import RunError
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 # Above this many numbers the truth is computed in float32: float64 is many times slower on most GPUs.
 DOUBLE_NUMBERS = 2**27
-LEAST_SAMPLES, MOST_SAMPLES = 5, 2000
-WARM_UP = 3  # calls
+LEAST_SAMPLES, MOST_SAMPLES = 3, 1000  # of a pass
+WARM_UP = 2  # calls before each pass
 BURST = 10  # calls between two waits for a GPU
 MOST_COPIES, MOST_BYTES = 64, 2**32  # of a call's inputs
 SLEEP_CLOCK = 2e9  # cycles/s of torch.cuda._sleep, at most: a slower chip sleeps longer, which does no harm
@@ -33,24 +33,32 @@ class Timing:
     """Times of one call, in seconds.
 
     Attributes:
-        samples: of each timed call: on a GPU its own time there, else the clock's.
+        passes: the samples of each pass over all calls: on a GPU its own time there, else the clock's.
         host: of the host to start a call, None on a CPU.
     """
 
-    samples: list[float] = field(default_factory=list)
+    passes: list[list[float]] = field(default_factory=list)
     host: float | None = None
 
     @property
-    def median(self) -> float:
-        return median(self.samples)
+    def medians(self) -> list[float]:
+        """Of each pass."""
+        return [median(samples) for samples in self.passes]
 
     @property
-    def quartiles(self) -> tuple[float, float]:
-        """Where the middle half of the samples lies."""
-        if len(self.samples) < 2:
-            return self.samples[0], self.samples[0]
-        first, _, third = quantiles(self.samples, n=4, method="inclusive")
-        return first, third
+    def median(self) -> float:
+        """The median of the passes' medians."""
+        return median(self.medians)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The least and the greatest of the passes' medians."""
+        return min(self.medians), max(self.medians)
+
+    @property
+    def calls(self) -> int:
+        """How often the call was timed."""
+        return sum(map(len, self.passes))
 
 
 def flatten(value: Any) -> list[Tensor]:
@@ -163,13 +171,11 @@ def check(case: Public, who: str, function: Callable[..., Any], backward: bool, 
 
 def copies(case: Public, backward: bool) -> list[tuple[Tensor, ...]]:
     """Inputs that calls take in turn: on a GPU so many that none is still in the L2 cache when its turn comes."""
-    own, number = ready(case, case.inputs, backward), 1
-    device = own[0].device
-    if device.type == "cuda":
-        cache = torch.cuda.get_device_properties(device).L2_cache_size
-        number = copy_count(size(*own), cache)
-    more = (ready(case, tuple(x.clone() for x in case.inputs), backward) for _ in range(number - 1))
-    return [own, *more]
+    number = 1
+    if case.inputs[0].is_cuda:
+        cache = torch.cuda.get_device_properties(case.inputs[0].device).L2_cache_size
+        number = copy_count(size(*case.inputs), cache)
+    return [ready(case, tuple(x.clone() for x in case.inputs), backward) for _ in range(number)]
 
 
 def copy_count(size_bytes: int, cache_bytes: int) -> int:
@@ -178,8 +184,8 @@ def copy_count(size_bytes: int, cache_bytes: int) -> int:
     return max(min(2 * cache_bytes // size_bytes + 1, MOST_COPIES, MOST_BYTES // size_bytes), 1)
 
 
-def time_together(runs: Mapping[str, Run], inputs: Sequence[tuple[Tensor, ...]], seconds: float) -> dict[str, Timing]:
-    """The times of each run, by name. They take turns, so that a busy machine slows all alike.
+def time_pass(runs: Mapping[str, Run], inputs: Sequence[tuple[Tensor, ...]], seconds: float) -> dict[str, Timing]:
+    """One pass of each run, by name. They take turns, so that a busy machine slows all alike.
 
     Args:
         runs: what to call, from `make_run`; warmed up here.
@@ -187,28 +193,32 @@ def time_together(runs: Mapping[str, Run], inputs: Sequence[tuple[Tensor, ...]],
         seconds: for each run; at least LEAST_SAMPLES calls are timed.
     """
     on_gpu = inputs[0][0].is_cuda
-    timings = {name: Timing() for name in runs}
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    hosts: dict[str, float | None] = dict.fromkeys(runs)
     spent = dict.fromkeys(runs, 0.0)
     turns = itertools.cycle(inputs)
     for name, run in runs.items():
         for _ in range(WARM_UP):
             run(next(turns))
         if on_gpu:
-            timings[name].host = _host_time(run, turns)
+            hosts[name] = _host_time(run, turns)
     waiting = list(runs)
     while waiting:
         for name in waiting:
             began = time.perf_counter()
-            timings[name].samples += (
-                _burst(runs[name], turns, timings[name].host) if on_gpu else _one(runs[name], turns)
-            )
+            samples[name] += _burst(runs[name], turns, hosts[name]) if on_gpu else _one(runs[name], turns)
             spent[name] += time.perf_counter() - began
-        waiting = [name for name in waiting if _unfinished(timings[name], spent[name], seconds)]
-    return timings
+        waiting = [name for name in waiting if _unfinished(len(samples[name]), spent[name], seconds)]
+    return {name: Timing([samples[name]], hosts[name]) for name in runs}
 
 
-def _unfinished(timing: Timing, spent: float, seconds: float) -> bool:
-    count = len(timing.samples)
+def joined(timings: Sequence[Timing]) -> Timing:
+    """Several passes of one call as one timing."""
+    hosts = [timing.host for timing in timings if timing.host is not None]
+    return Timing([samples for timing in timings for samples in timing.passes], median(hosts) if hosts else None)
+
+
+def _unfinished(count: int, spent: float, seconds: float) -> bool:
     return count < LEAST_SAMPLES or (spent < seconds and count < MOST_SAMPLES)
 
 

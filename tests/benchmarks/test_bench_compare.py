@@ -9,11 +9,13 @@ import pytest
 from prior_fast.benchmarks.compare import changes, read_rows
 from prior_fast.cli.main import main
 
+CALL = {"op": "segment_mean", "shape": "B=16", "direction": "forward", "dtype": "float32"}
+
 
 def kernels(milliseconds: float, spread: float = 0.05, ours: bool = True) -> dict[str, Any]:
-    quartiles = [milliseconds * (1 - spread), milliseconds * (1 + spread)]
-    row = {"name": "segment_mean forward", "milliseconds": milliseconds, "quartiles": quartiles, "ours": ours}
-    return {"machine": {"processor": "one"}, "rows": [row]}
+    span = [milliseconds * (1 - spread), milliseconds * (1 + spread)]
+    row = {"name": "segment_mean forward", "milliseconds": milliseconds, "spread": span, "ours": ours}
+    return {"machine": {"processor": "one"}, "rows": [row | CALL | {"passes": [span[0], milliseconds, span[1]]}]}
 
 
 def train(milliseconds: float) -> dict[str, Any]:
@@ -61,9 +63,32 @@ def test_a_slower_competitor_is_said_and_no_failure(tmp_path: Path, capsys: pyte
 
 def test_rows_of_one_report_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = kernels(1.0)
-    more["rows"].append({"name": "info_nce forward", "milliseconds": 1.0, "quartiles": [1.0, 1.0]})
+    more["rows"].append({"name": "info_nce forward", "milliseconds": 1.0})
     assert compare(tmp_path, kernels(1.0), more) == 0
     assert "1 in one report only" in capsys.readouterr().out
+
+
+def test_ratios_to_competitors_are_compared_pass_by_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def both(ours: float, other: float, spread: float) -> dict[str, Any]:
+        rows = kernels(ours, spread)["rows"] + kernels(other, spread, ours=False)["rows"]
+        rows[1]["name"] = "segment_mean forward scipy"
+        return {"rows": rows}
+
+    # Twice as slow, both of them, and not alike in any two passes: the ratio is what it was.
+    assert compare(tmp_path, both(1.0, 3.0, 0.3), both(2.0, 6.0, 0.2)) == 1
+    shown = capsys.readouterr().out
+    assert "2 slower, 0 faster" in shown and "times of competitors over ours: 0 changed, 1 the same" in shown
+    compare(tmp_path, both(1.0, 3.0, 0.3), both(1.0, 4.0, 0.3))
+    shown = capsys.readouterr().out
+    assert "0 slower, 0 faster" in shown and "times of competitors over ours: 1 changed, 0 the same" in shown
+
+
+def test_a_machine_that_became_slower_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ceilings = {"ceilings": {"bandwidth": 2e10, "rates": {"float32": 1e11}}}
+    slower = {"ceilings": {"bandwidth": 1e10, "rates": {"float32": 0.95e11}}}
+    compare(tmp_path, kernels(1.0) | ceilings, kernels(1.0) | slower)
+    shown = capsys.readouterr().out
+    assert "large copies ran 0.50 times as fast" in shown and "products" not in shown
 
 
 def test_another_machine_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,10 @@ from prior_fast.benchmarks.timing import (
     check,
     copies,
     copy_count,
+    joined,
     make_run,
     ready,
-    time_together,
+    time_pass,
     truth,
 )
 from prior_fast.errors import RunError
@@ -99,10 +100,11 @@ def test_what_is_judged_takes_the_place_of_the_output() -> None:
     check(case, "in another order", reversed_rows, False, truth(case, False))
 
 
-def test_the_median_and_the_middle_half() -> None:
-    found = Timing([5.0, 1.0, 2.0, 4.0, 3.0])
-    assert found.median == 3 and found.quartiles == (2, 4)
-    assert Timing([7.0]).quartiles == (7, 7)
+def test_the_median_and_the_range_of_passes() -> None:
+    found = joined([Timing([[5.0, 1.0, 2.0]], 0.1), Timing([[9.0, 9.0, 0.0]], 0.3), Timing([[3.0]], 0.2)])
+    assert found.medians == [2, 9, 3] and found.calls == 7 and found.host == 0.2
+    assert found.median == 3 and found.spread == (2, 9)
+    assert joined([Timing([[7.0]])]).host is None
 
 
 def test_a_slow_call_is_measured_as_slow() -> None:
@@ -113,16 +115,23 @@ def test_a_slow_call_is_measured_as_slow() -> None:
         return case.call(*inputs)
 
     runs = {"ours": make_run(case, case.call, False), "slow": make_run(case, slow, False)}
-    timings = time_together(runs, copies(case, False), 0.01)
+    timings = time_pass(runs, copies(case, False), 0.01)
     assert timings["slow"].median >= 0.02 > timings["ours"].median
-    assert all(len(found.samples) >= LEAST_SAMPLES for found in timings.values())
+    assert all(found.calls >= LEAST_SAMPLES for found in timings.values())
 
 
 def test_competitors_take_turns() -> None:
     order: list[str] = []
     runs = {name: partial(lambda name, inputs: order.append(name), name) for name in "ab"}
-    time_together(runs, [ready(make_case(), make_case().inputs, False)], 1e-9)
+    time_pass(runs, [ready(make_case(), make_case().inputs, False)], 1e-9)
     assert order[-2 * LEAST_SAMPLES :] == ["a", "b"] * LEAST_SAMPLES
+
+
+def test_each_pass_has_its_own_inputs() -> None:
+    case = make_case()
+    (first,), (second,) = copies(case, True), copies(case, True)
+    assert first[0].data_ptr() != second[0].data_ptr() != case.inputs[0].data_ptr()
+    assert torch.equal(first[0], case.inputs[0]) and first[0].is_leaf and first[0].requires_grad
 
 
 def test_inputs_fill_the_cache_twice() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from prior_fast.benchmarks.kernels_rows import PASSES, call_of
+from prior_fast.benchmarks.kernels_rows import PASSES, pairs, times_ours
 from prior_fast.benchmarks.ladder import report as ladder
 
 Report = dict[str, Any]
@@ -51,8 +51,8 @@ def competitors(report: Report) -> list[str]:
 
 
 def slower(report: Report) -> list[str]:
-    """The calls at which a competitor was faster beyond both spreads."""
-    lost = [(ours, other) for ours, other in pairs(report) if ours["quartiles"][0] > other["quartiles"][1]]
+    """The calls at which a competitor was faster in every pass."""
+    lost = [(ours, other) for ours, other in pairs(report) if times_ours(other, ours).spread[1] < 1]
     return table(_HEADER, [_against(ours, other) for ours, other in lost], left=_LEFT) if lost else ["None."]
 
 
@@ -96,15 +96,8 @@ KINDS: dict[str, Callable[[Report], list[str]]] = {
     "machine": machine,
 }
 
-_HEADER = ("op", "shape", "pass", "dtype", "ours, us", "competitor", "us", "times")
+_HEADER = ("op", "shape", "pass", "dtype", "ours, us", "competitor", "us", "times", "spread")
 _LEFT = (0, 1, 2, 3, 5)
-
-
-def pairs(report: Report) -> list[tuple[Row, Row]]:
-    """Our rows with each competitor's at the same call; torch.compile and our own other backends are competitors."""
-    ours = {call_of(row): row for row in report["rows"] if row["ours"]}
-    others = [row for row in report["rows"] if not row["ours"] and call_of(row) in ours]
-    return [(ours[call_of(row)], row) for row in others]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
@@ -116,10 +109,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[i
 
 
 def _against(ours: Row, other: Row) -> tuple[str, ...]:
+    times = times_ours(other, ours)
     return (
         *(ours["op"], ours["shape"], PASSES[ours["direction"]], ours["dtype"]),
         f"{ours['backend']} {1e3 * ours['milliseconds']:,.0f}",
         other["who"],
         f"{1e3 * other['milliseconds']:,.0f}",
-        f"{other['milliseconds'] / ours['milliseconds']:.2f}",
+        f"{times.median:.2f}",
+        "{:.2f} to {:.2f}".format(*times.spread),
     )

@@ -10,7 +10,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "compare",
         help="two reports: what became faster or slower",
         description="Compare two reports of one kind (kernels.json, train.json or loader.json). A row counts as "
-        "changed where the middle halves of its times do not overlap and the medians differ by more than the share. "
+        "changed where the spreads of its times do not overlap and the medians differ by more than the share. "
         "Exit code 1 where a row of ours became slower.",
         epilog="example: prior-fast bench compare before/kernels.json after/kernels.json --over 0.05",
     )
