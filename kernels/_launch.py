@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+# Of every kernel. Products and sums may be fused into one rounding, said out loud: Triton 3.10 changes its default.
+OPTIONS = {"enable_fp_fusion": True}
+
 _calls: "list[Launch] | None" = None
 
 
@@ -44,7 +47,7 @@ def launch(
         _calls.append(Launch(kernel, grid, arguments, constants, num_warps, num_stages))
         return
     with _device_of(arguments):
-        kernel[grid](**arguments, **constants, num_warps=num_warps, num_stages=num_stages)
+        kernel[grid](**arguments, **constants, num_warps=num_warps, num_stages=num_stages, **OPTIONS)
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ def simsiam(a: Tensor, b: Tensor, predictor: nn.Module) -> Tensor:
     return -(there + back) / 2
 
 
-def read_bank(bank: Tensor, x: Tensor, tau: float, gumbel: Tensor | None) -> tuple[Tensor, Tensor]:
+def read_bank(bank: Tensor, x: Tensor, tau: float | Tensor, gumbel: Tensor | None) -> tuple[Tensor, Tensor]:
     """Bank [K, D], sentences x [S, D] -> what they read from it [S, D], and its mean distance from them []."""
     logits = x @ bank.T
     if gumbel is not None:

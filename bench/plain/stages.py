@@ -11,7 +11,7 @@ from .head import align_locally, bank_kl, contrast, match, pool_reports, pool_se
 from .noise import Noise
 
 
-def plain_terms(model: PRIOR, batch: PlainBatch, stage: int, tau: float, noise: Noise) -> dict[str, Tensor]:
+def plain_terms(model: PRIOR, batch: PlainBatch, stage: int, tau: float | Tensor, noise: Noise) -> dict[str, Tensor]:
     """The named, unweighted loss terms [] of `prior_fast.training.stages`, from the same parameters.
 
     model: with `undo_rewrites` and `pad_text(packed=False)` applied.
@@ -54,7 +54,7 @@ def generate(
     sentences: Tensor,
     reports: list[Tensor],
     whole: Tensor,
-    tau: float,
+    tau: float | Tensor,
     noise: Noise,
 ) -> dict[str, Tensor]:
     """The losses [] of the prototypes that the image predicts.

@@ -20,8 +20,8 @@ from prior_fast.errors import UsageError
 
 DTYPES = ("bfloat16", "float16", "float32")
 # Over all calls. What a machine does for its other users changes in seconds and minutes: a call's samples have to lie
-# as far apart as two runs do, else their spread says nothing of another run. The ranges of seven and of seven more draws
-# of one distribution are disjoint once in 1,716 times.
+# as far apart as two runs do, else their spread says nothing of another run. The ranges of seven draws and of seven
+# more of one distribution are disjoint once in 1,716 times.
 PASSES = 7
 SECONDS = {"cpu": 0.5, "cuda": 0.1}
 MOST_GRAPHS = 10_000  # of torch.compile: each shape of each op is one

@@ -4,12 +4,12 @@ import importlib
 import re
 import subprocess
 import tempfile
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 from prior_fast.kernel_report.resources import MachineCode, count_instructions, count_tensor_core, parse_usage
 from prior_fast.kernel_report.specialize import ALIGNMENT, Version
+from prior_fast.kernels._launch import OPTIONS
 
 # "%acc = tt.dot %a, %b, %c ... : tensor<64x16xbf16> * tensor<16x64xbf16> -> tensor<64x64xf32>"
 _DOT = re.compile(r"= tt\.dot\b.*: tensor<[0-9x]+x(\w+)[,>]")
@@ -56,11 +56,9 @@ def compile_triton(kernel: Any, version: Version, arch: str) -> Any:
         constexprs={(names.index(name),): value for name, value in version.constants},
         attrs={(names.index(name),): [["tt.divisibility", ALIGNMENT]] for name in version.aligned},
     )
-    options = {"num_warps": version.warps, "num_stages": version.stages}
+    options = {"num_warps": version.warps, "num_stages": version.stages, **OPTIONS}
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
-    with warnings.catch_warnings():  # Triton 3.9 tells of a default that a later version changes
-        warnings.filterwarnings("ignore", message="TRITON_DEFAULT_FP_FUSION")
-        return triton.compile(source, target=target, options=options)
+    return triton.compile(source, target=target, options=options)
 
 
 def read_cubin(cubin: bytes) -> MachineCode:

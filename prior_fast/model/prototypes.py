@@ -30,7 +30,9 @@ class SentencePrototypeBank(nn.Module):
         """Replace the prototypes by [K, C]."""
         self.embed.weight.copy_(prototypes)
 
-    def forward(self, x: Tensor, tau: float, seed: int | Tensor | None = None, first_row: int = 0) -> PrototypeLookup:
+    def forward(
+        self, x: Tensor, tau: float | Tensor, seed: int | Tensor | None = None, first_row: int = 0
+    ) -> PrototypeLookup:
         """x [S, C] -> mixtures [S, C], index [S], l1 []; without a seed the lookup is free of noise."""
         return prototype_lookup(x.to(self.embed.weight.dtype), self.embed.weight, tau, seed=seed, first_row=first_row)
 

@@ -141,11 +141,11 @@ class Run:
         stage, step, total = self.position.stage, self.position.step, self.position.total_steps
         # The noise of a step, dropout included, is a function of the seed and the step: resuming needs no state.
         seed_everything(self.config.seed, total, self.ranks)
-        context = StepContext(self.schedule.tau(stage, step), step_seed(self.config.seed, total), self.ranks.group)
-        learning_rate = self.schedule.learning_rate(stage, step)
+        learning_rate, tau = self.schedule.learning_rate(stage, step), self.schedule.tau(stage, step)
+        context = StepContext(tau, step_seed(self.config.seed, total), self.ranks.group)
         window.add(trainer.step(batch.to(self.ranks.device), context, learning_rate))
         self.position = Position(stage, step + 1, total + 1)
-        return learning_rate, context.tau
+        return learning_rate, tau
 
     def _batches(self, stage: int, step: int, steps: int) -> Iterator[PackedBatch]:
         """The batches of a stage from number `step` on; epochs are numbered through all stages."""

@@ -29,12 +29,12 @@ class StepContext:
     """What a step needs besides the model and the batch.
 
     Attributes:
-        tau: temperature of the bank's Gumbel-softmax.
+        tau: temperature of the bank's Gumbel-softmax; a tensor [] where the step is compiled.
         seed: of the step's noise; the same on every rank. None: no noise and no masking.
         group: the process group whose ranks share the global negatives; None in a single process.
     """
 
-    tau: float
+    tau: float | Tensor
     seed: int | None = None
     group: ProcessGroup | None = None
 

@@ -1,5 +1,6 @@
 """One optimizer step of a stage, and what it needs: the trained parameters, their optimizer, data parallelism."""
 
+import dataclasses
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -53,7 +54,7 @@ class StageTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         if self.compiled:
-            mark_fixed_sizes(batch)
+            context = for_compiler(batch, context)
         with self.autocast:
             terms = self.loss(batch, context)
         self.optimizer.zero_grad(set_to_none=True)
@@ -76,10 +77,17 @@ def compile_loss(loss: nn.Module) -> nn.Module:
     return torch.compile(loss, dynamic=True)  # type: ignore[return-value]
 
 
-def mark_fixed_sizes(batch: PackedBatch) -> None:
-    """Tell the compiler which sizes are the same in each batch: those that count pairs."""
+def for_compiler(batch: PackedBatch, context: StepContext) -> StepContext:
+    """Mark the sizes of `batch` that are the same in each batch, those that count pairs; `context` with tensors.
+
+    A float that an op takes becomes a part of the graph, and another temperature would make another graph. The tensor
+    is filled on the device, so that nobody waits.
+    """
     for x in (batch.images, batch.cu_tokens, batch.cu_sentences, batch.study_ids, batch.image_rows):
         torch._dynamo.mark_static(x)
+    if isinstance(context.tau, Tensor):
+        return context
+    return dataclasses.replace(context, tau=torch.full((), context.tau, device=batch.images.device))
 
 
 def train_only(model: PRIOR, stage: int) -> dict[str, nn.Parameter]:

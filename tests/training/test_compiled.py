@@ -1,6 +1,7 @@
 """The step of each stage is one graph, for every batch, and computes what the plain step does."""
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from prior_fast.data.batch import PackedBatch
 from prior_fast.data.loader import TrainingLoader
 from prior_fast.data.plan import LoaderConfig
 from prior_fast.data.store import PreparedDataset
+from prior_fast.kernels._launch import recording
 from prior_fast.model.build import build_model
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.stages import StepContext
-from prior_fast.training.step import StageTrainer, compile_loss, compiles, mark_fixed_sizes
+from prior_fast.training.step import StageTrainer, compile_loss, compiles, for_compiler
 
 ONE = Ranks(0, 1, None, torch.device("cpu"))
 
@@ -58,8 +60,7 @@ def test_a_stage_is_one_graph_for_all_batches(
         wanted["loss"].backward()
         gradients = {name: parameter.grad.clone() for name, parameter in plain.parameters.items()}
         model.zero_grad()
-        mark_fixed_sizes(batch)
-        terms = compiled(batch, context)
+        terms = compiled(batch, for_compiler(batch, context))
         terms["loss"].backward()
         for name, term in wanted.items():
             torch.testing.assert_close(terms[name], term, rtol=1e-4, atol=1e-5)
@@ -70,6 +71,28 @@ def test_a_stage_is_one_graph_for_all_batches(
         model.zero_grad()
     # Dynamo counts a graph without a node too.
     assert sum(len(graph.graph.nodes) > 0 for graph in counter.graphs) == 1
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_with_the_kernels_of_a_gpu_a_stage_is_one_graph_too(
+    stage: int, config: RunConfig, loader: TrainingLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other ops are in the graph than on a CPU: numbers that they take must not become part of it."""
+    monkeypatch.setenv("PRIOR_FAST_BACKEND", "triton")
+    graphs = CompileCounterWithBackend("aot_eager")
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda loss, **how: compile_with(loss, backend=graphs, fullgraph=True, **how))
+    model, _ = build_model(config.model, loader.dataset.vocab_size, seed=1)
+    trainer = StageTrainer(model, stage, dataclasses.replace(config, compile="on"), ONE)
+    # No kernel runs: what they would compute does not matter here, and may be no number.
+    matching = importlib.import_module("prior_fast.ops.match_prototypes")
+    monkeypatch.setattr(matching, "is_strict", lambda *arguments, **options: False)
+    with recording() as launches:
+        for number, batch in enumerate(batches(loader, stage)):
+            trainer.step(batch, StepContext(tau=0.9 - 0.1 * number, seed=10**15 + number), 1e-4)
+    names = {call.kernel.__name__ for call in launches}
+    assert {"_sigmoid_attention_fwd_kernel", "_prototype_lookup_fwd_kernel"} <= names
+    assert sum(len(graph.graph.nodes) > 0 for graph in graphs.graphs) == 1
 
 
 def test_compiled_run_equals_plain_run(small_store: Path, small_settings: list[str], tmp_path: Path) -> None:

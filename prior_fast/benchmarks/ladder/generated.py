@@ -9,7 +9,7 @@ from prior_fast.benchmarks.ladder.count import frozen
 from prior_fast.benchmarks.ladder.rungs import RungStep
 from prior_fast.data.batch import PackedBatch
 from prior_fast.training.stages import StepContext
-from prior_fast.training.step import compile_loss, mark_fixed_sizes
+from prior_fast.training.step import compile_loss, for_compiler
 
 # Kernels of the compiler's own, for GPUs and CPUs, and ops that it leaves as they are. Their definitions begin a line.
 _CALL = re.compile(
@@ -27,7 +27,7 @@ def compiled_head_calls(step: RungStep, batch: PackedBatch, context: StepContext
     step.trainer.compiled, step.trainer.loss = False, plain
     with frozen(step, batch, context):
         compiled = compile_loss(plain)
-        mark_fixed_sizes(batch)
+        context = for_compiler(batch, context)
 
         def differentiate() -> None:
             with step.autocast:
