@@ -1,0 +1,67 @@
+"""The host's side of training on a GPU, run with a stand-in for CUDA where there is none.
+
+No kernel of PyTorch or Triton runs, so no value means anything. What is seen: nothing on the host meets what is on the
+GPU, Triton takes every call that it gets and compiles it, PyTorch's checks of shapes, devices and layouts pass, and a
+step waits for nothing.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.stand_in.library import Unbuildable, build, environment
+
+ROOT = Path(__file__).resolve().parents[2]
+START = "import sys, stand_in_here; from prior_fast.cli.main import main; sys.exit(main(sys.argv[1:]))"
+PROBE = "import torch; x = torch.zeros(4, 4, device='cuda'); print((x @ x).cpu().shape, torch.cuda.get_device_name())"
+OF_EVERY_STAGE = {"_sigmoid_attention_fwd_kernel", "_sigmoid_attention_bwd_kernel", "_info_nce_fwd_kernel"}
+OF_LATER_STAGES = {"_prototype_lookup_fwd_kernel", "_prototype_kl_fwd_kernel", "_philox_uniform_kernel"}
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process with the stand-in."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    try:
+        found = environment(build(tmp_path_factory.mktemp("stand_in")))
+    except Unbuildable as error:
+        pytest.skip(f"no stand-in for CUDA: {error}")
+    probe = run([sys.executable, "-c", PROBE], found)
+    if probe.stdout != "torch.Size([4, 4]) stand-in\n":
+        pytest.skip(f"this torch does not take the stand-in: {probe.stderr[-500:]}")
+    return found
+
+
+def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_all_stages_train(gpu: dict[str, str], small_store: Path, tmp_path: Path) -> None:
+    words = ["train", "--preset", "tiny", "--data", str(small_store), "--out", str(tmp_path / "run"), "device=cuda"]
+    settings = ["compile=off", "precision=bf16", "batch_size=8", "stage_epochs=1,1,1", "log_every=1", "data.workers=0"]
+    done = run([sys.executable, "-c", START, *words, *settings], gpu)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "on 1 x cuda" in done.stdout
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert {line["stage"] for line in lines if line["kind"] == "train"} == {1, 2, 3}
+    launched = set(Path(gpu["STAND_IN_LAUNCHED"]).read_text().split())
+    assert launched >= OF_EVERY_STAGE | OF_LATER_STAGES
+
+
+def test_a_step_waits_for_nothing(gpu: dict[str, str]) -> None:
+    """With PyTorch's own watch over waits; of stage 3 the solver is not here, and SciPy reads."""
+    which = "tests/training/test_no_syncs.py::test_a_step_on_a_gpu_does_not_wait"
+    steps = [f"{which}[{stage}-off]" for stage in (1, 2)]
+    done = run([sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "stand_in_here", "--verbose", *steps], gpu)
+    assert "2 passed" in done.stdout, done.stdout[-3000:]
+
+
+def test_a_wait_is_seen(gpu: dict[str, str]) -> None:
+    code = "import torch; torch.cuda.set_sync_debug_mode('error'); torch.zeros(2, device='cuda').nonzero()"
+    done = run([sys.executable, "-c", code], gpu)
+    assert "called a synchronizing CUDA operation" in done.stderr
