@@ -52,7 +52,7 @@ class PackedBatch:
     image_rows: Tensor
     first_pair: int = 0
     first_sentence: int = 0
-    sentence_share: float = 1.0
+    sentence_share: float | Tensor = 1.0
     filler: int = 0
 
     def __len__(self) -> int:

@@ -44,16 +44,12 @@ def packed_attention(
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         return report_attention(q, k, v, cu_tokens, scale)[None], None
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-        from torch.nn.attention.varlen import varlen_attn
-
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        # On Hopper newer versions of torch would take cuDNN, which builds a plan for each longest report anew; and a
-        # compiled step would be compiled again where that report has 128 tokens or fewer.
-        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            # Its scale is D^-0.5, which is BERT's; older versions take no other.
-            out = varlen_attn(q, k, v, cu_tokens, cu_tokens, max_tokens, max_tokens)
-        return torch.as_tensor(out)[None], None
+        # What varlen_attn calls, were it sure to: on Hopper newer versions of torch take cuDNN instead, which plans
+        # anew for each longest report, and a compiled step would be compiled again where that has 128 tokens or fewer.
+        flash = torch.ops.aten._flash_attention_forward
+        sizes = cu_tokens, cu_tokens, max_tokens, max_tokens
+        return flash(q, k, v, *sizes, 0.0, False, return_debug_mask=False, scale=scale)[0][None], None
     return padded_attention(query, key, value, cu_tokens, max_tokens, scale), None
 
 

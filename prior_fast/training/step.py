@@ -53,16 +53,23 @@ class StageTrainer:
         """Forward, backward, update; returns the loss terms of the joined batch, still on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        if self.compiled:
-            context = for_compiler(batch, context)
         with self.autocast:
-            terms = self.loss(batch, context)
+            terms = self.evaluate(batch, context)
         self.optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()
         if self.config.clip_norm:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
         self.optimizer.step()
         return average_over_ranks(terms, self.ranks)
+
+    def evaluate(self, batch: PackedBatch, context: StepContext) -> dict[str, Tensor]:
+        """The stage's terms and `loss`, in the precision of the caller's block."""
+        if not self.compiled:
+            return self.loss(batch, context)
+        # Floats of layers and of the configuration stay the same. Taken as variables they are found out to be constants
+        # by the ops that want constants, and everything is traced a second time.
+        with torch._dynamo.config.patch(specialize_float=True):
+            return self.loss(*for_compiler(batch, context))
 
 
 def compiles(config: RunConfig, device: torch.device) -> bool:
@@ -77,17 +84,22 @@ def compile_loss(loss: nn.Module) -> nn.Module:
     return torch.compile(loss, dynamic=True)  # type: ignore[return-value]
 
 
-def for_compiler(batch: PackedBatch, context: StepContext) -> StepContext:
-    """Mark the sizes of `batch` that are the same in each batch, those that count pairs; `context` with tensors.
+def for_compiler(batch: PackedBatch, context: StepContext) -> tuple[PackedBatch, StepContext]:
+    """Mark the sizes of `batch` that are the same in each batch, those that count pairs; both with tensors for floats.
 
-    A float that an op takes becomes a part of the graph, and another temperature would make another graph. The tensor
-    is filled on the device, so that nobody waits.
+    A float becomes a part of the graph, and another temperature would make another graph. The tensors are filled on
+    the device, so that nobody waits.
     """
     for x in (batch.images, batch.cu_tokens, batch.cu_sentences, batch.study_ids, batch.image_rows):
         torch._dynamo.mark_static(x)
-    if isinstance(context.tau, Tensor):
-        return context
-    return dataclasses.replace(context, tau=torch.full((), context.tau, device=batch.images.device))
+
+    def fill(value: float | Tensor) -> Tensor:
+        return value if isinstance(value, Tensor) else torch.full((), value, device=batch.images.device)
+
+    return (
+        dataclasses.replace(batch, sentence_share=fill(batch.sentence_share)),
+        dataclasses.replace(context, tau=fill(context.tau)),
+    )
 
 
 def train_only(model: PRIOR, stage: int) -> dict[str, nn.Parameter]:

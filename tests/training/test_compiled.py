@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
 
 from prior_fast.cli.main import main
 from prior_fast.config import RunConfig, preset
@@ -60,7 +61,7 @@ def test_a_stage_is_one_graph_for_all_batches(
         wanted["loss"].backward()
         gradients = {name: parameter.grad.clone() for name, parameter in plain.parameters.items()}
         model.zero_grad()
-        terms = compiled(batch, for_compiler(batch, context))
+        terms = compiled(*for_compiler(batch, context))
         terms["loss"].backward()
         for name, term in wanted.items():
             torch.testing.assert_close(terms[name], term, rtol=1e-4, atol=1e-5)
@@ -98,6 +99,7 @@ def test_with_the_kernels_of_a_gpu_a_stage_is_one_graph_too(
 def test_compiled_run_equals_plain_run(small_store: Path, small_settings: list[str], tmp_path: Path) -> None:
     """With the compiler that training uses; stage 1 alone, which takes it half a minute."""
     losses = []
+    counters["aot_autograd"].clear()
     for choice in ("off", "on"):
         out = tmp_path / choice
         words = [*small_settings, "model.text.dropout=0", "stage_epochs=1,0,0", f"compile={choice}"]
@@ -106,6 +108,8 @@ def test_compiled_run_equals_plain_run(small_store: Path, small_settings: list[s
         losses.append([line["loss"] for line in lines if line["kind"] == "train"])
     assert len(losses[0]) == 2
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    # A second start takes what the first compiled, and a step is traced once.
+    assert counters["aot_autograd"]["total"] == 1 and not counters["aot_autograd"]["autograd_cache_bypass"]
 
 
 def test_auto_compiles_on_gpus_alone(config: RunConfig) -> None:

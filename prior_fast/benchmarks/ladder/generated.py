@@ -9,7 +9,7 @@ from prior_fast.benchmarks.ladder.count import frozen
 from prior_fast.benchmarks.ladder.rungs import RungStep
 from prior_fast.data.batch import PackedBatch
 from prior_fast.training.stages import StepContext
-from prior_fast.training.step import compile_loss, for_compiler
+from prior_fast.training.step import compile_loss
 
 # Kernels of the compiler's own, for GPUs and CPUs, and ops that it leaves as they are. Their definitions begin a line.
 _CALL = re.compile(
@@ -23,18 +23,19 @@ def compiled_head_calls(step: RungStep, batch: PackedBatch, context: StepContext
     step: of a rung with the trainer's own loss, compiled or not. On a CPU this takes minutes.
     """
     assert step.trainer is not None
+    before = step.trainer.compiled, step.trainer.loss
     plain = getattr(step.trainer.loss, "_orig_mod", step.trainer.loss)
     step.trainer.compiled, step.trainer.loss = False, plain
     with frozen(step, batch, context):
-        compiled = compile_loss(plain)
-        context = for_compiler(batch, context)
+        step.trainer.compiled, step.trainer.loss = True, compile_loss(plain)
 
         def differentiate() -> None:
             with step.autocast:
-                loss = compiled(batch, context)["loss"]
+                loss = step.terms(batch, context)["loss"]
             loss.backward()
 
         _, sources = run_and_get_code(differentiate)
+    step.trainer.compiled, step.trainer.loss = before
     step.model.zero_grad()
     torch._dynamo.reset()
     return sum(calls_of(source) for source in sources)

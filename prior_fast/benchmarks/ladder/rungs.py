@@ -20,7 +20,7 @@ from prior_fast.model.prior import PRIOR
 from prior_fast.ops._backend import ENVIRONMENT_VARIABLE
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
-from prior_fast.training.step import StageTrainer, for_compiler, make_autocast, train_only
+from prior_fast.training.step import StageTrainer, make_autocast, train_only
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,7 @@ class RungStep:
         self.prepare(batch)
         with backends(self.rung):
             if self.trainer is not None:
-                if self.trainer.compiled:
-                    context = for_compiler(batch, context)
-                return self.trainer.loss(batch, context)
+                return self.trainer.evaluate(batch, context)
             if self.rung.vectorized:
                 terms = STAGES[self.stage](self.model, batch, context)
             else:
