@@ -1,5 +1,6 @@
 """BERT over packed reports equals BERT over padded ones."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ from transformers import BertModel
 from prior_fast.config import TextEncoderConfig
 from prior_fast.data.batch import pack_reports
 from prior_fast.errors import UsageError
-from prior_fast.model.text_encoder import TextEncoder
+from prior_fast.model.text_encoder import TextEncoder, packed_attention, padded_attention
 
 SIZES = TextEncoderConfig(weights="random", hidden_size=48, layers=3, heads=4, intermediate_size=96, dropout=0.0)
 
@@ -40,6 +41,32 @@ def test_packed_equals_padded(rng: np.random.Generator, lengths: list[list[int]]
     names = ("token_ids", "position_ids", "cu_tokens", "max_tokens")
     out = encoder(*(packed[name] for name in names))
     assert (out - padded_reference(encoder, packed)).abs().max() < 1e-12
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
+@pytest.mark.parametrize("lengths", [[1], [200, 1, 17], [90] * 64, [128, 129]])
+def test_packed_attention_on_a_gpu_errs_as_padded_does(rng: np.random.Generator, lengths: list[int]) -> None:
+    """Output and gradients in bfloat16 beside float64; at most twice the error of padding inside, and a rounding."""
+    torch.manual_seed(int(rng.integers(1 << 30)))
+    cu = torch.tensor([0, *lengths]).cumsum(0).int().cuda()
+    inputs = torch.randn(3, 1, 12, sum(lengths), 64, device="cuda").bfloat16()
+    dout = torch.randn(1, sum(lengths), 12, 64, device="cuda").bfloat16()
+    sizes = {"cu_tokens": cu, "max_tokens": max(lengths)}
+
+    def results(x: torch.Tensor, attend: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+        leaves = [part.detach().requires_grad_() for part in x]
+        out = attend(*leaves)
+        return [part.double() for part in (out, *torch.autograd.grad(out, leaves, dout.to(out.dtype)))]
+
+    def packed(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return packed_attention(torch.nn.Identity(), q, k, v, None, **sizes)[0]
+
+    def padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return padded_attention(q, k, v, cu, max(lengths), 64**-0.5)
+
+    for found, plain, wide in zip(results(inputs, packed), results(inputs, padded), results(inputs.double(), padded)):
+        allowed = 2 * (plain - wide).norm() + 2**-8 * wide.norm()
+        assert (found - wide).norm() <= allowed
 
 
 def test_a_report_does_not_see_another(rng: np.random.Generator) -> None:
