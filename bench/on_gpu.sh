@@ -50,7 +50,7 @@ run build 120 build
 run doctor 30 doctor --out "$OUT/doctor"
 # (e) compiles a step that no training uses: it comes last.
 ladder ladder-3 200 3 abcdf 20
-part tests 120 "$PYTHON" -m pytest -q tests/ops/test_devices.py tests/csrc tests/training/test_no_syncs.py \
+part tests 200 "$PYTHON" -m pytest -q tests/ops/test_devices.py tests/csrc tests/training/test_no_syncs.py \
     tests/model/test_text_encoder.py
 run kernels 120 bench kernels --device "$DEVICE" --out "$OUT/kernels"
 run phantom 60 phantom --out "$OUT/phantom" --studies 400 --size 256

@@ -35,7 +35,8 @@ class PackedBatch:
         first_pair: position of this batch's first pair in the batch joined over all ranks.
         first_sentence: position of this batch's first sentence in the batch joined over all ranks.
         sentence_share: S * ranks / (sentences of the joined batch). A mean over sentences, times this and averaged
-            over the ranks, is the mean over the joined batch; 1 in a single process.
+            over the ranks, is the mean over the joined batch; 1 in a single process. A tensor [] where the step is
+            compiled.
         filler: tokens behind the last report's, of no report, which make T + filler one of few sizes.
     """
 

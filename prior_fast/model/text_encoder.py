@@ -45,8 +45,8 @@ def packed_attention(
         return report_attention(q, k, v, cu_tokens, scale)[None], None
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        # What varlen_attn calls, were it sure to: on Hopper newer versions of torch take cuDNN instead, which plans
-        # anew for each longest report, and a compiled step would be compiled again where that has 128 tokens or fewer.
+        # What varlen_attn calls, were it sure to: on Hopper newer versions of torch prefer cuDNN, by a test of the
+        # longest report against 128 tokens, for which a compiled step would be compiled a second time.
         flash = torch.ops.aten._flash_attention_forward
         sizes = cu_tokens, cu_tokens, max_tokens, max_tokens
         return flash(q, k, v, *sizes, 0.0, False, return_debug_mask=False, scale=scale)[0][None], None

@@ -23,11 +23,12 @@ def compiled_head_calls(step: RungStep, batch: PackedBatch, context: StepContext
     step: of a rung with the trainer's own loss, compiled or not. On a CPU this takes minutes.
     """
     assert step.trainer is not None
-    before = step.trainer.compiled, step.trainer.loss
-    plain = getattr(step.trainer.loss, "_orig_mod", step.trainer.loss)
-    step.trainer.compiled, step.trainer.loss = False, plain
+    trainer = step.trainer
+    before = trainer.compiled, trainer.loss
+    plain = getattr(trainer.loss, "_orig_mod", trainer.loss)
+    trainer.compiled, trainer.loss = False, plain
     with frozen(step, batch, context):
-        step.trainer.compiled, step.trainer.loss = True, compile_loss(plain)
+        trainer.compiled, trainer.loss = True, compile_loss(plain)
 
         def differentiate() -> None:
             with step.autocast:
@@ -35,7 +36,7 @@ def compiled_head_calls(step: RungStep, batch: PackedBatch, context: StepContext
             loss.backward()
 
         _, sources = run_and_get_code(differentiate)
-    step.trainer.compiled, step.trainer.loss = before
+    trainer.compiled, trainer.loss = before
     step.model.zero_grad()
     torch._dynamo.reset()
     return sum(calls_of(source) for source in sources)
