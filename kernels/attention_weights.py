@@ -25,7 +25,7 @@ from prior_fast.kernels._launch import launch
 
 @triton.jit
 def _attention_weights_fwd_kernel(
-    q_ptr, k_ptr, cu_q_ptr, cu_k_ptr, w_ptr, scale, bias, H, D, Q, K,
+    q_ptr, k_ptr, cu_q_ptr, cu_k_ptr, w_ptr, Q_STEP, K_STEP, scale, bias, H, D, Q, K,
     SOFTMAX: tl.constexpr, WHOLE: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -36,7 +36,7 @@ def _attention_weights_fwd_kernel(
     begin_k, end_k = segment(cu_k_ptr, b)
     i = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     mask_q = i < end_q - begin_q
-    rows_q = (begin_q + i) * H + h
+    at_q = (begin_q + i) * Q_STEP + h * D
 
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
@@ -44,14 +44,15 @@ def _attention_weights_fwd_kernel(
         for first in range(begin_k, end_k, BLOCK_K):
             tk = first + tl.arange(0, BLOCK_K)
             mask_k = tk < end_k
-            s = products_of_rows(q_ptr, rows_q, mask_q, k_ptr, tk * H + h, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
+            at_k = tk * K_STEP + h * D
+            s = products_of_rows(q_ptr, at_q, mask_q, k_ptr, at_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
             _, _, top, total = softmax_step(s * scale + bias, mask_k[None, :], top, total)
     for first in range(0, K, BLOCK_K):
         j = first + tl.arange(0, BLOCK_K)
         mask_k = j < end_k - begin_k
         mask = mask_q[:, None] & mask_k[None, :]
-        rows_k = (begin_k + j) * H + h
-        s = products_of_rows(q_ptr, rows_q, mask_q, k_ptr, rows_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
+        at_k = (begin_k + j) * K_STEP + h * D
+        s = products_of_rows(q_ptr, at_q, mask_q, k_ptr, at_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
         s = s * scale + bias
         if SOFTMAX and WHOLE:
             w, _, _ = softmax_of_tile(s, mask)
@@ -74,7 +75,10 @@ def attention_weights_fwd(
     bias: float,
     activation: str,
 ) -> Tensor:
-    """q [Tq, H, D], k [Tk, H, D], offsets [B + 1], all contiguous -> [B, H, max_seqlen_q, max_seqlen_k]."""
+    """q [Tq, H, D], k [Tk, H, D], offsets [B + 1] -> [B, H, max_seqlen_q, max_seqlen_k].
+
+    The offsets are contiguous, and the heads and columns of each token.
+    """
     segments, heads, width = cu_seqlens_q.shape[0] - 1, *q.shape[1:]
     weights = torch.empty(segments, heads, max_seqlen_q, max_seqlen_k, dtype=q.dtype, device=q.device)
     few = takes_registers(q.dtype, width)
@@ -84,6 +88,7 @@ def attention_weights_fwd(
         (segments * heads, triton.cdiv(max_seqlen_q, blocks["BLOCK_Q"])),
         {
             "q_ptr": q, "k_ptr": k, "cu_q_ptr": cu_seqlens_q, "cu_k_ptr": cu_seqlens_k, "w_ptr": weights,
+            "Q_STEP": q.stride(0), "K_STEP": k.stride(0),
             "scale": float(scale), "bias": float(bias), "H": heads, "D": width, "Q": max_seqlen_q, "K": max_seqlen_k,
         },
         {"SOFTMAX": activation == "softmax", "WHOLE": max_seqlen_k <= blocks["BLOCK_K"]} | blocks,

@@ -39,7 +39,7 @@ PROGRAMS = 512  # that a launch should have, if the columns allow: a few for eac
 
 @triton.jit
 def _sigmoid_attention_fwd_kernel(
-    q_ptr, k_ptr, v_ptr, cu_q_ptr, cu_k_ptr, out_ptr, stats_ptr, scale, bias, H, D, V, SHARE,
+    q_ptr, k_ptr, v_ptr, cu_q_ptr, cu_k_ptr, out_ptr, stats_ptr, Q_STEP, K_STEP, V_STEP, scale, bias, H, D, V, SHARE,
     SOFTMAX: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """out_i = sum_j p_ij v_j with p = sigmoid(scale q_i.k_j + bias), or its softmax over j (stats: maximum, sum)."""
@@ -55,9 +55,10 @@ def _sigmoid_attention_fwd_kernel(
     tq = begin_q + tl.arange(0, BLOCK_Q)
     tk = begin_k + tl.arange(0, BLOCK_K)
     mask_q, mask_k = tq < end_q, tk < end_k
-    rows_q, rows_k = tq * H + h, tk * H + h
+    rows_q = tq * H + h
+    at_q, at_k, at_v = tq * Q_STEP + h * D, tk * K_STEP + h * D, tk * V_STEP + h * V
 
-    s = products_of_rows(q_ptr, rows_q, mask_q, k_ptr, rows_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
+    s = products_of_rows(q_ptr, at_q, mask_q, k_ptr, at_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
     s = s * scale + bias
     if SOFTMAX:
         p, top, total = softmax_of_tile(s, mask_k[None, :])
@@ -69,14 +70,15 @@ def _sigmoid_attention_fwd_kernel(
     p = p.to(v_ptr.dtype.element_ty)
     for first in range(begin_c, tl.minimum(begin_c + SHARE, V), BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
-        v = load_rows(v_ptr, rows_k, mask_k, c, V)
+        v = load_rows(v_ptr, at_v, mask_k, c, V)
         out = dot(p, v, tl.zeros([BLOCK_Q, BLOCK_C], tl.float32))
         tl.store(out_ptr + rows_q[:, None] * V + c[None, :], out, mask=mask_q[:, None] & (c[None, :] < V))
 
 
 @triton.jit
 def _sigmoid_attention_bwd_kernel(
-    dout_ptr, q_ptr, k_ptr, v_ptr, cu_q_ptr, cu_k_ptr, dq_ptr, dk_ptr, dv_ptr, scale, bias, H, D, V, SHARE,
+    dout_ptr, q_ptr, k_ptr, v_ptr, cu_q_ptr, cu_k_ptr, dq_ptr, dk_ptr, dv_ptr,
+    Q_STEP, K_STEP, V_STEP, scale, bias, H, D, V, SHARE,
     SOFTMAX: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """dv_j = sum_i p_ij dout_i, dk_j = scale sum_i ds_ij q_i, dq_i = scale sum_j ds_ij k_j."""
@@ -90,10 +92,11 @@ def _sigmoid_attention_bwd_kernel(
     tk = begin_k + tl.arange(0, BLOCK_K)
     mask_q, mask_k = tq < end_q, tk < end_k
     rows_q, rows_k = tq * H + h, tk * H + h
+    at_q, at_k, at_v = tq * Q_STEP + h * D, tk * K_STEP + h * D, tk * V_STEP + h * V
 
-    s = products_of_rows(q_ptr, rows_q, mask_q, k_ptr, rows_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
+    s = products_of_rows(q_ptr, at_q, mask_q, k_ptr, at_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
     s = s * scale + bias
-    dp = products_of_rows(dout_ptr, rows_q, mask_q, v_ptr, rows_k, mask_k, V, BLOCK_Q, BLOCK_K, BLOCK_D)
+    dp = products_of_rows(dout_ptr, rows_q * V, mask_q, v_ptr, at_v, mask_k, V, BLOCK_Q, BLOCK_K, BLOCK_D)
     mask = mask_q[:, None] & mask_k[None, :]
     if SOFTMAX:
         p, _, _ = softmax_of_tile(s, mask)
@@ -104,13 +107,13 @@ def _sigmoid_attention_bwd_kernel(
     p, ds = p.to(q_ptr.dtype.element_ty), ds.to(q_ptr.dtype.element_ty)
     for first in range(begin_c, tl.minimum(begin_c + SHARE, tl.maximum(D, V)), BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
-        dout = load_rows(dout_ptr, rows_q, mask_q, c, V)
+        dout = load_rows(dout_ptr, rows_q * V, mask_q, c, V)
         dv = dot(tl.trans(p), dout, tl.zeros([BLOCK_K, BLOCK_C], tl.float32))
         tl.store(dv_ptr + rows_k[:, None] * V + c[None, :], dv, mask=mask_k[:, None] & (c[None, :] < V))
-        q = load_rows(q_ptr, rows_q, mask_q, c, D)
+        q = load_rows(q_ptr, at_q, mask_q, c, D)
         dk = dot(tl.trans(ds), q, tl.zeros([BLOCK_K, BLOCK_C], tl.float32))
         tl.store(dk_ptr + rows_k[:, None] * D + c[None, :], dk * scale, mask=mask_k[:, None] & (c[None, :] < D))
-        k = load_rows(k_ptr, rows_k, mask_k, c, D)
+        k = load_rows(k_ptr, at_k, mask_k, c, D)
         dq = dot(ds, k, tl.zeros([BLOCK_Q, BLOCK_C], tl.float32))
         tl.store(dq_ptr + rows_q[:, None] * D + c[None, :], dq * scale, mask=mask_q[:, None] & (c[None, :] < D))
 
@@ -151,8 +154,9 @@ def sigmoid_attention_fwd(
     bias: float,
     activation: str,
 ) -> tuple[Tensor, Tensor]:
-    """q [Tq, H, D], k [Tk, H, D], v [Tk, H, V], offsets [B + 1], all contiguous -> out [Tq, H, V], stats.
+    """q [Tq, H, D], k [Tk, H, D], v [Tk, H, V], offsets [B + 1] -> out [Tq, H, V], stats.
 
+    The offsets are contiguous, and the heads and columns of each token.
     stats: [Tq, H, 2] float32, a query's greatest logit and the sum of exponentials below it; [0, H, 2] for sigmoid.
     """
     softmax = activation == "softmax"
@@ -163,8 +167,8 @@ def sigmoid_attention_fwd(
     blocks, compiled = _compilation(q, v, max_seqlen_q, max_seqlen_k, whole=whole, backward=False)
     arguments = {
         "q_ptr": q, "k_ptr": k, "v_ptr": v, "cu_q_ptr": cu_seqlens_q, "cu_k_ptr": cu_seqlens_k,
-        "out_ptr": out, "stats_ptr": stats, "scale": float(scale), "bias": float(bias),
-        "H": heads, "D": width, "V": values,
+        "out_ptr": out, "stats_ptr": stats, "Q_STEP": q.stride(0), "K_STEP": k.stride(0), "V_STEP": v.stride(0),
+        "scale": float(scale), "bias": float(bias), "H": heads, "D": width, "V": values,
     }  # fmt: skip
     segments_heads = (cu_seqlens_q.shape[0] - 1) * heads
     tiles = triton.cdiv(max_seqlen_q, blocks["BLOCK_Q"])
@@ -194,15 +198,16 @@ def sigmoid_attention_bwd(
     bias: float,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dout [Tq, H, V] and the forward's tensors, all contiguous -> dq, dk, dv; out and stats are for softmax only."""
+    """dout [Tq, H, V] contiguous and the forward's tensors -> dq, dk, dv, contiguous; out, stats: for softmax only."""
     softmax = activation == "softmax"
     (_, heads, width), values = q.shape, v.shape[2]
-    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
     wider = max(width, values)
     whole = max(max_seqlen_q, max_seqlen_k) <= TILE
     blocks, compiled = _compilation(q, v, max_seqlen_q, max_seqlen_k, whole=whole, backward=True)
     arguments = {
         "dout_ptr": dout, "q_ptr": q, "k_ptr": k, "v_ptr": v, "cu_q_ptr": cu_seqlens_q, "cu_k_ptr": cu_seqlens_k,
+        "Q_STEP": q.stride(0), "K_STEP": k.stride(0), "V_STEP": v.stride(0),
         "scale": float(scale), "bias": float(bias), "H": heads, "D": width, "V": values,
     }  # fmt: skip
     segments_heads = (cu_seqlens_q.shape[0] - 1) * heads

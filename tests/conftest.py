@@ -1,6 +1,8 @@
 """Fixtures that every test may use."""
 
+import copy
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -66,6 +68,19 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
 
 def hash_name(name: str) -> int:
     return int.from_bytes(name.encode()[-8:], "little")
+
+
+@pytest.fixture
+def gradients_by_name() -> Callable[[torch.nn.Module], dict[str, torch.Tensor]]:
+    """The gradients of a module's parameters under the names of its state dict, in which joined layers are apart."""
+
+    def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+        twin = copy.deepcopy(module)
+        for parameter, other in zip(module.parameters(), twin.parameters(), strict=True):
+            other.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+        return twin.state_dict()
+
+    return gradients
 
 
 @pytest.fixture(scope="session")

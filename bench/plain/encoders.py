@@ -1,4 +1,5 @@
-"""The parts of the model that have a plain form: BERT over padding, pools with all queries, a decoder that upsamples.
+"""The parts of the model that have a plain form: BERT over padding, pools with all queries, a decoder that upsamples,
+a product for each projection.
 
 Each class has the parameters of the one that it derives from and computes the same function, so a model is made plain
 by changing the classes of its modules. Letters in shapes: B pairs, L padded tokens, T packed ones, S sentences,
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prior_fast.model.image_encoder import AttentionPool2d
+from prior_fast.model.joined_linear import JoinedLinear
 from prior_fast.model.pooling import SentenceAttentionPool
 from prior_fast.model.prior import PRIOR, ImageEmbedding
 from prior_fast.model.text_encoder import TextEncoder
@@ -91,16 +93,26 @@ class UpsampleThenConv2d(UpsampledConv2d):
         return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), self.weight, self.bias, padding=1)
 
 
+class SeparateLinears(JoinedLinear):
+    """A product for each layer."""
+
+    def forward(self, x: Tensor, first: int | None = None) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """x [..., C] -> [..., width] of each layer, or of the `first` ones."""
+        layers = zip(self.weight.split(self.width)[:first], self.bias.split(self.width)[:first])
+        return tuple(F.linear(x, weight, bias) for weight, bias in layers)
+
+
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {
     PRIOR: PlainPRIOR,
     AttentionPool2d: AllQueriesPool2d,
     SentenceAttentionPool: AllQueriesReportPool,
     UpsampledConv2d: UpsampleThenConv2d,
+    JoinedLinear: SeparateLinears,
 }
 
 
 def undo_rewrites(model: PRIOR) -> None:
-    """Give `model` the plain pools, the plain decoder and PyTorch's default memory layout."""
+    """Give `model` the plain pools, decoder and projections, and PyTorch's default memory layout."""
     for module in model.modules():
         if type(module) in PLAIN:
             module.__class__ = PLAIN[type(module)]

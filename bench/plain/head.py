@@ -39,8 +39,8 @@ def pool_sentences(gather: SentenceGather, tokens: Tensor, values: Tensor, index
             if gather.pool == "mean":
                 sentences.append(rows.mean(dim=0))
                 continue
-            own = tokens[i][here]
-            scores = gather.query(own) @ gather.key(own).sum(dim=0)
+            query, key = gather.projections(tokens[i][here])
+            scores = query @ key.sum(dim=0)
             sentences.append(torch.softmax(scores, dim=0) @ rows)
         reports.append(torch.stack(sentences))
     return reports
@@ -77,13 +77,14 @@ def align_locally(model: PRIOR, patches: Tensor, reports: list[Tensor]) -> tuple
 def cross_attention(attention: LocalCrossAttention, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     """image [P, D], text [k, D] -> what each gathers from the other, [P, D] and [k, D]."""
     scale = 1 / math.sqrt(image.shape[-1])
-    text_scores = attention.query2(text) @ attention.key1(image).T * scale
-    image_scores = attention.query1(image) @ attention.key2(text).T * scale
+    query1, key1, value1 = attention.image(image)
+    query2, key2, value2 = attention.text(text)
+    text_scores, image_scores = query2 @ key1.T * scale, query1 @ key2.T * scale
     if attention.activation == "softmax":
         text_weights, image_weights = text_scores.softmax(dim=-1), image_scores.softmax(dim=-1)
     else:
         text_weights, image_weights = torch.sigmoid(text_scores), torch.sigmoid(image_scores)
-    return image_weights @ attention.value2(text), text_weights @ attention.value1(image)
+    return image_weights @ value2, text_weights @ value1
 
 
 def simsiam(a: Tensor, b: Tensor, predictor: nn.Module) -> Tensor:

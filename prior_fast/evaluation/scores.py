@@ -119,14 +119,13 @@ def local_scores(
     if attention.activation == "softmax":
         return total
     text_of_sentence = torch.repeat_interleave(torch.arange(texts, device=patches.device), lengths)
-    query1, key1, query2, key2 = (attention.get_submodule(name) for name in ("query1", "key1", "query2", "key2"))
-    query_text, key_text = query2(sentences), key2(sentences)
+    query_text, key_text = attention.text(sentences, 2)
     scale = patches.shape[-1] ** -0.5
     images_at_once = min(count, max(1, chunk // (patches.shape[1] * sentences.shape[0])))
     sentences_at_once = max(1, chunk // (patches.shape[1] * images_at_once))
     for image in range(0, count, images_at_once):
         own = patches[image : image + images_at_once]
-        query_image, key_image = query1(own).flatten(0, 1), key1(own).flatten(0, 1)
+        query_image, key_image = attention.image(own.flatten(0, 1), 2)
         for sentence in range(0, sentences.shape[0], sentences_at_once):
             part = slice(sentence, sentence + sentences_at_once)
             weights = torch.sigmoid(scale * (key_image @ query_text[part].T))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prior_fast.model.joined_linear import JoinedLinear
 from prior_fast.ops.attention_weights import attention_weights
 from prior_fast.ops.sigmoid_attention import sigmoid_attention
 
@@ -23,38 +24,41 @@ class LocalContext(NamedTuple):
 class LocalCrossAttention(nn.Module):
     """Attention both ways with one head and separate projections; 1 is the image's side, 2 the text's."""
 
+    image: JoinedLinear
+    text: JoinedLinear
+
     def __init__(self, channels: int, activation: Literal["sigmoid", "softmax"] = "sigmoid") -> None:
         super().__init__()
-        self.query1, self.key1, self.value1 = (nn.Linear(channels, channels) for _ in range(3))
-        self.query2, self.key2, self.value2 = (nn.Linear(channels, channels) for _ in range(3))
+        # Each side is projected by one product.
+        for number, side in ((1, "image"), (2, "text")):
+            names = (f"query{number}", f"key{number}", f"value{number}")
+            JoinedLinear(channels, channels, names).register(self, side)
         self.activation: Literal["sigmoid", "softmax"] = activation
 
     def forward(self, image: Tensor, text: Tensor, cu_sentences: Tensor, max_sentences: int) -> LocalContext:
         """image [B, P, D], text [S, D], cu_sentences [B + 1]."""
         patches, cu_patches, per_image = flatten_patches(image)
-        patches, text = patches[:, None], text[:, None]
+        query1, key1, value1 = self.image(patches[:, None])
+        query2, key2, value2 = self.text(text[:, None])
         for_text = sigmoid_attention(
-            self.query2(text), self.key1(patches), self.value1(patches),
-            cu_sentences, cu_patches, max_sentences, per_image, activation=self.activation,
-        )  # fmt: skip
+            query2, key1, value1, cu_sentences, cu_patches, max_sentences, per_image, activation=self.activation
+        )
         for_image = sigmoid_attention(
-            self.query1(patches), self.key2(text), self.value2(text),
-            cu_patches, cu_sentences, per_image, max_sentences, activation=self.activation,
-        )  # fmt: skip
+            query1, key2, value2, cu_patches, cu_sentences, per_image, max_sentences, activation=self.activation
+        )
         return LocalContext(for_image[:, 0].unflatten(0, (-1, per_image)), for_text[:, 0])
 
     def weights(self, image: Tensor, text: Tensor, cu_sentences: Tensor, max_sentences: int) -> tuple[Tensor, Tensor]:
         """Sentences over patches [B, max_sentences, P], and patches over sentences [B, P, max_sentences]."""
         patches, cu_patches, per_image = flatten_patches(image)
-        patches, text = patches[:, None], text[:, None]
+        query1, key1 = self.image(patches[:, None], 2)
+        query2, key2 = self.text(text[:, None], 2)
         text_over_image = attention_weights(
-            self.query2(text), self.key1(patches), cu_sentences, cu_patches, max_sentences, per_image,
-            activation=self.activation,
-        )  # fmt: skip
+            query2, key1, cu_sentences, cu_patches, max_sentences, per_image, activation=self.activation
+        )
         image_over_text = attention_weights(
-            self.query1(patches), self.key2(text), cu_patches, cu_sentences, per_image, max_sentences,
-            activation=self.activation,
-        )  # fmt: skip
+            query1, key2, cu_patches, cu_sentences, per_image, max_sentences, activation=self.activation
+        )
         return text_over_image[:, 0], image_over_text[:, 0]
 
 

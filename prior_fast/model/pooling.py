@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from prior_fast.model.joined_linear import JoinedLinear
 from prior_fast.ops._segments import segment_ids
 from prior_fast.ops.segment_mean import segment_mean
 from prior_fast.ops.segment_softmax_pool import segment_softmax_pool
@@ -21,21 +22,23 @@ class SentenceGather(nn.Module):
         width; "mean": the mean (released).
     """
 
+    projections: JoinedLinear
+
     def __init__(self, channels: int, pool: Literal["attention", "mean"]) -> None:
         super().__init__()
         self.pool = pool
         if pool == "attention":
-            self.query = nn.Linear(channels, channels // 8)
-            self.key = nn.Linear(channels, channels // 8)
+            JoinedLinear(channels, channels // 8, ("query", "key")).register(self, "projections")
 
     def forward(self, tokens: Tensor, cu_sentence_tokens: Tensor) -> Tensor:
         """tokens [T, C], cu_sentence_tokens [S + 1] -> [S, C]."""
         if self.pool == "mean":
             return segment_mean(tokens, cu_sentence_tokens)
         lengths = cu_sentence_tokens.diff()[:, None]
-        keys = segment_mean(self.key(tokens), cu_sentence_tokens) * lengths
+        query, key = self.projections(tokens)
+        keys = segment_mean(key, cu_sentence_tokens) * lengths
         sentence = segment_ids(cu_sentence_tokens, tokens.shape[0])
-        scores = (self.query(tokens) * keys[sentence]).sum(dim=-1)
+        scores = (query * keys[sentence]).sum(dim=-1)
         return segment_softmax_pool(tokens, scores.to(tokens.dtype), cu_sentence_tokens)
 
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from prior_fast.config import SentenceDecoderConfig
+from prior_fast.model.bert import join_projections
 from prior_fast.model.text_encoder import BIDIRECTIONAL
 
 
@@ -33,6 +34,7 @@ class SentenceDecoder(nn.Module):
             add_pooling_layer=False,
         )
         self.decoder.set_input_embeddings(None)
+        join_projections(self.decoder)
         self.decoder.set_attn_implementation("sdpa" if config.causal else BIDIRECTIONAL)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from prior_fast.config import TextEncoderConfig
 from prior_fast.errors import UsageError
+from prior_fast.model.bert import join_projections
 from prior_fast.model.report_attention import report_attention
 from prior_fast.ops._segments import pad, padding_mask, unpad
 
@@ -117,6 +118,7 @@ class TextEncoder(nn.Module):
         else:
             self.encoder = _pretrained_bert(config.weights, vocab_size)
             self.origin = f"text encoder: weights from {config.weights}"
+        join_projections(self.encoder)
         self.encoder.set_attn_implementation(PACKED)
         self.out_channels: int = self.encoder.config.hidden_size
 

@@ -35,3 +35,10 @@ def check_attention(
     check_number("bias", bias)
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation is {activation!r}, wanted one of {', '.join(ACTIVATIONS)}")
+
+
+def with_dense_rows(x: Tensor) -> Tensor:
+    """x [T, H, D], or a copy where the heads and columns of a token are not side by side; tokens may lie apart."""
+    _, heads, width = x.shape
+    dense = (width <= 1 or x.stride(2) == 1) and (heads <= 1 or x.stride(1) == width)
+    return x if dense else x.contiguous()

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prior_fast.ops._attention import check_attention, default_scale
+from prior_fast.ops._attention import check_attention, default_scale, with_dense_rows
 from prior_fast.ops._backend import resolve_backend
 from prior_fast.ops._precision import accumulation_dtype, full_precision
 from prior_fast.ops._segments import pad, padding_mask, unpad
@@ -59,7 +59,8 @@ def _attention_weights(
     from prior_fast.kernels.attention_weights import attention_weights_fwd
 
     scale = default_scale(q, scale)
-    q, k, cu_seqlens_q, cu_seqlens_k = (x.contiguous() for x in (q, k, cu_seqlens_q, cu_seqlens_k))
+    q, k = with_dense_rows(q), with_dense_rows(k)
+    cu_seqlens_q, cu_seqlens_k = cu_seqlens_q.contiguous(), cu_seqlens_k.contiguous()
     return attention_weights_fwd(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, activation)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prior_fast.ops._attention import check_attention, default_scale
+from prior_fast.ops._attention import check_attention, default_scale, with_dense_rows
 from prior_fast.ops._backend import resolve_backend
 from prior_fast.ops._checks import check_tensors
 from prior_fast.ops._precision import accumulation_dtype, full_precision
@@ -64,7 +64,8 @@ def _sigmoid_attention(
     from prior_fast.kernels.sigmoid_attention import sigmoid_attention_fwd
 
     scale = default_scale(q, scale)
-    q, k, v, cu_seqlens_q, cu_seqlens_k = (x.contiguous() for x in (q, k, v, cu_seqlens_q, cu_seqlens_k))
+    q, k, v = (with_dense_rows(x) for x in (q, k, v))
+    cu_seqlens_q, cu_seqlens_k = cu_seqlens_q.contiguous(), cu_seqlens_k.contiguous()
     return sigmoid_attention_fwd(
         q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, activation
     )
@@ -109,7 +110,8 @@ def _sigmoid_attention_backward(
 
     scale = default_scale(q, scale)
     # The forward made out and stats, contiguous.
-    dout, q, k, v, cu_seqlens_q, cu_seqlens_k = (x.contiguous() for x in (dout, q, k, v, cu_seqlens_q, cu_seqlens_k))
+    q, k, v = (with_dense_rows(x) for x in (q, k, v))
+    dout, cu_seqlens_q, cu_seqlens_k = dout.contiguous(), cu_seqlens_q.contiguous(), cu_seqlens_k.contiguous()
     return sigmoid_attention_bwd(
         dout, q, k, v, out, stats, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, activation
     )

@@ -67,8 +67,9 @@ def test_the_map_is_the_mean_of_both_directions(checkpoint: Path) -> None:
     for image in range(2):
         for patch in (0, 8, 48):
             x, s = patches[image, patch], sentences[image]
-            one = torch.sigmoid(attention.query2(s) @ attention.key1(x) / 128**0.5)
-            other = torch.sigmoid(attention.query1(x) @ attention.key2(s) / 128**0.5)
+            (query1, key1, _), (query2, key2, _) = attention.image(x), attention.text(s)
+            one = torch.sigmoid(query2 @ key1 / 128**0.5)
+            other = torch.sigmoid(query1 @ key2 / 128**0.5)
             assert float(maps[image, patch // 7, patch % 7]) == pytest.approx(float(one + other) / 2, rel=1e-5)
 
 

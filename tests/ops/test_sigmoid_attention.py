@@ -133,6 +133,30 @@ def test_non_contiguous_and_longer_maximum(randn, offsets, check_equal):
     )
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("lengths", [(3, 5, 0, 1), (70, 1)])  # a tile each, and several
+def test_parts_of_one_product(lengths, activation, randn, offsets, gradients):
+    """Queries, keys and values that lie side by side in a row are taken as they are: bits of contiguous ones."""
+    from prior_fast.kernels._launch import recording
+
+    rows = sum(lengths)
+    sides = [randn(rows, 3, 2, 16).detach().float().requires_grad_() for _ in range(2)]
+    sizes = offsets(*lengths), offsets(*lengths), max(lengths), max(lengths)
+    dout = randn(rows, 2, 16).detach().float()
+    results = []
+    for prepare in (lambda x: x, lambda x: x.contiguous()):
+        (query, _, _), (_, key, value) = ([prepare(x) for x in side.unbind(1)] for side in sides)
+        out = ops.sigmoid_attention(query, key, value, *sizes, activation=activation, backend="triton")
+        results.append([out, *gradients((out * dout).sum(), sides)])
+    assert query.is_contiguous() and not sides[0][:, 0].is_contiguous()
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+    with recording() as launches:
+        ops.sigmoid_attention(*(sides[1][:, i] for i in range(3)), *sizes, activation=activation, backend="triton")
+    (call,) = launches
+    assert call.arguments["k_ptr"].data_ptr() == sides[1][:, 1].data_ptr()
+    assert call.arguments["K_STEP"] == 96
+
+
 # Lengths of queries and keys, heads, D, Dv, scale: rows within a tile, and widths beside a block's; one row, and sides
 # without a row; keys that span tiles; queries that do, with logits so large that weights are 0 and 1.
 PRECISION = [

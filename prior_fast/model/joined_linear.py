@@ -1,0 +1,67 @@
+"""Linear layers that take the same input, as one product."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class JoinedLinear(nn.Linear):
+    """Linear layers of one width and one input; their weights lie one below the other.
+
+    In state dicts the layers stay apart, under their own names in the module that they belong to (`register`).
+
+    Attributes:
+        names: of the layers.
+        width: out_features of each.
+    """
+
+    def __init__(self, in_features: int, width: int, names: tuple[str, ...]) -> None:
+        super().__init__(in_features, width * len(names))
+        self.names, self.width = names, width
+
+    def forward(self, x: Tensor, first: int | None = None) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """x [..., in_features] -> [..., width] of each layer, or of the `first` ones alone; views of one tensor."""
+        columns = self.width * (len(self.names) if first is None else first)
+        return F.linear(x, self.weight[:columns], self.bias[:columns]).split(self.width, dim=-1)
+
+    def register(self, owner: nn.Module, name: str) -> None:
+        """Become the submodule `name` of `owner`, whose state dict gets `<layer>.weight` and `<layer>.bias`."""
+        if not any(_joined(owner)):
+            owner.register_state_dict_post_hook(_separate)
+            owner.register_load_state_dict_pre_hook(_join)
+        owner.add_module(name, self)
+
+    @classmethod
+    def replace(cls, owner: nn.Module, name: str, layers: tuple[str, ...]) -> None:
+        """Join the linear `layers` of `owner` into its submodule `name`, with the weights that they have."""
+        parts = [owner.get_submodule(layer) for layer in layers]
+        assert all(isinstance(part, nn.Linear) for part in parts)
+        with torch.device("meta"):  # its own starting weights would be drawn for nothing
+            joined = cls(parts[0].in_features, parts[0].out_features, layers)  # type: ignore[arg-type]
+        for kind in ("weight", "bias"):
+            joined.register_parameter(kind, nn.Parameter(torch.cat([part.get_parameter(kind) for part in parts])))
+        for layer in layers:
+            delattr(owner, layer)
+        joined.register(owner, name)
+
+
+def _joined(owner: nn.Module) -> Iterator[tuple[str, JoinedLinear]]:
+    return ((name, child) for name, child in owner.named_children() if isinstance(child, JoinedLinear))
+
+
+def _separate(owner: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
+    for child, joined in _joined(owner):
+        for kind in ("weight", "bias"):
+            parts = state.pop(f"{prefix}{child}.{kind}").split(joined.width)
+            state.update({f"{prefix}{name}.{kind}": part for name, part in zip(joined.names, parts, strict=True)})
+
+
+def _join(owner: nn.Module, state: dict[str, Any], prefix: str, *args: Any) -> None:
+    for child, joined in _joined(owner):
+        for kind in ("weight", "bias"):
+            keys = [f"{prefix}{name}.{kind}" for name in joined.names]
+            if all(key in state for key in keys):
+                state[f"{prefix}{child}.{kind}"] = torch.cat([state.pop(key) for key in keys])
