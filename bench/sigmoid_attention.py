@@ -8,6 +8,7 @@ import torch
 from prior_fast.bench._case import Case, Public, Work, batches, offsets, report_lengths, size
 
 PATCHES = 49
+POOL_HEADS = 8  # of the report pool, each a query of its own over the whole width (prior_fast/model/pooling.py)
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -19,7 +20,7 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
         for name, lengths_q, lengths_k, heads, width, activation in (
             ("text<-image", sentences, patches, 1, 768, "sigmoid"),
             ("image<-text", patches, sentences, 1, 768, "sigmoid"),
-            ("report pool", [1] * reports, with_mean, 8, 96, "softmax"),
+            ("report pool", [POOL_HEADS] * reports, with_mean, 1, 768, "softmax"),
         ):
             yield from _both(name, lengths_q, lengths_k, heads, width, activation, device, dtype)
 
@@ -91,7 +92,7 @@ def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Ite
         sentences, patches = report_lengths(reports), [PATCHES] * reports
         yield make("text<-image", sentences, patches, 1, 768, "sigmoid", "batch", reports)
         yield make("image<-text", patches, sentences, 1, 768, "sigmoid", "batch", reports)
-        yield make("report pool", [1] * reports, [9] * reports, 8, 96, "softmax", "batch", reports)
+        yield make("report pool", [POOL_HEADS] * reports, [9] * reports, 1, 768, "softmax", "batch", reports)
     for each in (4, 16, 32):
         yield make("text<-image", [each] * first, [PATCHES] * first, 1, 768, "sigmoid", "sentences", each)
     for width in (64, 256, 1024):

@@ -2,7 +2,7 @@
 
 H heads; a tile is BLOCK_Q queries by BLOCK_K keys of one segment and head. Queries, keys and values are [T, H, D]
 tensors whose heads and columns lie side by side and whose tokens may lie apart, STEP elements from one to the next: a
-part of what one product made for all three. Rows are given by the element that they begin at.
+part of what one product made for all three.
 """
 
 import torch
@@ -30,22 +30,22 @@ def segment(cu_ptr, b):
 
 
 @triton.jit
-def load_rows(x_ptr, begins, mask, d, D):
-    """Columns d of rows that begin at `begins` (int64) and have D; zero outside the mask, and where d is too large."""
-    return tl.load(x_ptr + begins[:, None] + d[None, :], mask=mask[:, None] & (d[None, :] < D), other=0.0)
+def load_rows(x_ptr, STEP, rows, mask, d, D):
+    """Columns d of D of rows (int64) that are a step apart; zero outside the mask, and where d is too large."""
+    return tl.load(x_ptr + rows[:, None] * STEP + d[None, :], mask=mask[:, None] & (d[None, :] < D), other=0.0)
 
 
 @triton.jit
 def products_of_rows(
-    q_ptr, begins_q, mask_q, k_ptr, begins_k, mask_k, D,
+    q_ptr, Q_STEP, rows_q, mask_q, k_ptr, K_STEP, rows_k, mask_k, D,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The inner products of a tile's rows, BLOCK_D columns at a time; zero outside the masks."""
     products = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
     for first in range(0, D, BLOCK_D):
         d = first + tl.arange(0, BLOCK_D)
-        q = load_rows(q_ptr, begins_q, mask_q, d, D)
-        k = load_rows(k_ptr, begins_k, mask_k, d, D)
+        q = load_rows(q_ptr, Q_STEP, rows_q, mask_q, d, D)
+        k = load_rows(k_ptr, K_STEP, rows_k, mask_k, d, D)
         products = dot(q, tl.trans(k), products)
     return products
 

@@ -2,7 +2,8 @@
 
 B segments, H heads, D columns of queries and keys, V of values. A tile is BLOCK_Q queries by BLOCK_K keys of one
 segment and head. A program takes BLOCK_Q queries (for the gradients of keys and values, BLOCK_K keys) and BLOCK_C
-columns of its results: what it adds up fits in registers, and each block of columns makes the scores anew.
+columns of its results: what it adds up fits in registers, and each block of columns makes the scores anew. All tensors
+are contiguous and taken as matrices of T * H rows: steps of their own would not fit in registers everywhere.
 """
 
 import triton
@@ -13,7 +14,7 @@ from prior_fast.kernels._attention import dot, load_rows, products_of_rows, segm
 
 @triton.jit
 def _sigmoid_attention_fwd_long_kernel(
-    q_ptr, k_ptr, v_ptr, cu_q_ptr, cu_k_ptr, out_ptr, stats_ptr, Q_STEP, K_STEP, V_STEP, scale, bias, H, D, V,
+    q_ptr, k_ptr, v_ptr, cu_q_ptr, cu_k_ptr, out_ptr, stats_ptr, scale, bias, H, D, V,
     SOFTMAX: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """out_i = sum_j p_ij v_j with p = sigmoid(scale q_i.k_j + bias), or its softmax over j (stats: maximum, sum)."""
@@ -28,7 +29,7 @@ def _sigmoid_attention_fwd_long_kernel(
         return
     tq = begin_q + tl.arange(0, BLOCK_Q)
     mask_q = tq < end_q
-    rows_q, at_q = tq * H + h, tq * Q_STEP + h * D
+    rows_q = tq * H + h
 
     out = tl.zeros([BLOCK_Q, BLOCK_C], tl.float32)
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
@@ -36,15 +37,15 @@ def _sigmoid_attention_fwd_long_kernel(
     for first in range(begin_k, end_k, BLOCK_K):
         tk = first + tl.arange(0, BLOCK_K)
         mask_k = tk < end_k
-        at_k, at_v = tk * K_STEP + h * D, tk * V_STEP + h * V
-        s = products_of_rows(q_ptr, at_q, mask_q, k_ptr, at_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
+        rows_k = tk * H + h
+        s = products_of_rows(q_ptr, D, rows_q, mask_q, k_ptr, D, rows_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
         s = s * scale + bias
         if SOFTMAX:
             p, shrink, top, total = softmax_step(s, mask_k[None, :], top, total)
             out = out * shrink[:, None]
         else:
             p = tl.where(mask_k[None, :], tl.sigmoid(s), 0.0)
-        v = load_rows(v_ptr, at_v, mask_k, c, V)
+        v = load_rows(v_ptr, V, rows_k, mask_k, c, V)
         out = dot(p.to(v.dtype), v, out)
     if SOFTMAX:
         total = tl.where(begin_k < end_k, total, 1.0)
@@ -69,8 +70,8 @@ def _load_stats(
         total = tl.load(stats_ptr + rows_q * 2 + 1, mask=mask_q, other=1.0)
         for first in range(0, V, BLOCK_D):
             c = first + tl.arange(0, BLOCK_D)
-            dout = load_rows(dout_ptr, rows_q * V, mask_q, c, V).to(tl.float32)
-            delta += tl.sum(dout * load_rows(out_ptr, rows_q * V, mask_q, c, V).to(tl.float32), axis=1)
+            dout = load_rows(dout_ptr, V, rows_q, mask_q, c, V).to(tl.float32)
+            delta += tl.sum(dout * load_rows(out_ptr, V, rows_q, mask_q, c, V).to(tl.float32), axis=1)
     return top, total, delta
 
 
@@ -86,8 +87,7 @@ def _weights_and_gradients(s, dp, mask, top, total, delta, SOFTMAX: tl.constexpr
 
 @triton.jit
 def _sigmoid_attention_bwd_long_k_kernel(
-    dout_ptr, q_ptr, k_ptr, v_ptr, out_ptr, stats_ptr, cu_q_ptr, cu_k_ptr, dk_ptr, dv_ptr,
-    Q_STEP, K_STEP, V_STEP, scale, bias, H, D, V,
+    dout_ptr, q_ptr, k_ptr, v_ptr, out_ptr, stats_ptr, cu_q_ptr, cu_k_ptr, dk_ptr, dv_ptr, scale, bias, H, D, V,
     SOFTMAX: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """dv_j = sum_i p_ij dout_i and dk_j = scale sum_i ds_ij q_i."""
@@ -102,22 +102,22 @@ def _sigmoid_attention_bwd_long_k_kernel(
         return
     tk = begin_k + tl.arange(0, BLOCK_K)
     mask_k = tk < end_k
-    rows_k, at_k, at_v = tk * H + h, tk * K_STEP + h * D, tk * V_STEP + h * V
+    rows_k = tk * H + h
 
     dk = tl.zeros([BLOCK_K, BLOCK_C], tl.float32)
     dv = tl.zeros([BLOCK_K, BLOCK_C], tl.float32)
     for first in range(begin_q, end_q, BLOCK_Q):
         tq = first + tl.arange(0, BLOCK_Q)
         mask_q = tq < end_q
-        rows_q, at_q = tq * H + h, tq * Q_STEP + h * D
-        s = products_of_rows(q_ptr, at_q, mask_q, k_ptr, at_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
-        dp = products_of_rows(dout_ptr, rows_q * V, mask_q, v_ptr, at_v, mask_k, V, BLOCK_Q, BLOCK_K, BLOCK_D)
+        rows_q = tq * H + h
+        s = products_of_rows(q_ptr, D, rows_q, mask_q, k_ptr, D, rows_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
+        dp = products_of_rows(dout_ptr, V, rows_q, mask_q, v_ptr, V, rows_k, mask_k, V, BLOCK_Q, BLOCK_K, BLOCK_D)
         top, total, delta = _load_stats(stats_ptr, dout_ptr, out_ptr, rows_q, mask_q, V, SOFTMAX, BLOCK_Q, BLOCK_D)
         mask = mask_q[:, None] & mask_k[None, :]
         p, ds = _weights_and_gradients(s * scale + bias, dp, mask, top, total, delta, SOFTMAX)
-        dout = load_rows(dout_ptr, rows_q * V, mask_q, c, V)
+        dout = load_rows(dout_ptr, V, rows_q, mask_q, c, V)
         dv = dot(tl.trans(p.to(dout.dtype)), dout, dv)
-        q = load_rows(q_ptr, at_q, mask_q, c, D)
+        q = load_rows(q_ptr, D, rows_q, mask_q, c, D)
         dk = dot(tl.trans(ds.to(q.dtype)), q, dk)
     tl.store(dk_ptr + rows_k[:, None] * D + c[None, :], dk * scale, mask=mask_k[:, None] & (c[None, :] < D))
     tl.store(dv_ptr + rows_k[:, None] * V + c[None, :], dv, mask=mask_k[:, None] & (c[None, :] < V))
@@ -125,8 +125,7 @@ def _sigmoid_attention_bwd_long_k_kernel(
 
 @triton.jit
 def _sigmoid_attention_bwd_long_q_kernel(
-    dout_ptr, q_ptr, k_ptr, v_ptr, out_ptr, stats_ptr, cu_q_ptr, cu_k_ptr, dq_ptr,
-    Q_STEP, K_STEP, V_STEP, scale, bias, H, D, V,
+    dout_ptr, q_ptr, k_ptr, v_ptr, out_ptr, stats_ptr, cu_q_ptr, cu_k_ptr, dq_ptr, scale, bias, H, D, V,
     SOFTMAX: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """dq_i = scale sum_j ds_ij k_j."""
@@ -141,18 +140,18 @@ def _sigmoid_attention_bwd_long_q_kernel(
         return
     tq = begin_q + tl.arange(0, BLOCK_Q)
     mask_q = tq < end_q
-    rows_q, at_q = tq * H + h, tq * Q_STEP + h * D
+    rows_q = tq * H + h
 
     top, total, delta = _load_stats(stats_ptr, dout_ptr, out_ptr, rows_q, mask_q, V, SOFTMAX, BLOCK_Q, BLOCK_D)
     dq = tl.zeros([BLOCK_Q, BLOCK_C], tl.float32)
     for first in range(begin_k, end_k, BLOCK_K):
         tk = first + tl.arange(0, BLOCK_K)
         mask_k = tk < end_k
-        at_k, at_v = tk * K_STEP + h * D, tk * V_STEP + h * V
-        s = products_of_rows(q_ptr, at_q, mask_q, k_ptr, at_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
-        dp = products_of_rows(dout_ptr, rows_q * V, mask_q, v_ptr, at_v, mask_k, V, BLOCK_Q, BLOCK_K, BLOCK_D)
+        rows_k = tk * H + h
+        s = products_of_rows(q_ptr, D, rows_q, mask_q, k_ptr, D, rows_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
+        dp = products_of_rows(dout_ptr, V, rows_q, mask_q, v_ptr, V, rows_k, mask_k, V, BLOCK_Q, BLOCK_K, BLOCK_D)
         mask = mask_q[:, None] & mask_k[None, :]
         _, ds = _weights_and_gradients(s * scale + bias, dp, mask, top, total, delta, SOFTMAX)
-        k = load_rows(k_ptr, at_k, mask_k, c, D)
+        k = load_rows(k_ptr, D, rows_k, mask_k, c, D)
         dq = dot(ds.to(k.dtype), k, dq)
     tl.store(dq_ptr + rows_q[:, None] * D + c[None, :], dq * scale, mask=mask_q[:, None] & (c[None, :] < D))

@@ -32,11 +32,12 @@ def _attention_weights_fwd_kernel(
     """w_ij = sigmoid(scale q_i.k_j + bias), or its softmax over j; 0 in the padding. WHOLE: a tile holds all keys."""
     b = (tl.program_id(0) // H).to(tl.int64)
     h = tl.program_id(0) % H
+    q_ptr, k_ptr = q_ptr + h * D, k_ptr + h * D
     begin_q, end_q = segment(cu_q_ptr, b)
     begin_k, end_k = segment(cu_k_ptr, b)
     i = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     mask_q = i < end_q - begin_q
-    at_q = (begin_q + i) * Q_STEP + h * D
+    tq = begin_q + i
 
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
@@ -44,15 +45,14 @@ def _attention_weights_fwd_kernel(
         for first in range(begin_k, end_k, BLOCK_K):
             tk = first + tl.arange(0, BLOCK_K)
             mask_k = tk < end_k
-            at_k = tk * K_STEP + h * D
-            s = products_of_rows(q_ptr, at_q, mask_q, k_ptr, at_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
+            s = products_of_rows(q_ptr, Q_STEP, tq, mask_q, k_ptr, K_STEP, tk, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
             _, _, top, total = softmax_step(s * scale + bias, mask_k[None, :], top, total)
     for first in range(0, K, BLOCK_K):
         j = first + tl.arange(0, BLOCK_K)
         mask_k = j < end_k - begin_k
         mask = mask_q[:, None] & mask_k[None, :]
-        at_k = (begin_k + j) * K_STEP + h * D
-        s = products_of_rows(q_ptr, at_q, mask_q, k_ptr, at_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
+        tk = begin_k + j
+        s = products_of_rows(q_ptr, Q_STEP, tq, mask_q, k_ptr, K_STEP, tk, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
         s = s * scale + bias
         if SOFTMAX and WHOLE:
             w, _, _ = softmax_of_tile(s, mask)

@@ -47,6 +47,7 @@ def _sigmoid_attention_fwd_kernel(
     b = (tl.program_id(0) // shares // H).to(tl.int64)
     h = tl.program_id(0) // shares % H
     begin_c = tl.program_id(0) % shares * SHARE
+    q_ptr, k_ptr, v_ptr = q_ptr + h * D, k_ptr + h * D, v_ptr + h * V
     begin_q, end_q = segment(cu_q_ptr, b)
     begin_k, end_k = segment(cu_k_ptr, b)
     begin_q += tl.program_id(1) * BLOCK_Q
@@ -56,9 +57,8 @@ def _sigmoid_attention_fwd_kernel(
     tk = begin_k + tl.arange(0, BLOCK_K)
     mask_q, mask_k = tq < end_q, tk < end_k
     rows_q = tq * H + h
-    at_q, at_k, at_v = tq * Q_STEP + h * D, tk * K_STEP + h * D, tk * V_STEP + h * V
 
-    s = products_of_rows(q_ptr, at_q, mask_q, k_ptr, at_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
+    s = products_of_rows(q_ptr, Q_STEP, tq, mask_q, k_ptr, K_STEP, tk, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
     s = s * scale + bias
     if SOFTMAX:
         p, top, total = softmax_of_tile(s, mask_k[None, :])
@@ -70,7 +70,7 @@ def _sigmoid_attention_fwd_kernel(
     p = p.to(v_ptr.dtype.element_ty)
     for first in range(begin_c, tl.minimum(begin_c + SHARE, V), BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
-        v = load_rows(v_ptr, at_v, mask_k, c, V)
+        v = load_rows(v_ptr, V_STEP, tk, mask_k, c, V)
         out = dot(p, v, tl.zeros([BLOCK_Q, BLOCK_C], tl.float32))
         tl.store(out_ptr + rows_q[:, None] * V + c[None, :], out, mask=mask_q[:, None] & (c[None, :] < V))
 
@@ -86,17 +86,17 @@ def _sigmoid_attention_bwd_kernel(
     b = (tl.program_id(0) // shares // H).to(tl.int64)
     h = tl.program_id(0) // shares % H
     begin_c = tl.program_id(0) % shares * SHARE
+    q_ptr, k_ptr, v_ptr = q_ptr + h * D, k_ptr + h * D, v_ptr + h * V
     begin_q, end_q = segment(cu_q_ptr, b)
     begin_k, end_k = segment(cu_k_ptr, b)
     tq = begin_q + tl.arange(0, BLOCK_Q)
     tk = begin_k + tl.arange(0, BLOCK_K)
     mask_q, mask_k = tq < end_q, tk < end_k
     rows_q, rows_k = tq * H + h, tk * H + h
-    at_q, at_k, at_v = tq * Q_STEP + h * D, tk * K_STEP + h * D, tk * V_STEP + h * V
 
-    s = products_of_rows(q_ptr, at_q, mask_q, k_ptr, at_k, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
+    s = products_of_rows(q_ptr, Q_STEP, tq, mask_q, k_ptr, K_STEP, tk, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
     s = s * scale + bias
-    dp = products_of_rows(dout_ptr, rows_q * V, mask_q, v_ptr, at_v, mask_k, V, BLOCK_Q, BLOCK_K, BLOCK_D)
+    dp = products_of_rows(dout_ptr, V, rows_q, mask_q, v_ptr, V_STEP, tk, mask_k, V, BLOCK_Q, BLOCK_K, BLOCK_D)
     mask = mask_q[:, None] & mask_k[None, :]
     if SOFTMAX:
         p, _, _ = softmax_of_tile(s, mask)
@@ -107,15 +107,22 @@ def _sigmoid_attention_bwd_kernel(
     p, ds = p.to(q_ptr.dtype.element_ty), ds.to(q_ptr.dtype.element_ty)
     for first in range(begin_c, tl.minimum(begin_c + SHARE, tl.maximum(D, V)), BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
-        dout = load_rows(dout_ptr, rows_q * V, mask_q, c, V)
+        dout = load_rows(dout_ptr, V, rows_q, mask_q, c, V)
         dv = dot(tl.trans(p), dout, tl.zeros([BLOCK_K, BLOCK_C], tl.float32))
         tl.store(dv_ptr + rows_k[:, None] * V + c[None, :], dv, mask=mask_k[:, None] & (c[None, :] < V))
-        q = load_rows(q_ptr, at_q, mask_q, c, D)
+        q = load_rows(q_ptr, Q_STEP, tq, mask_q, c, D)
         dk = dot(tl.trans(ds), q, tl.zeros([BLOCK_K, BLOCK_C], tl.float32))
         tl.store(dk_ptr + rows_k[:, None] * D + c[None, :], dk * scale, mask=mask_k[:, None] & (c[None, :] < D))
-        k = load_rows(k_ptr, at_k, mask_k, c, D)
+        k = load_rows(k_ptr, K_STEP, tk, mask_k, c, D)
         dq = dot(ds, k, tl.zeros([BLOCK_Q, BLOCK_C], tl.float32))
         tl.store(dq_ptr + rows_q[:, None] * D + c[None, :], dq * scale, mask=mask_q[:, None] & (c[None, :] < D))
+
+
+def _rows(q: Tensor, k: Tensor, v: Tensor, whole: bool) -> tuple[Tensor, Tensor, Tensor, dict[str, int]]:
+    """The tensors, contiguous for the kernels of long segments; the steps between tokens for the others."""
+    if not whole:
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    return q, k, v, {"Q_STEP": q.stride(0), "K_STEP": k.stride(0), "V_STEP": v.stride(0)}
 
 
 def _compilation(
@@ -164,11 +171,12 @@ def sigmoid_attention_fwd(
     out = q.new_empty(rows, heads, values)
     stats = q.new_empty(rows if softmax else 0, heads, 2, dtype=torch.float32)
     whole = max_seqlen_k <= TILE
+    q, k, v, steps = _rows(q, k, v, whole)
     blocks, compiled = _compilation(q, v, max_seqlen_q, max_seqlen_k, whole=whole, backward=False)
     arguments = {
         "q_ptr": q, "k_ptr": k, "v_ptr": v, "cu_q_ptr": cu_seqlens_q, "cu_k_ptr": cu_seqlens_k,
-        "out_ptr": out, "stats_ptr": stats, "Q_STEP": q.stride(0), "K_STEP": k.stride(0), "V_STEP": v.stride(0),
-        "scale": float(scale), "bias": float(bias), "H": heads, "D": width, "V": values,
+        "out_ptr": out, "stats_ptr": stats, "scale": float(scale), "bias": float(bias),
+        "H": heads, "D": width, "V": values,
     }  # fmt: skip
     segments_heads = (cu_seqlens_q.shape[0] - 1) * heads
     tiles = triton.cdiv(max_seqlen_q, blocks["BLOCK_Q"])
@@ -176,7 +184,7 @@ def sigmoid_attention_fwd(
     if whole:
         share = _share(values, blocks["BLOCK_C"], segments_heads * tiles)
         grid = (segments_heads * triton.cdiv(values, share), tiles)
-        launch(_sigmoid_attention_fwd_kernel, grid, arguments | {"SHARE": share}, constants, **compiled)
+        launch(_sigmoid_attention_fwd_kernel, grid, arguments | steps | {"SHARE": share}, constants, **compiled)
     else:
         grid = (segments_heads * triton.cdiv(values, blocks["BLOCK_C"]), tiles)
         launch(_sigmoid_attention_fwd_long_kernel, grid, arguments, constants, **compiled)
@@ -204,17 +212,17 @@ def sigmoid_attention_bwd(
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
     wider = max(width, values)
     whole = max(max_seqlen_q, max_seqlen_k) <= TILE
+    q, k, v, steps = _rows(q, k, v, whole)
     blocks, compiled = _compilation(q, v, max_seqlen_q, max_seqlen_k, whole=whole, backward=True)
     arguments = {
         "dout_ptr": dout, "q_ptr": q, "k_ptr": k, "v_ptr": v, "cu_q_ptr": cu_seqlens_q, "cu_k_ptr": cu_seqlens_k,
-        "Q_STEP": q.stride(0), "K_STEP": k.stride(0), "V_STEP": v.stride(0),
         "scale": float(scale), "bias": float(bias), "H": heads, "D": width, "V": values,
     }  # fmt: skip
     segments_heads = (cu_seqlens_q.shape[0] - 1) * heads
     constants = {"SOFTMAX": softmax} | blocks
     if whole:
         share = _share(wider, blocks["BLOCK_C"], segments_heads)
-        arguments |= {"dq_ptr": dq, "dk_ptr": dk, "dv_ptr": dv, "SHARE": share}
+        arguments |= steps | {"dq_ptr": dq, "dk_ptr": dk, "dv_ptr": dv, "SHARE": share}
         grid: tuple[int, ...] = (segments_heads * triton.cdiv(wider, share),)
         launch(_sigmoid_attention_bwd_kernel, grid, arguments, constants, **compiled)
         return dq, dk, dv
