@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prior_fast.model.narrow_conv import NarrowConv2d
 from prior_fast.model.upsampled_conv import UpsampledConv2d
 
 BLOCKS = 5
@@ -42,7 +43,7 @@ class ImageDecoder(nn.Module):
         super().__init__()
         widths = [channels >> block for block in range(BLOCKS + 1)]
         self.blocks = nn.ModuleList(DecoderBlock(a, b, norm) for a, b in pairwise(widths))
-        self.output_head = nn.Sequential(nn.Conv2d(widths[-1], 1, 3, padding=1))
+        self.output_head = nn.Sequential(NarrowConv2d(widths[-1], 1, 3, padding=1))
 
     def forward(self, image_map: Tensor, text_map: Tensor) -> Tensor:
         """image_map, text_map [B, D, 7, 7] -> [B, 1, 224, 224]."""

@@ -13,6 +13,7 @@ from torchvision.models.resnet import Bottleneck, ResNet50_Weights
 
 from prior_fast.config import ImageEncoderConfig
 from prior_fast.errors import UsageError
+from prior_fast.model.max_pool import HalvingMaxPool2d
 from prior_fast.model.weights import load_tensors
 
 MAP_SIZE = 7  # of a 224x224 image
@@ -27,7 +28,7 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(1, width, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.maxpool = HalvingMaxPool2d()
         self.out_channels = width
         for stage, depth in enumerate(depths):
             self.add_module(f"layer{stage + 1}", self._stage(width * 2**stage, depth, 1 if stage == 0 else 2))

@@ -61,6 +61,15 @@ def test_a_step_waits_for_nothing(gpu: dict[str, str]) -> None:
     assert "2 passed" in done.stdout, done.stdout[-3000:]
 
 
+def test_compiled_convolutions_take_tensors_as_they_lie(gpu: dict[str, str]) -> None:
+    done = run([sys.executable, str(ROOT / "tests/stand_in/compiled_images.py")], gpu)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["convolutions"] == 2 * 8
+    assert found["scattered"] == 0
+    assert found["copied"] == []
+
+
 def test_a_wait_is_seen(gpu: dict[str, str]) -> None:
     code = "import torch; torch.cuda.set_sync_debug_mode('error'); torch.zeros(2, device='cuda').nonzero()"
     done = run([sys.executable, "-c", code], gpu)

@@ -1,0 +1,80 @@
+"""Compiles the stem of the image encoder and the end of the image decoder for a GPU, and prints what was generated.
+
+One line of JSON: `scattered`, kernels with atomic additions; `copied`, convolutions whose input or gradient does not
+have the channels innermost; `convolutions`, how many there are, forward and backward.
+"""
+
+import json
+import re
+from typing import Any
+
+import stand_in_here  # noqa: F401
+import torch
+from torch import Tensor, nn
+from torch._inductor.utils import run_and_get_code
+
+from prior_fast.model.image_decoder import DecoderBlock, reconstruction_loss
+from prior_fast.model.image_encoder import ResNet
+from prior_fast.model.narrow_conv import NarrowConv2d
+
+
+class Ends(nn.Module):
+    """Images [B, 1, 64, 64] -> the loss of images [B, 1, 32, 32] made of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = ResNet((1,), 16)
+        self.block = DecoderBlock(64, 16, "after_relu")
+        self.head = NarrowConv2d(16, 1, 3, padding=1)
+
+    def forward(self, images: Tensor, wanted: Tensor) -> Tensor:
+        return reconstruction_loss(self.head(self.block(self.encoder(images))), wanted)
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Tensor:
+    shape = torch.ops.aten.convolution(x.to("meta"), weight.to("meta"), None, *options).shape
+    return x.new_empty(shape).contiguous(memory_format=torch.channels_last)
+
+
+def convolution_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, sizes: list[int] | None, *options: Any
+) -> list[Tensor | None]:
+    made = (t.new_empty(t.shape).contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    return [t if wanted else None for t, wanted in zip(made, options[-1])] + [None]
+
+
+def strides(code: str, name: str) -> list[int]:
+    """Of the buffer `name` in generated code."""
+    made = re.search(rf"\b{name} = empty_strided_cuda\([^)]*\), \(([^)]*)\)", code)
+    if made is None:  # another buffer used again
+        source = re.search(rf"\b{name} = (\w+); del", code)
+        return strides(code, source.group(1)) if source else []
+    return [int(word) for word in made.group(1).split(",") if word.strip()]
+
+
+def main() -> None:
+    # cuDNN is chosen for its layouts; what it would compute is left out.
+    torch.backends.cudnn.enabled = True
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("convolution", convolution, "CUDA")
+    library.impl("convolution_backward", convolution_backward, "CUDA")
+    model = Ends().cuda().to(memory_format=torch.channels_last)
+    images, wanted = (torch.zeros(8, 1, side, side, device="cuda") for side in (64, 32))
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = torch.compile(model)(images, wanted)
+        loss.backward()
+
+    _, codes = run_and_get_code(step)
+    calls = [(code, name) for code in codes for name in re.findall(r"convolution(?:_backward.default)?\((\w+),", code)]
+    copied = [name for code, name in calls if (found := strides(code, name)) and found[1] not in (1, found[0])]
+    print(json.dumps({
+        "scattered": sum(code.count("tl.atomic_add") for code in codes),
+        "copied": copied,
+        "convolutions": len(calls),
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
