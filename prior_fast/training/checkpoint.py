@@ -81,8 +81,18 @@ class Checkpoint:
             )
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, names: Mapping[str, Tensor]) -> None:
-        """Fill the optimizer's state; names maps the parameters' names to the parameters it holds."""
+        """Fill the optimizer's state; names maps the parameters' names to the parameters it holds.
+
+        Raises:
+            UsageError: the state is that of other parameters.
+        """
         tensors = self._tensors("optimizer.safetensors")
+        unknown = {key.split(".", 1)[1] for key in tensors} - names.keys()
+        if unknown:
+            raise UsageError(
+                f"{self.path / 'optimizer.safetensors'} has a state of {min(unknown)}, which is no parameter here; "
+                "another version of prior-fast wrote it. The checkpoint can be evaluated: to train on, begin a new run"
+            )
         for key, value in tensors.items():
             slot, name = key.split(".", 1)
             parameter = names[name]

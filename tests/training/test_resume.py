@@ -97,3 +97,18 @@ def test_a_damaged_checkpoint_is_named(
     path.write_bytes(path.read_bytes()[:100])
     assert train(small_store, out, "--resume", "auto") == 2
     assert name in capsys.readouterr().err
+
+
+def test_an_optimizer_of_other_parameters_is_refused(
+    small_store: Path, small_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "run"
+    assert train(small_store, out, *small_settings, "--stop-after", "1") == 0
+    path = list_checkpoints(out / "checkpoints")[-1] / "optimizer.safetensors"
+    state = safetensors.torch.load_file(path)
+    name = "exp_avg.local_cross_attention.image.weight"
+    state["exp_avg.local_cross_attention.query1.weight"] = state.pop(name)[:1].clone()
+    safetensors.torch.save_file(state, path)
+    assert train(small_store, out, "--resume", "auto") == 2
+    said = capsys.readouterr().err
+    assert "a state of local_cross_attention.query1.weight" in said and "begin a new run" in said
