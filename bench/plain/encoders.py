@@ -2,8 +2,8 @@
 a product for each projection.
 
 Each class has the parameters of the one that it derives from and computes the same function, so a model is made plain
-by changing the classes of its modules. Letters in shapes: B pairs, L padded tokens, T packed ones, S sentences,
-C channels.
+by changing the classes of its modules. Joined layers are taken apart: the model's state dict stays as it was. Letters
+in shapes: B pairs, L padded tokens, T packed ones, S sentences, C channels.
 """
 
 import torch
@@ -93,13 +93,15 @@ class UpsampleThenConv2d(UpsampledConv2d):
         return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), self.weight, self.bias, padding=1)
 
 
-class SeparateLinears(JoinedLinear):
-    """A product for each layer."""
+class SeparateLinears:
+    """What a joined layer gives, by a layer and a product for each."""
 
-    def forward(self, x: Tensor, first: int | None = None) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def __init__(self, layers: list[nn.Linear]) -> None:
+        self.layers = layers
+
+    def __call__(self, x: Tensor, first: int | None = None) -> tuple[Tensor, ...]:
         """x [..., C] -> [..., width] of each layer, or of the `first` ones."""
-        layers = zip(self.weight.split(self.width)[:first], self.bias.split(self.width)[:first])
-        return tuple(F.linear(x, weight, bias) for weight, bias in layers)
+        return tuple(layer(x) for layer in self.layers[:first])
 
 
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {
@@ -107,16 +109,30 @@ PLAIN: dict[type[nn.Module], type[nn.Module]] = {
     AttentionPool2d: AllQueriesPool2d,
     SentenceAttentionPool: AllQueriesReportPool,
     UpsampledConv2d: UpsampleThenConv2d,
-    JoinedLinear: SeparateLinears,
 }
 
 
 def undo_rewrites(model: PRIOR) -> None:
     """Give `model` the plain pools, decoder and projections, and PyTorch's default memory layout."""
-    for module in model.modules():
+    for module in [*model.modules()]:
         if type(module) in PLAIN:
             module.__class__ = PLAIN[type(module)]
+        for name, child in [*module.named_children()]:
+            if isinstance(child, JoinedLinear):
+                separate(module, name, child)
     model.to(memory_format=torch.contiguous_format)
+
+
+def separate(owner: nn.Module, name: str, joined: JoinedLinear) -> None:
+    """Take `joined`, the submodule `name` of `owner`, apart into layers of `owner`."""
+    layers = []
+    for part, weight, bias in zip(joined.names, joined.weight.split(joined.width), joined.bias.split(joined.width)):
+        layer = nn.Linear(joined.in_features, joined.width, device="meta")
+        layer.weight, layer.bias = (nn.Parameter(x.detach().clone()) for x in (weight, bias))
+        owner.add_module(part, layer)
+        layers.append(layer)
+    delattr(owner, name)
+    setattr(owner, name, SeparateLinears(layers))
 
 
 def pad_text(model: PRIOR, tokens: int, packed: bool) -> None:

@@ -60,7 +60,7 @@ class RungStep:
     """A rung, ready to take steps of a stage on its own copy of a model.
 
     Attributes:
-        model: the copy; parameters keep their names on every rung.
+        model: the copy; its state dict has the same names on every rung.
         parameters: those that the stage trains, by name.
         same_noise: plain code draws the model's own noise, to be compared; else its own, cheaper one.
     """
