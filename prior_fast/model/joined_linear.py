@@ -24,10 +24,10 @@ class JoinedLinear(nn.Linear):
 
     def forward(self, x: Tensor, first: int | None = None) -> tuple[Tensor, ...]:  # type: ignore[override]
         """x [..., in_features] -> [..., width] of each layer, or of the `first` ones alone; views of one tensor."""
-        weight, bias = self.weight, self.bias
-        if first is not None:
-            weight, bias = weight[: first * self.width], bias[: first * self.width]
-        return F.linear(x, weight, bias).split(self.width, dim=-1)
+        if first is None:
+            return F.linear(x, self.weight, self.bias).split(self.width, dim=-1)
+        columns = first * self.width
+        return F.linear(x, self.weight[:columns], self.bias[:columns]).split(self.width, dim=-1)
 
     def register(self, owner: nn.Module, name: str) -> None:
         """Become the submodule `name` of `owner`, whose state dict gets `<layer>.weight` and `<layer>.bias`."""
