@@ -52,7 +52,7 @@ class Public:
         axis: what varies from this case to others of the op, "batch" say; PRIOR's own shape has "batch".
         at: the value there.
         others: competitors by name, called with `inputs`; words say why one can't be here. The op's other backends and
-            torch.compile of the reference need not be named.
+            torch.compile of the reference need not be named, but for words that keep a backend out.
         truth: what the output has to be, from `inputs`; None: what the reference makes of them in float64.
         judged: what is compared, from the output and the inputs: totals where several answers are right.
         compiles: whether the reference is something that torch.compile can speed up.
