@@ -3,11 +3,12 @@
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from prior_fast.bench._case import Public, Work
+from prior_fast.benchmarks.bursts import Pacer
 from prior_fast.benchmarks.roofline import launches_of, record_launches
 from prior_fast.benchmarks.timing import Run, Timing, check, copies, joined, make_run, ready, time_pass, truth
 from prior_fast.errors import RunError
@@ -18,6 +19,48 @@ OURS = "prior_fast"
 COMPILED = "torch.compile"
 
 
+class Notes(Protocol):
+    """What a report says of those who are not timed."""
+
+    def leave_out(self, op: str, who: str, reason: str) -> None: ...
+
+    def problem(self, words: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One call in one direction that is to be measured.
+
+    Attributes:
+        with_compile: whether torch.compile of the reference is among the competitors.
+    """
+
+    case: Public
+    direction: str
+    dtype: str
+    with_compile: bool = False
+
+    @property
+    def work(self) -> Work:
+        work = self.case.both if self.backward else self.case.forward
+        assert work is not None
+        return work
+
+    @property
+    def backward(self) -> bool:
+        return self.direction == BOTH
+
+    @property
+    def name(self) -> str:
+        return f"{self.case.op} {self.case.shape} {self.direction} {self.dtype}"
+
+
+def entries(case: Public, dtype: str, with_compile: bool = False) -> list[Entry]:
+    """The case's directions."""
+    directions = (FORWARD,) if case.both is None else (FORWARD, BOTH)
+    return [Entry(case, direction, dtype, with_compile) for direction in directions]
+
+
 @dataclass
 class Contest:
     """One call in one direction, with all who were seen to compute it.
@@ -25,71 +68,66 @@ class Contest:
     Attributes:
         runs: by name.
         errors: their distances from the truth.
-        passes: what was timed so far, by name in each pass.
+        launches: Triton kernels of ours.
+        passes: what was timed so far, by name in each pass; on a GPU slow ones are in the first passes alone.
     """
 
-    case: Public
-    direction: str
-    work: Work
-    dtype: str
+    entry: Entry
     runs: dict[str, Run] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
+    launches: int | None = None
     passes: list[dict[str, Timing]] = field(default_factory=list)
+    pacer: Pacer | None = None
 
-    @property
-    def backward(self) -> bool:
-        return self.direction == BOTH
+    def time(self, seconds: float, passes: int) -> None:
+        """One more pass of all; inputs lie elsewhere in memory than those of the pass before.
 
-    def time(self, seconds: float) -> None:
-        """One more pass of all; inputs lie elsewhere in memory than those of the pass before."""
+        seconds: for each of them, in all the `passes` that there will be.
+        """
         if not self.runs:
             return
-        inputs = copies(self.case, self.backward)
+        inputs = copies(self.entry.case, self.entry.backward)
+        if inputs[0][0].is_cuda and self.pacer is None:
+            self.pacer = Pacer(seconds, passes)
         with warnings.catch_warnings():
             # A backend that serves for want of a better one says so in the table.
             warnings.simplefilter("ignore", RuntimeWarning)
-            self.passes.append(time_pass(self.runs, inputs, seconds))
+            self.passes.append(time_pass(self.runs, inputs, seconds / passes, self.pacer))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """What kernels.json holds of each."""
-        for who, run in self.runs.items():
-            timing = joined([found[who] for found in self.passes])
-            row = make_row(self.case, self.direction, self.work, self.dtype, who, timing)
-            launches = _launches(self.case, run, self.backward) if who == OURS else None
-            yield row | {"error": self.errors[who], "launches": launches}
+        """What kernels.json holds of each that was timed."""
+        for who in self.runs:
+            timings = [found[who] for found in self.passes if who in found]
+            if timings:
+                launches = self.launches if who == OURS else None
+                row = make_row(self.entry, who, joined(timings))
+                yield row | {"error": self.errors[who], "launches": launches}
 
 
-def prepare(case: Public, dtype: str, with_compile: bool, report: dict[str, Any]) -> Iterator[Contest]:
-    """The case's contests; those who can't be timed, or must not be, go to the report."""
-    functions, left_out = contestants(case, with_compile)
+def prepare(entry: Entry, notes: Notes) -> Contest:
+    """The entry's contest; those who can't be timed, or must not be, go to the notes."""
+    case, backward = entry.case, entry.backward
+    functions, left_out = contestants(case, entry.with_compile)
     for name, reason in left_out.items():
-        _leave_out(report, case.op, name, reason)
-    for direction, work in ((FORWARD, case.forward), (BOTH, case.both)):
-        if work is None:
-            continue
-        contest = Contest(case, direction, work, dtype)
-        expected = truth(case, contest.backward)
-        for who, function in functions.items():
-            try:
-                contest.errors[who] = check(case, who, function, contest.backward, expected)
-            except RunError as error:
-                report["problems"].append(f"{error} ({direction}, {dtype})")
-            except Exception as error:
-                if who == OURS:
-                    raise
-                _leave_out(report, case.op, who, f"{type(error).__name__}: {error}"[:200])
+        notes.leave_out(case.op, name, reason)
+    contest = Contest(entry)
+    expected = truth(case, backward)
+    for who, function in functions.items():
+        try:
+            contest.errors[who] = check(case, who, function, backward, expected)
+        except RunError as error:
+            notes.problem(f"{error} ({entry.direction}, {entry.dtype})")
+        except Exception as error:
+            words = f"{type(error).__name__}: {error}"[:200]
+            if who == OURS:
+                notes.problem(f"{case.op} {case.shape}: {who}: {words} ({entry.direction}, {entry.dtype})")
             else:
-                contest.runs[who] = make_run(case, function, contest.backward)
-        yield contest
-
-
-def _leave_out(report: dict[str, Any], op: str, who: str, reason: str) -> None:
-    """Note once why somebody is not timed at an op."""
-    entry = next((entry for entry in report["left_out"] if (entry["who"], entry["reason"]) == (who, reason)), None)
-    if entry is None:
-        report["left_out"].append({"who": who, "reason": reason, "ops": [op]})
-    elif op not in entry["ops"]:
-        entry["ops"].append(op)
+                notes.leave_out(case.op, who, words)
+        else:
+            contest.runs[who] = make_run(case, function, backward)
+    if OURS in contest.runs:
+        contest.launches = _launches(case, contest.runs[OURS], backward)
+    return contest
 
 
 def backends(case: Public) -> dict[str, str | None]:
@@ -118,6 +156,7 @@ def contestants(case: Public, with_compile: bool) -> tuple[dict[str, Callable[..
     for name, other in case.others.items():
         if isinstance(other, str):
             left_out[name] = other
+            found.pop(name, None)
         else:
             found[name] = other
     return found, left_out
@@ -130,17 +169,18 @@ def _with(case: Public, backend: str) -> Callable[..., Any]:
     return call
 
 
-def make_row(case: Public, direction: str, work: Work, dtype: str, who: str, timing: Timing) -> dict[str, Any]:
+def make_row(entry: Entry, who: str, timing: Timing) -> dict[str, Any]:
     """What was measured of one call, as kernels.json has it."""
+    case = entry.case
     served = next((name for name, reason in backends(case).items() if reason is None), "none")
     return {
-        "name": f"{case.op} {case.shape} {direction} {dtype} {who}",
+        "name": f"{entry.name} {who}",
         "op": case.op,
         "shape": case.shape,
         "axis": case.axis,
         "at": case.at,
-        "direction": direction,
-        "dtype": dtype,
+        "direction": entry.direction,
+        "dtype": entry.dtype,
         "who": who,
         "ours": who == OURS,
         "backend": served if who == OURS else None,
@@ -149,8 +189,8 @@ def make_row(case: Public, direction: str, work: Work, dtype: str, who: str, tim
         "passes": [1e3 * value for value in timing.medians],
         "calls": timing.calls,
         "host_milliseconds": None if timing.host is None else 1e3 * timing.host,
-        "bytes": work.least_bytes,
-        "operations": work.operations,
+        "bytes": entry.work.least_bytes,
+        "operations": entry.work.operations,
     }
 
 

@@ -4,25 +4,22 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import prior_fast.bench
-from prior_fast.bench._case import Public, Work
-from prior_fast.benchmarks.contest import Contest, prepare
-from prior_fast.benchmarks.kernels_rows import kind_of
-from prior_fast.benchmarks.roofline import Ceilings, better, chip_limits, limit, measure_ceilings, what_binds
+from prior_fast.bench._case import Public
+from prior_fast.benchmarks.contest import entries
+from prior_fast.benchmarks.kernels_file import Sheet
+from prior_fast.benchmarks.kernels_schedule import PASSES, Limit, groups, measure
+from prior_fast.benchmarks.roofline import measure_ceilings
 from prior_fast.config.overrides import nearest
 from prior_fast.errors import UsageError
 
 DTYPES = ("bfloat16", "float16", "float32")
-# Over all calls. What a machine does for its other users changes in seconds and minutes: a call's samples have to lie
-# as far apart as two runs do, else their spread says nothing of another run. The ranges of seven draws and of seven
-# more of one distribution are disjoint once in 1,716 times.
-PASSES = 7
 SECONDS = {"cpu": 0.5, "cuda": 0.1}
 MOST_GRAPHS = 10_000  # of torch.compile: each shape of each op is one
 
@@ -33,8 +30,9 @@ class Options:
 
     ops, dtypes, small: empty or None leaves the choice to the device.
     seconds: for each row, all passes together; None: SECONDS of the device.
-    compile: torch.compile of the reference at every shape; else on a GPU at the first shape of each kind, and on a CPU
-        nowhere.
+    compile: torch.compile of the reference at every shape; else on a GPU at PRIOR's own in the first dtype, and on a
+        CPU nowhere.
+    limit: what is not begun within it is left out.
     """
 
     device: torch.device
@@ -44,6 +42,7 @@ class Options:
     small: bool | None = None
     compile: bool = False
     out: Path | None = None
+    limit: Limit = field(default_factory=Limit)
 
 
 def op_names() -> list[str]:
@@ -67,49 +66,46 @@ def public_cases(op: str, device: torch.device, dtype: str, small: bool) -> Iter
 def run_kernels(options: Options, advance: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
     """Check and time every case; returns what kernels.json holds, with the calls that failed their check as problems.
 
+    With `options.out` kernels.json is there from the first pass on and grows; see `kernels_file.Sheet`.
+
     Raises:
-        UsageError: an op or dtype that is not known, or a time that is not over 0.
+        UsageError: an op or dtype that is not known, a time that is not over 0, or an `out` whose other rows do not go
+            with those of this run.
     """
     from prior_fast.benchmarks.ladder.report import machine
 
     device, on_gpu = options.device, options.device.type == "cuda"
     seconds = SECONDS[device.type] if options.seconds is None else options.seconds
-    if not seconds > 0:
-        raise UsageError(f"--seconds {seconds}: wants more than 0")
+    for name, value in (("seconds", seconds), ("limit", options.limit.seconds)):
+        if value is not None and not value > 0:
+            raise UsageError(f"--{name} {value}: wants more than 0")
     small = not on_gpu if options.small is None else options.small
     dtypes = _known("dtype", options.dtypes or (("bfloat16", "float32") if on_gpu else ("float32",)), DTYPES)
     ops = _known("op", options.ops or op_names(), op_names())
     advance("ceilings of this machine")
-    ceilings = measure_ceilings(device, dtypes)
-    report: dict[str, Any] = {
-        "machine": machine(),
-        "options": {"device": device.type, "dtypes": dtypes, "seconds": seconds, "passes": PASSES, "small": small},
-        "rows": [],
-        "left_out": [],
-        "problems": [],
-    }
-    contests: list[Contest] = []
+    asked = {"device": device.type, "dtypes": dtypes, "seconds": seconds, "passes": PASSES, "small": small}
+    sheet = Sheet(options.out, ops, op_names(), machine(), asked, measure_ceilings(device, dtypes))
+
     with _many_graphs() if on_gpu or options.compile else nullcontext():
-        for op in ops:
-            for dtype in dtypes:
-                seen: set[str] = set()
-                for case in public_cases(op, device, dtype, small):
-                    advance(f"{op} {case.shape}: checks")
-                    kind = kind_of(op, case.shape)
-                    with_compile = options.compile or (on_gpu and kind not in seen)
-                    seen.add(kind)
-                    contests += prepare(case, dtype, with_compile, report)
-        for number in range(PASSES):
-            for contest in contests:
-                advance(f"pass {number + 1} of {PASSES}: {contest.case.op} {contest.case.shape}")
-                contest.time(seconds / PASSES)
-    report["rows"] = [row for contest in contests for row in contest.rows()]
-    # Other work on the machine lowers what is found: a second look, and the better of the two.
-    advance("ceilings of this machine")
-    ceilings = better(ceilings, measure_ceilings(device, dtypes))
-    report["ceilings"] = {"name": ceilings.name, "bandwidth": ceilings.bandwidth, "rates": ceilings.rates}
-    report["rows"] = [row | limits(row, ceilings) for row in report["rows"]]
-    return report
+        if on_gpu or options.limit.seconds is not None:
+            # A GPU that nobody else uses should give the same times from second to second (not measured yet). So a call
+            # is brought to its end before the next begins, and what is wanted most is on the disk first.
+            compiled = dtypes if options.compile else dtypes[:1] if on_gpu else ()
+            for op in ops:
+                cases = [(dtype, case) for dtype in dtypes for case in public_cases(op, device, dtype, small)]
+                measure([op], groups(cases, compiled, options.compile), seconds, options.limit, sheet, advance)
+        else:
+            # What a CPU does for its other users changes in seconds and minutes: a call's samples have to lie as far
+            # apart as two runs do, else their spread says nothing of another run. So each pass goes over all ops.
+            cases = [(dtype, case) for op in ops for dtype in dtypes for case in public_cases(op, device, dtype, small)]
+            everything = [entry for dtype, case in cases for entry in entries(case, dtype, options.compile)]
+            measure(ops, iter([everything]), seconds, options.limit, sheet, advance)
+    if options.limit.left > 0:
+        # Other work on the machine lowers what is found: a second look, and the better of the two.
+        advance("ceilings of this machine")
+        sheet.better(measure_ceilings(device, dtypes))
+    sheet.save()
+    return sheet.report()
 
 
 def _known(what: str, words: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -126,17 +122,3 @@ def _many_graphs() -> Iterator[None]:
     limits = {"recompile_limit": MOST_GRAPHS, "accumulated_recompile_limit": MOST_GRAPHS}
     with torch._dynamo.config.patch(limits):
         yield
-
-
-def limits(row: dict[str, Any], ceilings: Ceilings) -> dict[str, Any]:
-    """What the ceilings say of a measured row, and the data sheets of other chips."""
-    work, host = Work(row["bytes"], row["operations"]), row["host_milliseconds"]
-    seconds = row["milliseconds"] / 1e3
-    least, bound = limit(ceilings, row["dtype"], work)
-    return {
-        "limit_milliseconds": 1e3 * least,
-        "limit_by": bound,
-        "share_of_limit": least / seconds,
-        "binds": what_binds(seconds, least, bound, None if host is None else host / 1e3),
-        "chip_limits_milliseconds": chip_limits(row["dtype"], work),
-    }

@@ -25,28 +25,38 @@ NOTES = (
 )
 
 
-def show(report: dict[str, Any], out: Path | None) -> None:
-    """Print the table; write kernels.json, kernels.md and the plots to `out`.
+def show(report: dict[str, Any], out: Path | None, ops: Sequence[str] = ()) -> None:
+    """Print the table of `ops`, of all where there are none; write kernels.md and the plots of all to `out`.
 
     Raises:
-        RunError: a call that computes something else; told after everything is written.
+        RunError: a call of `ops` that computes something else; told after everything is written.
     """
     title = describe(report)
-    stdout.print(f"{title}\n", *text_table(report["rows"]), "", *NOTES, sep="\n", markup=False)
-    for words in left_out(report):
+    mine = {
+        "rows": [row for row in report["rows"] if not ops or row["op"] in ops],
+        "left_out": [entry for entry in report["left_out"] if not ops or {*entry["ops"]} & {*ops}],
+    }
+    stdout.print(f"{title}\n", *text_table(mine["rows"]), "", *NOTES, sep="\n", markup=False)
+    for words in left_out(mine):
         stdout.print(f"left out: {words}", markup=False)
     if out is not None:
         from prior_fast.benchmarks.kernels_plots import draw
-        from prior_fast.files import write_json, write_text
+        from prior_fast.files import write_text
 
-        write_json(out / "kernels.json", report)
         plots = draw(out, report)
         write_text(out / "kernels.md", markdown(title, report, plots))
         stdout.print(f"kernels.json, kernels.md and {', '.join(plots) or 'no plot'} are in {out}")
-    problems = report["problems"]
+    if report["unfinished"]:
+        stdout.print(unfinished(report))
+    problems = [words for words in report["problems"] if not ops or words.split()[0] in ops]
     if problems:
         others = f"; {len(problems) - 1} more calls too" if len(problems) > 1 else ""
         raise RunError(f"not timed, since it does not compute what it should: {problems[0]}{others}")
+
+
+def unfinished(report: dict[str, Any]) -> str:
+    """What the report has not measured, or not in all passes."""
+    return f"not complete: {', '.join(report['unfinished'])}"
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -120,6 +130,7 @@ def markdown(title: str, report: dict[str, Any], plots: Sequence[str]) -> str:
     lines += ["", *(f"- {note}" for note in NOTES)]
     lines += [f"- Left out: {words}" for words in left_out(report)]
     lines += [f"- **Not timed**: {problem}" for problem in report["problems"]]
+    lines += [f"- **{unfinished(report)}**"] if report["unfinished"] else []
     ours = [row for row in rows if row["ours"]]
     if ours:
         chips = list(ours[0]["chip_limits_milliseconds"])

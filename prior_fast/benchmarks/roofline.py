@@ -96,6 +96,20 @@ def what_binds(seconds: float, least: float, bound: str, host: float | None) -> 
     return bound if share >= NEAR_LIMIT else "neither"
 
 
+def limits(row: dict[str, Any], ceilings: Ceilings) -> dict[str, Any]:
+    """What the ceilings say of a measured row of kernels.json, and the data sheets of other chips."""
+    work, host = Work(row["bytes"], row["operations"]), row["host_milliseconds"]
+    seconds = row["milliseconds"] / 1e3
+    least, bound = limit(ceilings, row["dtype"], work)
+    return {
+        "limit_milliseconds": 1e3 * least,
+        "limit_by": bound,
+        "share_of_limit": least / seconds,
+        "binds": what_binds(seconds, least, bound, None if host is None else host / 1e3),
+        "chip_limits_milliseconds": chip_limits(row["dtype"], work),
+    }
+
+
 def record_launches(run: Callable[[], Any]) -> int:
     """Triton kernels that the call launches; nothing of them runs, so its results are not to be used."""
     from prior_fast.kernels._launch import recording

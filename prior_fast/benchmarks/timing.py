@@ -1,16 +1,18 @@
 """Timing calls that were first seen to compute what they should: in passes, competitors taking turns in each."""
 
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from prior_fast.bench._case import Public, size
+from prior_fast.benchmarks.bursts import Burst, Pacer, Run, Turns
 from prior_fast.errors import RunError
 
 # The distance from the truth that an output or gradient may have, as a share of the truth's length. Rounding stays far
@@ -18,14 +20,9 @@ from prior_fast.errors import RunError
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 # Above this many numbers the truth is computed in float32: float64 is many times slower on most GPUs.
 DOUBLE_NUMBERS = 2**27
-LEAST_SAMPLES, MOST_SAMPLES = 3, 1000  # of a pass
-WARM_UP = 2  # calls before each pass
-BURST = 10  # calls between two waits for a GPU
+LEAST_SAMPLES, MOST_SAMPLES = 3, 1000  # of a pass on a CPU; on a GPU a pass has a burst at least
+WARM_UP = 2  # calls before each pass on a CPU
 MOST_COPIES, MOST_BYTES = 64, 2**32  # of a call's inputs
-SLEEP_CLOCK = 2e9  # cycles/s of torch.cuda._sleep, at most: a slower chip sleeps longer, which does no harm
-MOST_SLEEP = 0.2  # seconds
-
-Run = Callable[[tuple[Tensor, ...]], Any]
 
 
 @dataclass
@@ -101,11 +98,16 @@ def make_run(case: Public, function: Callable[..., Any], backward: bool) -> Run:
 
 
 def _cotangents(ends: Sequence[Tensor], dtype: torch.dtype) -> Iterator[Tensor]:
-    """The same numbers for everyone: drawn on the CPU, rounded to the inputs' dtype."""
-    generator = torch.Generator().manual_seed(0)
+    """The same numbers for everyone, rounded to the inputs' dtype.
+
+    They are drawn on their device: a CPU takes a quarter of a second for the largest of a GPU, and each competitor's
+    are drawn twice.
+    """
+    device = ends[0].device
+    generator = torch.Generator(device).manual_seed(0)
     for end in ends:
-        numbers = torch.randn(end.shape, generator=generator) if end.dim() else torch.ones(())
-        yield numbers.to(dtype).to(end.device, end.dtype)
+        numbers = torch.randn(end.shape, generator=generator, device=device) if end.dim() else end.new_ones(())
+        yield numbers.to(dtype).to(end.dtype)
 
 
 def ready(case: Public, inputs: tuple[Tensor, ...], backward: bool) -> tuple[Tensor, ...]:
@@ -184,32 +186,45 @@ def copy_count(size_bytes: int, cache_bytes: int) -> int:
     return max(min(2 * cache_bytes // size_bytes + 1, MOST_COPIES, MOST_BYTES // size_bytes), 1)
 
 
-def time_pass(runs: Mapping[str, Run], inputs: Sequence[tuple[Tensor, ...]], seconds: float) -> dict[str, Timing]:
+def time_pass(
+    runs: Mapping[str, Run], inputs: Sequence[tuple[Tensor, ...]], seconds: float, pacer: Pacer | None = None
+) -> dict[str, Timing]:
     """One pass of each run, by name. They take turns, so that a busy machine slows all alike.
 
     Args:
         runs: what to call, from `make_run`; warmed up here.
         inputs: taken in turn.
-        seconds: for each run; at least LEAST_SAMPLES calls are timed.
+        seconds: for each run; at least LEAST_SAMPLES calls are timed, on a GPU one burst.
+        pacer: of a call on a GPU; runs that it has enough of are left out.
     """
-    on_gpu = inputs[0][0].is_cuda
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    hosts: dict[str, float | None] = dict.fromkeys(runs)
-    spent = dict.fromkeys(runs, 0.0)
     turns = itertools.cycle(inputs)
-    for name, run in runs.items():
+    if pacer is not None:
+        bursts, hosts = pacer.bursts(runs, turns)
+        samples = _take_turns(bursts, seconds, 1)
+        return {name: Timing([found], hosts[name]) for name, found in samples.items()}
+    for run in runs.values():
         for _ in range(WARM_UP):
             run(next(turns))
-        if on_gpu:
-            hosts[name] = _host_time(run, turns)
-    waiting = list(runs)
+    samples = _take_turns({name: partial(_one, run, turns) for name, run in runs.items()}, seconds, LEAST_SAMPLES)
+    return {name: Timing([found]) for name, found in samples.items()}
+
+
+def _take_turns(calls: Mapping[str, Burst], seconds: float, least: int) -> dict[str, list[float]]:
+    """The samples of each, called in turn until it has `least` of them and `seconds` are used."""
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    spent = dict.fromkeys(calls, 0.0)
+    waiting = list(calls)
     while waiting:
         for name in waiting:
-            began = time.perf_counter()
-            samples[name] += _burst(runs[name], turns, hosts[name]) if on_gpu else _one(runs[name], turns)
-            spent[name] += time.perf_counter() - began
-        waiting = [name for name in waiting if _unfinished(len(samples[name]), spent[name], seconds)]
-    return {name: Timing([samples[name]], hosts[name]) for name in runs}
+            began = perf_counter()
+            samples[name] += calls[name]()
+            spent[name] += perf_counter() - began
+        waiting = [
+            name
+            for name in waiting
+            if len(samples[name]) < least or (spent[name] < seconds and len(samples[name]) < MOST_SAMPLES)
+        ]
+    return samples
 
 
 def joined(timings: Sequence[Timing]) -> Timing:
@@ -218,40 +233,8 @@ def joined(timings: Sequence[Timing]) -> Timing:
     return Timing([samples for timing in timings for samples in timing.passes], median(hosts) if hosts else None)
 
 
-def _unfinished(count: int, spent: float, seconds: float) -> bool:
-    return count < LEAST_SAMPLES or (spent < seconds and count < MOST_SAMPLES)
-
-
-def _one(run: Run, turns: Iterator[tuple[Tensor, ...]]) -> list[float]:
+def _one(run: Run, turns: Turns) -> list[float]:
     inputs = next(turns)
-    began = time.perf_counter()
+    began = perf_counter()
     run(inputs)
-    return [time.perf_counter() - began]
-
-
-def _host_time(run: Run, turns: Iterator[tuple[Tensor, ...]]) -> float:
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(BURST):
-        run(next(turns))
-    host = (time.perf_counter() - began) / BURST
-    torch.cuda.synchronize()
-    return host
-
-
-def _burst(run: Run, turns: Iterator[tuple[Tensor, ...]], host: float | None) -> list[float]:
-    """Times on the GPU of a few calls.
-
-    The GPU first sleeps for about as long as the host needs to start them all: where it had to wait for the host
-    between two events, their distance would be the host's time.
-    """
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(BURST)]
-    torch.cuda.synchronize()
-    torch.cuda._sleep(int(min(1.5 * BURST * (host or 0.0), MOST_SLEEP) * SLEEP_CLOCK))
-    for begin, end in events:
-        inputs = next(turns)
-        begin.record()
-        run(inputs)
-        end.record()
-    torch.cuda.synchronize()
-    return [begin.elapsed_time(end) / 1e3 for begin, end in events]
+    return [perf_counter() - began]

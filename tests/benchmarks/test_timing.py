@@ -1,6 +1,5 @@
 """Timing: outputs are looked at before anything is timed, and competitors take turns."""
 
-import itertools
 import time
 from functools import partial
 from typing import Any
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 from prior_fast.bench._case import Public, Work
-from prior_fast.benchmarks import timing
 from prior_fast.benchmarks.timing import (
     LEAST_SAMPLES,
     Timing,
@@ -139,31 +137,6 @@ def test_inputs_fill_the_cache_twice() -> None:
     assert copy_count(10, 5 * 10**7) == 64
     assert copy_count(0, 5 * 10**7) == 64
     assert copy_count(2**33, 5 * 10**7) == 1
-
-
-class FakeEvent:
-    """torch.cuda.Event by the host's clock."""
-
-    def __init__(self, enable_timing: bool) -> None:
-        assert enable_timing
-
-    def record(self) -> None:
-        self.at = time.perf_counter()
-
-    def elapsed_time(self, end: "FakeEvent") -> float:
-        return 1e3 * (end.at - self.at)
-
-
-def test_the_gpu_sleeps_while_the_host_starts_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[int] = []
-    monkeypatch.setattr("torch.cuda.Event", FakeEvent)
-    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
-    monkeypatch.setattr("torch.cuda._sleep", slept.append)
-    turns = itertools.cycle([make_case().inputs])
-    host = timing._host_time(lambda inputs: time.sleep(0.001), turns)
-    samples = timing._burst(lambda inputs: time.sleep(0.001), turns, host)
-    assert len(samples) == timing.BURST and min(samples) >= 0.001
-    assert slept[0] >= timing.BURST * 0.001 * timing.SLEEP_CLOCK
 
 
 def test_the_backward_pass_is_in_the_timed_call() -> None:
