@@ -17,6 +17,7 @@ from prior_fast.files import write_json
 from prior_fast.model.batch_norm import join_batch_norms
 from prior_fast.model.build import build_model, structure_of
 from prior_fast.training.checkpoint import Checkpoint, Position, prune_checkpoints, save_checkpoint
+from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import Ranks, join_ranks
 from prior_fast.training.fill_bank import fill_bank
 from prior_fast.training.log import LossWindow, RunLog
@@ -41,7 +42,7 @@ def train(config: RunConfig, data: Path, out: Path, checkpoint: Checkpoint | Non
         UsageError: the data, weights or settings can't be used together.
         RunError: a loss became non-finite.
     """
-    with join_ranks(config) as ranks:
+    with join_ranks(config) as ranks, cudnn_for_training(config.cudnn_benchmark):
         run = Run(config, data, out, ranks, checkpoint)
         try:
             with StopSignals(ranks.group) as signals:
