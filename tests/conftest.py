@@ -35,6 +35,12 @@ def pytest_report_header() -> list[str]:
     return [f"left out: tests/{place}, since {package} is not installed" for place, package in LEFT_OUT.items()]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what wants a GPU where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("wants a GPU")
+
+
 def _bundle(name: str) -> Path:
     path = ROOT.parent / "shared" / "data" / name
     if not path.is_dir():

@@ -40,8 +40,9 @@ class TextStore:
         count = torch.arange(total + filler, device=self.device)
         token_ids = torch.zeros(total + filler, dtype=torch.int64, device=self.device)
         offsets = self._copy(cu_tokens)
-        token_ids[offsets[:-1]] = self.cls_id
-        token_ids[offsets[1:] - 1] = self.sep_id
+        # Assigned by index, a number would be copied from the host, which waits for that.
+        token_ids.index_fill_(0, offsets[:-1], self.cls_id)
+        token_ids.index_fill_(0, offsets[1:] - 1, self.sep_id)
         token_ids[count[:inner] + place] = self.tokens[count[:inner] + shift].long()
         position_ids = torch.zeros_like(token_ids)
         position_ids[:total] = count[:total] - self._repeat(cu_tokens[:-1], of_reports + 2, total)

@@ -12,6 +12,7 @@ if not torch.cuda.is_available():
 if extension.unavailable("cuda") is not None:
     pytest.skip(f"wants the CUDA library: {extension.unavailable('cuda')}", allow_module_level=True)
 
+pytestmark = pytest.mark.gpu
 # At both sides of each change of kernel: 32, 64 and 128 columns for a warp, 1,024 and 4,096 for a block.
 SHAPES = [
     (1, 1),

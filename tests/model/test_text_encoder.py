@@ -43,7 +43,7 @@ def test_packed_equals_padded(rng: np.random.Generator, lengths: list[list[int]]
     assert (out - padded_reference(encoder, packed)).abs().max() < 1e-12
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("lengths", [[1], [200, 1, 17], [90] * 64, [128, 129]])
 def test_packed_attention_on_a_gpu_errs_as_padded_does(rng: np.random.Generator, lengths: list[int]) -> None:
     """Output and gradients in bfloat16 beside float64; at most twice the error of padding inside, and a rounding."""

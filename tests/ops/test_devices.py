@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prior_fast import ops
 
+pytestmark = pytest.mark.device
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 REPORTS, WIDTH, PROTOTYPES, PATCHES = (128, 768, 512, 49) if GPU else (3, 40, 21, 9)
@@ -117,7 +118,7 @@ def test_two_runs_are_equal(name: str) -> None:
     assert all(map(torch.equal, results(call, "triton", floats), results(call, "triton", floats)))
 
 
-@pytest.mark.skipif(not GPU, reason="wants a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_waits_and_a_graph_repeats_it(name: str) -> None:
     call = calls()[name]

@@ -1,13 +1,23 @@
-"""Building the stand-in for CUDA, and the environment of a process that takes it for a GPU."""
+"""Building the stand-in for CUDA, and the environment of a process that takes it for a GPU.
+
+    python tests/stand_in/library.py FOLDER
+
+builds it there and prints the environment as lines for a shell.
+"""
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from prior_fast.csrc.build import find_nvcc
 
 HERE = Path(__file__).resolve().parent
 # What a library of torch asks of CUDA and its libraries, and what the driver has.
@@ -30,12 +40,13 @@ def build(folder: Path) -> Path:
     compiler = shutil.which("cc")
     if compiler is None or shutil.which("nm") is None:
         raise Unbuildable("wants cc and nm")
-    include = _headers()
-    header = include / "cuda.h"
+    includes = _headers()
+    header = includes[0] / "cuda.h"
     rest = folder / "rest.c"
     rest.write_text("".join(f"int {name}(void) {{ return 0; }}\n" for name in sorted(_rest(header.read_text()))))
     library = folder / "libcuda.so.1"
-    command = [compiler, "-w", "-shared", "-fPIC", "-O1", f"-I{include}", str(HERE / "cuda.c"), str(rest)]
+    options = [f"-DSTAND_IN_CUDNN={_cudnn()}", *(f"-I{place}" for place in includes)]
+    command = [compiler, "-w", "-shared", "-fPIC", "-O1", *options, str(HERE / "cuda.c"), str(rest)]
     done = subprocess.run(
         [*command, "-ldl", f"-Wl,-soname,{library.name}", "-o", str(library)], capture_output=True, text=True
     )
@@ -45,18 +56,35 @@ def build(folder: Path) -> Path:
     return library
 
 
-def _headers() -> Path:
-    """A folder with CUDA's headers of the version that torch was built for; Triton brings some along."""
+def _headers() -> list[Path]:
+    """Folders with CUDA's headers of the version that torch was built for: the toolkit's, Triton's or pip's.
+
+    Triton 3.6 brings those of CUDA 12.8. Those of pip want crt/host_defines.h besides, names of attributes that all
+    versions have alike, and Triton's will do.
+    """
     if torch.version.cuda is None:
         raise Unbuildable("torch is a CPU build")
     major = torch.version.cuda.split(".")[0]
     packages = Path(torch.__file__).parents[1]
-    places = [packages / "triton/backends/nvidia/include", packages / f"nvidia/cu{major}/include"]
-    for place in places:
+    triton = packages / "triton/backends/nvidia/include"
+    nvcc = find_nvcc()
+    toolkit = [nvcc.resolve().parents[1] / "include"] if nvcc else []
+    for place in (triton, packages / f"nvidia/cu{major}/include", *toolkit):
         header = place / "cuda.h"
         if header.is_file() and re.search(rf"#define CUDA_VERSION {major}\d{{3}}", header.read_text()):
-            return place
+            return [place, triton]
     raise Unbuildable(f"wants the headers of CUDA {major}")
+
+
+def _cudnn() -> int:
+    """The version of the cuDNN that torch came with, as cuDNN counts: 9.19.0 is 91900."""
+    for package in ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"):
+        try:
+            major, minor, patch = map(int, metadata.version(package).split(".")[:3])
+        except (metadata.PackageNotFoundError, ValueError):
+            continue
+        return 10_000 * major + 100 * minor + patch
+    return 91_900
 
 
 def _rest(header: str) -> set[str]:
@@ -86,3 +114,21 @@ def environment(library: Path) -> dict[str, str]:
         "TRITON_CACHE_DIR": str(library.parent / "triton"),
         "STAND_IN_LAUNCHED": str(library.parent / "launched.txt"),
     }
+
+
+def main(folder: str) -> None:
+    """Build into `folder` and print what a shell has to set."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    set_here = environment(build(Path(folder).resolve()))
+    for name, value in set_here.items():
+        if os.environ.get(name) != value:
+            print(f"export {name}={shlex.quote(value)}")
+    if "TRITON_INTERPRET" in os.environ:
+        print("unset TRITON_INTERPRET")
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except Unbuildable as error:
+        sys.exit(f"no stand-in for CUDA: {error}")

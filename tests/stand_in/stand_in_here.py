@@ -8,7 +8,6 @@ import torch
 from prior_fast import extension
 
 torch.backends.cudnn.enabled = False
-torch.backends.cuda.enable_cudnn_sdp(False)
 _unavailable = extension.unavailable
 
 

@@ -1,9 +1,10 @@
-"""A step never reads a value back to the host: on a GPU that would leave it without work until the host goes on."""
+"""Neither a step nor the loader reads a value back to the host: a GPU would be without work until the host goes on."""
 
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prior_fast.cli.main import main
 from prior_fast.config import RunConfig, apply_overrides, preset
 from prior_fast.data.batch import PackedBatch, pack_reports
+from prior_fast.data.loader import TrainingLoader
+from prior_fast.data.plan import EpochPlan, LoaderConfig
+from prior_fast.data.store import PreparedDataset
+from prior_fast.data.text import to_device
 from prior_fast.model.prior import PRIOR
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.log import LossWindow
@@ -45,23 +50,53 @@ class HostSync(AssertionError):
 
 
 class NoSyncs(TorchDispatchMode):
-    """Raises HostSync where an op under it reads; ops of `prior_fast::` are opaque, since GPUs run other code there."""
+    """Raises HostSync where an op under it reads; ops of `prior_fast::` are opaque, since GPUs run other code there.
+
+    paused: whether what goes on only looks like a read here: a number that fills, or numbers of the host's own.
+    """
+
+    paused = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.namespace == "aten" and reads(func, args, kwargs):
+        if func.namespace == "aten" and not self.paused and reads(func, args, kwargs):
             raise HostSync(f"{func} {place()}")
         return func(*args, **kwargs)
 
 
+@contextmanager
+def pause(syncs: NoSyncs) -> Iterator[None]:
+    syncs.paused = True
+    try:
+        yield
+    finally:
+        syncs.paused = False
+
+
 class NoReadingMethods(TorchFunctionMode):
-    """The same for methods of tensors, the backward pass aside."""
+    """The same for methods of tensors, the backward pass aside; syncs: the mode that watches the ops of a method."""
+
+    def __init__(self, syncs: NoSyncs) -> None:
+        super().__init__()
+        self.syncs = syncs
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
         if name in METHODS and (resolve_name(func) or "").startswith("torch.Tensor."):
             raise HostSync(f"Tensor.{name} {place()}")
-        return func(*args, **(kwargs or {}))
+        if func is not Tensor.__setitem__ or not isinstance(args[2], (int, float)):
+            return func(*args, **(kwargs or {}))
+        if copies_number(args[1]):
+            raise HostSync(f"Tensor.{name} of a number {place()}")
+        with pause(self.syncs):
+            return func(*args, **(kwargs or {}))
+
+
+def copies_number(index: Any) -> bool:
+    """Whether x[index] = number copies the number from the host; masks and slices are filled on the device."""
+    parts = index if isinstance(index, tuple) else (index,)
+    rows = any(isinstance(i, Tensor) and i.dtype not in (torch.bool, torch.uint8) for i in parts)
+    return rows or isinstance(index, int)
 
 
 def reads(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -84,9 +119,10 @@ def place() -> str:
 
 
 @contextmanager
-def no_syncs() -> Iterator[None]:
-    with NoReadingMethods(), NoSyncs():
-        yield
+def no_syncs() -> Iterator[NoSyncs]:
+    syncs = NoSyncs()
+    with NoReadingMethods(syncs), syncs:
+        yield syncs
 
 
 def make_batch(rng: np.random.Generator) -> PackedBatch:
@@ -156,28 +192,32 @@ PLANTED = {
     "mask": lambda x: x[x > 0],
     "masked_select": lambda x: x.masked_select(x > 0),
     "assigned mask": lambda x: x.clone().__setitem__(x > 0, x[:2]),
+    "assigned number at rows": lambda x: x.clone().__setitem__(torch.arange(2, device=x.device), 0.0),
+    "assigned number at a row": lambda x: x.clone().__setitem__(0, 0.0),
     "nonzero": lambda x: x.nonzero(),
     "unique": lambda x: torch.unique(x),
     "repeat": lambda x: torch.repeat_interleave(x, torch.ones_like(x, dtype=torch.int64)),
-    "equal": lambda x: torch.equal(x, x),
-    "made of numbers": lambda x: x * torch.tensor([1.0, 2.0, 3.0]),
+    "equal": lambda x: torch.equal(x, x + 1),
+    "made of numbers": lambda x: x * torch.tensor([1.0, 2.0, 3.0], device=x.device),
     "clipping with an error": lambda x: torch.nn.utils.clip_grad_norm_([x], 1.0, error_if_nonfinite=True),
     "another device": lambda x: x.to("meta"),
 }
 UNSUSPICIOUS = {
     "repeat": lambda x: torch.repeat_interleave(x, torch.ones_like(x, dtype=torch.int64), output_size=3),
     "repeat all": lambda x: torch.repeat_interleave(x, 2),
-    "rows": lambda x: x[torch.arange(2)],
+    "rows": lambda x: x[torch.arange(2, device=x.device)],
     "where": lambda x: torch.where(x > 0, x, 0.0),
     "assigned number": lambda x: x.clone().__setitem__(x > 0, 0.0),
+    "assigned number at a slice": lambda x: x.clone().__setitem__(slice(0, 2), 0.0),
+    "filled rows": lambda x: x.index_fill(0, torch.arange(2, device=x.device), 0.0),
     "filled": lambda x: x.masked_fill(x > 0, 0.0),
     "cast": lambda x: x.double(),
 }
 
 
-def some_tensor() -> Tensor:
-    x = torch.tensor([1.0, -1.0, 2.0], requires_grad=True)
-    x.grad = torch.ones(3)
+def some_tensor(device: str = "cpu") -> Tensor:
+    x = torch.tensor([1.0, -1.0, 2.0], device=device, requires_grad=True)
+    x.grad = torch.ones_like(x)
     return x
 
 
@@ -192,6 +232,33 @@ def test_what_reads_is_seen_and_named_with_its_place(name: str) -> None:
 def test_what_does_not_read_is_let_through(name: str) -> None:
     x = some_tensor()
     with no_syncs():
+        UNSUSPICIOUS[name](x)
+
+
+@contextmanager
+def torch_watches() -> Iterator[None]:
+    """A block in which torch itself raises where the host waits for the GPU."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", [name for name in PLANTED if name != "another device"])
+def test_torch_too_sees_what_reads_on_a_gpu(name: str) -> None:
+    x = some_tensor("cuda")
+    with pytest.raises(RuntimeError, match="synchronizing"), torch_watches():
+        PLANTED[name](x)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", UNSUSPICIOUS)
+def test_torch_too_lets_what_does_not_read_through_on_a_gpu(name: str) -> None:
+    x = some_tensor("cuda")
+    with torch_watches():
         UNSUSPICIOUS[name](x)
 
 
@@ -217,17 +284,47 @@ def test_a_planted_read_in_a_step_is_seen(
             take(0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
-@pytest.mark.parametrize("compiled", ["off", "on"])
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", ["off", pytest.param("on", marks=pytest.mark.compiles)])
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_step_on_a_gpu_does_not_wait(stage: int, compiled: str, config: RunConfig, rng: np.random.Generator) -> None:
     device = torch.device("cuda", 0)
     config = apply_overrides(config, ["precision=bf16", f"compile={compiled}"])
     take = make_stepper(config, stage, device, make_batch(rng).to(device, non_blocking=False))
     take(0), take(1)  # kernels are compiled, state is made
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with torch_watches():
         take(2)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("bucket", [0, 32])
+def test_packing_the_text_of_a_batch_reads_nothing(
+    bucket: int, small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The images of a batch are made by one op, which is opaque here; the test below sees it."""
+    loader = make_loader(small_store, bucket, torch.device("cpu"))
+    plan = EpochPlan(loader.dataset, loader.config, 0)[1]
+    with no_syncs() as syncs:
+
+        def copied(values: np.ndarray, device: torch.device) -> Tensor:
+            with pause(syncs):  # page-locked on the way to a GPU
+                return to_device(values, device)
+
+        monkeypatch.setattr("prior_fast.data.text.to_device", copied)
+        packed = loader.text.pack(plan)
+    assert packed["token_ids"].numel() == packed["cu_tokens"][-1] + packed["filler"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("images", ["gpu", "host"])
+@pytest.mark.parametrize("bucket", [0, 32])
+def test_making_a_batch_on_a_gpu_does_not_wait(bucket: int, images: str, small_store: Path) -> None:
+    device = torch.device("cuda", 0)
+    batches = make_loader(small_store, bucket, device, images).epoch(0)
+    next(batches).to(device)
+    with torch_watches():
+        assert next(batches).to(device).token_ids.is_cuda
+
+
+def make_loader(data: Path, bucket: int, device: torch.device, images: str = "auto") -> TrainingLoader:
+    config = replace(preset("tiny").data, workers=0, token_bucket=bucket, images=images)
+    return TrainingLoader(PreparedDataset.open(data, "train"), LoaderConfig(config, 4, seed=0), device)
