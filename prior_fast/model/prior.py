@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from prior_fast.config import ModelConfig
 from prior_fast.data.batch import PackedBatch
@@ -68,7 +67,8 @@ class PRIOR(nn.Module):
         """The sentences of a batch, before the bank: [S, D]."""
         cu_tokens, max_tokens = batch.cu_tokens, batch.max_tokens
         if batch.filler:  # a report of its own to the encoder, whose tokens nothing below looks at
-            cu_tokens = F.pad(cu_tokens, (0, 1), value=batch.token_ids.shape[0])
+            # From tensors alone: a padding value would become a constant of a compiled step, one for each count.
+            cu_tokens = torch.cat([cu_tokens, cu_tokens[-1:] + batch.filler])
             max_tokens = max(max_tokens, batch.filler)
         tokens = self.text_encoder(batch.token_ids, batch.position_ids, cu_tokens, max_tokens)
         tokens = tokens[batch.sentence_token_rows()]

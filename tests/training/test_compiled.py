@@ -74,6 +74,28 @@ def test_a_stage_is_one_graph_for_all_batches(
     assert sum(len(graph.graph.nodes) > 0 for graph in counter.graphs) == 1
 
 
+def test_filled_up_tokens_are_one_graph_too(
+    config: RunConfig, small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches with several amounts of filler, and the plain step's losses."""
+    graphs = CompileCounterWithBackend("aot_eager")
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda loss, **how: compile_with(loss, backend=graphs, fullgraph=True, **how))
+    dataset = PreparedDataset.open(small_store, "train")
+    bucketed = LoaderConfig(dataclasses.replace(config.data, token_bucket=64), config.batch_size, seed=0)
+    taken = batches(TrainingLoader(dataset, bucketed), 1)
+    assert all(batch.filler > 1 for batch in taken) and len({batch.filler for batch in taken}) > 2
+    model, _ = build_model(config.model, dataset.vocab_size, seed=1)
+    plain = StageTrainer(model, 1, config, ONE)
+    compiled = compile_loss(plain.loss)
+    for number, batch in enumerate(taken):
+        context = StepContext(tau=0.9, seed=number)
+        wanted = plain.loss(batch, context)
+        for name, term in compiled(*for_compiler(batch, context)).items():
+            torch.testing.assert_close(term, wanted[name], rtol=1e-4, atol=1e-5)
+    assert sum(len(graph.graph.nodes) > 0 for graph in graphs.graphs) == 1
+
+
 @pytest.mark.parametrize("stage", [2, 3])
 def test_with_the_kernels_of_a_gpu_a_stage_is_one_graph_too(
     stage: int, config: RunConfig, loader: TrainingLoader, monkeypatch: pytest.MonkeyPatch
