@@ -68,7 +68,10 @@ class StageTrainer:
             return self.loss(batch, context)
         # Floats of layers and of the configuration stay the same. Taken as variables they are found out to be constants
         # by the ops that want constants, and everything is traced a second time.
-        with torch._dynamo.config.patch(specialize_float=True):
+        # A gradient of our own, the max-pooling's, keeps a graph out of torch's cache unless this says that it may be
+        # kept. It may: an entry's key holds what was traced of the gradient (tests/model/test_max_pool.py).
+        cached = torch._functorch.config.patch(autograd_cache_allow_custom_autograd_functions=True)
+        with torch._dynamo.config.patch(specialize_float=True), cached:
             return self.loss(*for_compiler(batch, context))
 
 

@@ -1,5 +1,9 @@
 """The max-pooling of compiled steps on GPUs against PyTorch's own: the same bits, of outputs and gradients."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -45,3 +49,47 @@ def test_compiles_to_one_graph() -> None:
 def test_outside_of_the_compiler_it_is_pytorchs() -> None:
     x = torch.randn(2, 3, 9, 8, requires_grad=True)
     assert HalvingMaxPool2d()(x).grad_fn.name() == plain(x).grad_fn.name()
+
+
+# A compiled function whose gradient is one of its own, times `factor`, as training has the compiler keep it.
+KEPT = """
+import sys
+import torch
+from torch._dynamo.utils import counters
+from own import Scaled
+
+x = torch.arange(-2.0, 4.0, requires_grad=True)
+compiled = torch.compile(lambda x: Scaled.apply(x).sum(), dynamic=True, backend="inductor")
+with torch._functorch.config.patch(autograd_cache_allow_custom_autograd_functions=True):
+    compiled(x).backward()
+counted = counters["aot_autograd"]
+print(counted["autograd_cache_hit"], counted["autograd_cache_bypass"], *x.grad.tolist())
+"""
+OWN = """
+import torch
+
+class Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x > 0)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.saved_tensors[0] * {factor}
+"""
+
+
+def test_the_compilers_cache_tells_gradients_of_ones_own_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would not be safe to keep a compiled stage there: another gradient would get the same entry."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    (tmp_path / "kept.py").write_text(KEPT)
+    seen = []
+    for factor in (3, 5, 3):
+        (tmp_path / "own.py").write_text(OWN.format(factor=factor))
+        done = subprocess.run([sys.executable, str(tmp_path / "kept.py")], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        seen.append([float(word) for word in done.stdout.split()])
+    assert [(hit, bypassed) for hit, bypassed, *_ in seen] == [(0, 0), (0, 0), (1, 0)]
+    assert [gradient for _, _, *gradient in seen] == [[0, 0, 0, *[factor] * 3] for factor in (3, 5, 3)]
