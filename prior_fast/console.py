@@ -7,8 +7,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 # Progress goes to standard error, so that standard output can be piped.
-stdout = Console(highlight=False, soft_wrap=True)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+# Words in square brackets are printed as they are: `pip install 'prior-fast[dali]'` is no markup.
+stdout = Console(highlight=False, soft_wrap=True, markup=False)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def progress(*extra_columns: str) -> Progress:
@@ -17,12 +18,12 @@ def progress(*extra_columns: str) -> Progress:
     extra_columns: names of task fields (keywords of `add_task` and `update`) shown at the end of the line.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        *(TextColumn(f"{{task.fields[{name}]}}") for name in extra_columns),
+        *(TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in extra_columns),
         console=stderr,
         disable=not stderr.is_terminal,
     )

@@ -125,15 +125,15 @@ def compare_files(before: Path, after: Path, over: float) -> int:
     if not found:
         raise UsageError(f"{before} and {after} have no row in common: compare two reports of one kind")
     for fact, a, b in _other_machine(reports):
-        stdout.print(f"not the same machine: {fact} is {a!r} before and {b!r} after", markup=False)
+        stdout.print(f"not the same machine: {fact} is {a!r} before and {b!r} after")
     for words in _other_speed(reports):
-        stdout.print(words, markup=False)
+        stdout.print(words)
     moved = [change for change in found if change.kind != "same"]
     if moved:
         cells = [(c.name, *_times(c.before), *_times(c.after), f"{c.ratio:.2f}", _word(c)) for c in moved]
         header = ("row", "ms before", "spread", "ms after", "spread", "after / before", "")
         stdout.print(f"changed by more than {over:g} and beyond both spreads\n")
-        stdout.print(*plain_table(header, cells, left=(0, 6)), "", sep="\n", markup=False)
+        stdout.print(*plain_table(header, cells, left=(0, 6)), "", sep="\n")
     counts = {kind: sum(change.kind == kind for change in found) for kind in ("slower", "faster", "same")}
     alone = len(old) + len(new) - 2 * len(found)
     stdout.print(

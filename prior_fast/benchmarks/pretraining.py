@@ -37,7 +37,7 @@ def compare_runs(folder: Path, out: Path | None) -> Report:
     print_table("What pre-training is worth", HEADER, [cells(row) for row in rows])
     if out is not None:
         write_json(out / "pretraining.json", report)
-        stdout.print(f"pretraining.json is in {out}", markup=False)
+        stdout.print(f"pretraining.json is in {out}")
     return report
 
 

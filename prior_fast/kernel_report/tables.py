@@ -72,7 +72,7 @@ def _print(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], le
         cells = [("" if line[0] == before else line[0]), *line[1:]]
         padded = [cell.ljust(width) for cell, width in zip(cells[:left], widths)]
         padded += [cell.rjust(width) for cell, width in zip(cells[left:], widths[left:])]
-        stdout.print("  ".join(padded).rstrip(), markup=False)
+        stdout.print("  ".join(padded).rstrip())
         before = line[0]
     stdout.print()
 

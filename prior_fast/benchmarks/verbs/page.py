@@ -27,5 +27,5 @@ def run(args: argparse.Namespace) -> int:
     from prior_fast.console import stdout
 
     changed = fill_pages(args.pages, args.results, args.check)
-    stdout.print(f"{len(changed)} of {len(args.pages)} pages changed", markup=False)
+    stdout.print(f"{len(changed)} of {len(args.pages)} pages changed")
     return 0

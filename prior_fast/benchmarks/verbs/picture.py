@@ -24,5 +24,5 @@ def run(args: argparse.Namespace) -> int:
     from prior_fast.console import stdout
 
     draw_picture(args.train, args.loader, args.kernels, args.out)
-    stdout.print(f"wrote {args.out}", markup=False)
+    stdout.print(f"wrote {args.out}")
     return 0
