@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._inductor.utils import run_and_get_code
 
 from prior_fast.bench.plain.batch import pad_batch
@@ -17,7 +18,7 @@ from prior_fast.benchmarks.ladder.batches import made_up_batches
 from prior_fast.benchmarks.ladder.check import compare, evaluate, require_movement, snapshot
 from prior_fast.benchmarks.ladder.count import count
 from prior_fast.benchmarks.ladder.generated import calls_of, compiled_head_calls
-from prior_fast.benchmarks.ladder.measure import Measured, slower_than_before
+from prior_fast.benchmarks.ladder.measure import Measured, Plan, measure, slower_than_before
 from prior_fast.benchmarks.ladder.run import Options, make_config, run_ladder
 from prior_fast.benchmarks.ladder.rungs import LADDER, RungStep, backends
 from prior_fast.cli.main import main
@@ -228,6 +229,119 @@ def test_a_rung_that_returns_without_computing_is_caught(small_settings: list[st
     options = Options("tiny", stage=1, batch=4, steps=1, warm_up=1, mean_tokens=40, rungs="af", settings=small_settings)
     with pytest.raises(RunError, match=message):
         run_ladder(options, make=fake)
+
+
+class Failing(RungStep):
+    """Fails in an unforeseen way, as a compiler can."""
+
+    def terms(self, batch, context):
+        if self.rung.key == "d":
+            raise ZeroDivisionError("in the compiler")
+        return super().terms(batch, context)
+
+
+@pytest.mark.parametrize(
+    ("fake", "key", "message"), [(Failing, "d", "in the compiler"), (HalfGradient, "f", "gradient")]
+)
+def test_a_rung_that_fails_does_not_take_the_others_along(
+    tmp_path: Path, small_settings: list[str], fake: type[RungStep], key: str, message: str
+) -> None:
+    options = Options("tiny", 1, batch=4, steps=3, mean_tokens=40, rungs="adf", out=tmp_path, settings=small_settings)
+    with pytest.raises(RunError, match=message):
+        run_ladder(options, make=fake)
+    report = json.loads((tmp_path / "train.json").read_text())
+    rows = {row["key"]: row for row in report["rungs"]}
+    assert report["complete"]
+    assert message in rows[key]["note"] and "milliseconds" not in rows[key]
+    assert ("ZeroDivisionError" in rows[key]["trace"]) is (fake is Failing)
+    for other in set("adf") - {key}:
+        assert len(rows[other]["steps"]) == 3
+
+
+def test_what_was_measured_is_written_after_each_rung_and_each_turn(
+    tmp_path: Path, small_settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed has lost no more than the step under way."""
+    written = []
+
+    def keep(path: Path, report: dict) -> None:
+        assert path == tmp_path / "train.json"
+        timed = {row["key"]: len(row["steps"]) for row in report["rungs"] if "steps" in row}
+        written.append((report["complete"], timed))
+
+    monkeypatch.setattr("prior_fast.benchmarks.ladder.run.write_json", keep)
+    options = Options("tiny", 1, batch=4, steps=3, mean_tokens=40, rungs="af", out=tmp_path, settings=small_settings)
+    run_ladder(options)
+    each = [{"a": 1}, {"a": 1, "f": 1}, {"a": 2, "f": 2}, {"a": 3, "f": 3}]
+    assert written == [*((False, timed) for timed in each), (True, each[-1])]
+
+
+def test_rungs_are_compared_on_fewer_pairs_than_are_timed(
+    small_settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32 the plain step of 128 pairs wants more memory than most GPUs have."""
+    monkeypatch.setattr("prior_fast.benchmarks.ladder.run.CHECKED_PAIRS", 3)
+    seen = []
+
+    class Watched(RungStep):
+        def terms(self, batch, context):
+            seen.append((len(batch), self.same_noise))
+            return super().terms(batch, context)
+
+    run_ladder(Options("tiny", 1, 6, steps=1, warm_up=1, mean_tokens=40, rungs="a", settings=small_settings), Watched)
+    assert {pairs for pairs, checked in seen if checked} == {3}
+    assert {pairs for pairs, checked in seen if not checked} == {6}
+
+
+def test_a_compiled_rung_is_compiled_once_and_checked_both_ways(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = CompileCounterWithBackend("aot_eager")
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda loss, **how: compile_with(loss, backend=graphs, **how))
+    config = apply_overrides(config, ["precision=bf16", "model.text.dropout=0.1"])
+    rungs = [rung for rung in LADDER if rung.key in "ae"]
+    batches = make_batches(config)
+    plan = Plan(batches, batches, CONTEXT, steps=2, warm_up=1)
+    model = make_model(config)
+    plain, compiled = measure(rungs, lambda rung: RungStep(rung, model, 1, config, CPU), plan)
+    assert not plain.problem and not compiled.problem
+    assert sum(len(graph.graph.nodes) > 0 for graph in graphs.graphs) == 1
+    assert max(compiled.differences.values()) < 5e-3
+    assert compiled.compiled_differences.keys() == {"loss", "global_alignment", "local_image", "local_text"}
+    assert not plain.compiled_differences
+
+
+def test_what_the_compiler_makes_wrong_is_seen(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checks in float32 do without the compiler; the step that is timed is compared too."""
+
+    class Miscompiled(RungStep):
+        def step(self, batch, context):
+            terms = super().step(batch, context)
+            return terms | {"local_text": terms["local_text"] * 1.5} if self.compiled else terms
+
+    monkeypatch.setattr(torch, "compile", lambda loss, **how: loss)
+    batches = make_batches(config)
+    plan = Plan(batches, batches, CONTEXT, steps=1, warm_up=1)
+    model = make_model(config)
+    rungs = [rung for rung in LADDER if rung.key in "ae"]
+    _, compiled = measure(rungs, lambda rung: Miscompiled(rung, model, 1, config, CPU), plan)
+    assert "local_text of batch 0" in compiled.problem
+
+
+def test_convolutions_are_checked_by_the_library_that_is_timed(config: RunConfig) -> None:
+    """Only without tf32."""
+    seen = []
+
+    class Watched(RungStep):
+        def terms(self, batch, context):
+            seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+            return super().terms(batch, context)
+
+    before = torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32
+    evaluate(Watched(LAST, make_model(config), 1, config, CPU), make_batches(config), CONTEXT)
+    assert seen == [(before[0], False)] * 2 and before[0]
+    assert (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32) == before
 
 
 def test_a_step_that_moves_parameters_is_seen_to(config: RunConfig) -> None:

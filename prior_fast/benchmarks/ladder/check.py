@@ -14,18 +14,24 @@ from prior_fast.training.stages import StepContext
 # Of float32 sums in another order, through some tens of layers and logits times 100; and of the gradient's length,
 # which has the rounding of all activations in it.
 TOLERANCE, GRADIENT_TOLERANCE = 5e-3, 5e-2
+# Of a compiled step in its own precision, with dropout, from the same step without the compiler. Dropout alone moved a
+# term by 0.17 (widths / 4, 16 pairs, bfloat16); a wrong kernel moves it by more, or to NaN.
+COMPILED_TOLERANCE = 0.3
 Values = list[dict[str, float]]
 
 
 def evaluate(step: RungStep, batches: Sequence[PackedBatch], context: StepContext) -> Values:
     """The terms of each batch, and the gradient's length, without dropout and autocast, with the model's noise.
 
+    A rung with torch.compile computes them without it: float32 and a model without dropout would be a second graph,
+    which takes minutes and is never timed. `compare_compiled` looks at the one that is.
+
     Raises:
         RunError: the loss has no gradient.
     """
     values = []
     step.same_noise = True
-    with without_dropout(step.model), torch.backends.cudnn.flags(allow_tf32=False):
+    with without_dropout(step.model), full_float32(), torch.compiler.set_stance("force_eager"):
         for batch in batches:
             terms = step.terms(batch, context)
             if not terms["loss"].requires_grad:
@@ -71,6 +77,22 @@ def compare(
     return worst
 
 
+def plain_terms_of(step: RungStep, batch: PackedBatch, context: StepContext) -> dict[str, float]:
+    """The terms of a step that torch.compile makes, without it: in the step's own precision, with dropout."""
+    with torch.no_grad(), step.autocast, torch.compiler.set_stance("force_eager"):
+        return {name: float(term) for name, term in step.terms(batch, context).items()}
+
+
+def compare_compiled(step: RungStep, found: Mapping[str, Tensor], expected: Mapping[str, float]) -> dict[str, float]:
+    """The difference of each term of a compiled step from the same without the compiler, as in `compare`.
+
+    Raises:
+        RunError: one is over COMPILED_TOLERANCE.
+    """
+    values = [{name: float(term.detach()) for name, term in found.items()}]
+    return compare(step, values, [dict(expected)], COMPILED_TOLERANCE)
+
+
 def require_movement(step: RungStep, before: Mapping[str, Tensor]) -> None:
     """Raise RunError unless the steps since `snapshot` have moved the parameters."""
     after = snapshot(step)
@@ -86,6 +108,20 @@ def snapshot(step: RungStep) -> dict[str, Tensor]:
         part = name.split(".")[0]
         largest[part] = max(largest.get(part, (0, "")), (parameter.numel(), name))
     return {name: step.parameters[name].detach().cpu().clone() for _, name in largest.values()}
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """A block in which cuDNN's convolutions of float32 don't round their inputs to tf32; all else stays as it is.
+
+    `torch.backends.cudnn.flags` would do more: what it is not given it turns off, cuDNN itself for one.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @contextmanager

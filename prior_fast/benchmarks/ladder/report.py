@@ -20,11 +20,16 @@ HEADER = (
 def make_rows(results: Sequence[Measured], pairs: int, skipped: dict[str, str]) -> list[dict[str, Any]]:
     """A row for each rung, in order; ratios are those of (a) to the rung, more is better.
 
-    skipped: why, by the letter of a rung; such a row has a key, a name and a note.
+    skipped: why, by the letter of a rung. The row of such a rung, or of one that failed, has a key, a name and a note.
     """
-    rows: list[dict[str, Any]] = []
+    timed = [result for result in results if not result.problem]
+    rows: list[dict[str, Any]] = [
+        {"key": result.rung.key, "name": result.rung.name, "note": result.problem, "trace": result.trace}
+        for result in results
+        if result.problem
+    ]
     first = results[0]
-    for result, faster in zip(results, slower_than_before(results)):
+    for result, faster in zip(timed, slower_than_before(timed)):
         row: dict[str, Any] = {
             "key": result.rung.key,
             "name": result.rung.name,
@@ -37,6 +42,7 @@ def make_rows(results: Sequence[Measured], pairs: int, skipped: dict[str, str]) 
             "cpu_speedup": middle(first.cpu_seconds) / middle(result.cpu_seconds),
             "cpu_milliseconds": middle(result.cpu_seconds) * 1e3,
             "differences": result.differences,
+            "compiled_differences": result.compiled_differences,
             "warm_up_seconds": result.warm_up_seconds,
             "peak_bytes": result.peak_bytes,
             "note": f"slower than ({faster.key})" if faster else "",

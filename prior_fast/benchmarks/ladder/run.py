@@ -10,19 +10,22 @@ import torch
 
 from prior_fast.benchmarks.ladder.batches import VOCABULARY, dataset_batches, made_up_batches
 from prior_fast.benchmarks.ladder.generated import compiled_head_calls
-from prior_fast.benchmarks.ladder.measure import measure
+from prior_fast.benchmarks.ladder.measure import Measured, Plan, measure
 from prior_fast.benchmarks.ladder.report import draw, machine, make_rows, markdown, text_table
 from prior_fast.benchmarks.ladder.rungs import LADDER, Rung, RungStep
 from prior_fast.config import RunConfig, apply_overrides, preset, to_dict, validate_config
 from prior_fast.console import progress, stdout
 from prior_fast.data.batch import PackedBatch
-from prior_fast.errors import UsageError
+from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_json, write_text
 from prior_fast.model.prior import PRIOR
+from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import choose_device
 from prior_fast.training.stages import StepContext
 
 BATCHES = 4  # that steps take in turn
+# What rungs are compared on, in float32: plain code wants half a gigabyte for each pair at the paper's widths.
+CHECKED, CHECKED_PAIRS = 2, 32
 SEED = 0  # of a step's noise
 NOTES = (
     "ms: median of the timed steps, rungs taking turns; quartiles: where the middle half lies.",
@@ -62,32 +65,45 @@ def run_ladder(options: Options, make: Callable[..., RungStep] = RungStep) -> di
 
     Raises:
         UsageError: an option or setting that can't be used.
-        RunError: a rung that does not compute what (a) computes.
+        RunError: a rung that does not compute what (a) computes; told after the others were measured and written.
     """
     config = make_config(options)
     device = choose_device(config.device)
     rungs, skipped = choose_rungs(options.rungs, device)
-    batches, vocabulary = make_batches(options, config)
+    batches, vocabulary = make_batches(options, config, BATCHES)
+    small = dataclasses.replace(config, batch_size=min(config.batch_size, CHECKED_PAIRS))
+    checked, _ = make_batches(options, small, CHECKED)
     torch.manual_seed(config.seed)
     model = PRIOR(config.model, vocabulary)
+    described = {"machine": machine(), "options": describe(options, config, batches, device)}
     context = StepContext(config.model.bank.tau_start, SEED)
 
     def make_step(rung: Rung) -> RungStep:
         return make(rung, model, options.stage, config, device)
 
     with progress() as bar:
-        task = bar.add_task("", total=len(rungs) + options.steps)
-        on_device = [batch.to(device) for batch in batches]
+        task = bar.add_task("", total=len(rungs) + options.steps - 1)
+        on_device, on_device_too = ([batch.to(device) for batch in some] for some in (batches, checked))
+        plan = Plan(on_device, on_device_too, context, options.steps, options.warm_up)
 
         def advance(name: str) -> None:
             bar.update(task, description=name, advance=1)
 
-        results = measure(rungs, make_step, on_device, context, options.steps, options.warm_up, advance)
+        def save(results: Sequence[Measured]) -> None:
+            rows = make_rows(results, options.batch, skipped)
+            if options.out is not None:
+                write_json(options.out / "train.json", {**described, "complete": False, "rungs": rows})
+
+        with cudnn_for_training(config.cudnn_benchmark):
+            results = measure(rungs, make_step, plan, advance, save)
     rows = make_rows(results, options.batch, skipped)
-    report = {"machine": machine(), "options": describe(options, config, batches, device), "rungs": rows}
+    report = {**described, "complete": True, "rungs": rows}
     if options.count_compiled:
         report["compiled_head"] = compiled_head(make_step(LADDER[-1]), on_device[0], context, rows[0]["head_ops"])
     show(report, options.out)
+    problems = [result.problem for result in results if result.problem]
+    if problems:
+        raise RunError("; ".join(problems))
     return report
 
 
@@ -142,11 +158,11 @@ def _divide(width: int, divisor: int) -> int:
     return width // divisor
 
 
-def make_batches(options: Options, config: RunConfig) -> tuple[list[PackedBatch], int]:
-    """The batches and the size of their vocabulary; made-up ones have that of Bio_ClinicalBERT."""
+def make_batches(options: Options, config: RunConfig, number: int) -> tuple[list[PackedBatch], int]:
+    """`number` batches and the size of their vocabulary; made-up ones have that of Bio_ClinicalBERT."""
     if options.data is not None:
-        return dataset_batches(config, options.stage, BATCHES, options.data)
-    return made_up_batches(config, BATCHES, options.mean_tokens, VOCABULARY, config.seed), VOCABULARY
+        return dataset_batches(config, options.stage, number, options.data)
+    return made_up_batches(config, number, options.mean_tokens, VOCABULARY, config.seed), VOCABULARY
 
 
 def choose_rungs(letters: str, device: torch.device) -> tuple[list[Rung], dict[str, str]]:
@@ -197,7 +213,7 @@ def show(report: dict[str, Any], out: Path | None) -> None:
         notes.append(
             f"torch.compile makes {head['calls']} calls of the head: (a) makes {head['ratio']:.1f} times more."
         )
-    stdout.print(f"{title}\n", *text_table(rows), "", *notes, sep="\n", markup=False)
+    stdout.print(f"{title}\n", *text_table(rows), "", *notes, sep="\n")
     if out is not None:
         write_json(out / "train.json", report)
         write_text(out / "train.md", markdown(title, rows, notes))
