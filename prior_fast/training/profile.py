@@ -14,7 +14,7 @@ from prior_fast.files import atomic_path, write_text
 
 # Steps: left alone (kernels are compiled, memory is first allocated), under the profiler without a record, recorded.
 SKIP, WARM_UP, RECORDED = 5, 2, 3
-ROWS = 10
+ROWS, SHOWN = 40, 10  # of the table, in its file and on the screen
 Row = tuple[str, int, float, float]
 
 
@@ -51,7 +51,7 @@ def record_stage(out: Path, stage: int, steps: int, device: torch.device, enable
         rows = largest_costs(profiler.key_averages(), device)
         write_text(folder / f"stage-{stage}.txt", as_text(rows))
         title = f"stage {stage}: the largest costs of {recorded} step(s), trace in {folder / f'stage-{stage}.json'}"
-        print_table(title, HEADER, rows)
+        print_table(title, HEADER, rows[:SHOWN])
 
     # At least one step before them where there are two: the first under the profiler is slowed by its start.
     recorded = min(RECORDED, max(steps - 1, 1))

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The ops, the loader, the other stages, and the sanitizers. Eight minutes:
+#     bash bench/gpu/breadth.sh OUT
+# OUT/breadth.tgz holds kernels.json of all ops that there was time for, loader.json, two ladders and the sanitizers' logs.
+. "$(dirname "$0")/common.sh"
+begin breadth 480 "$@"
+
+# kernels SECONDS OP...: each op in a process of its own; they share one report
+kernels() {
+    local limit=$1 op
+    shift
+    for op in "$@"; do
+        prior_fast "kernels-$op" "$limit" bench kernels --op "$op" --device "$DEVICE" --limit $((limit - 5)) \
+            --out "$RESULTS/kernels"
+    done
+}
+
+kernels 40 sigmoid_attention prototype_lookup prototype_kl match_prototypes info_nce
+data
+prior_fast loader 30 bench loader --data "$WORK/prepared" --device "$DEVICE" --batch "$BATCH" --seconds 2 \
+    --out "$RESULTS/loader"
+ladder ladder-1 70 1 adf 10
+ladder ladder-2 70 2 adf 10
+# The sanitizers come with the CUDA toolkit.
+if [ "$DEVICE" = cuda ] && command -v compute-sanitizer > /dev/null; then
+    for tool in memcheck racecheck; do
+        part "$tool" 50 compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" -m bench.gpu.sanitize
+    done
+else
+    say "memcheck, racecheck: compute-sanitizer is not on the PATH"
+fi
+kernels 20 linear_sum_assignment segment_info_nce segment_softmax_pool segment_mean attention_weights rotate_images
+
+show kernels-sigmoid_attention.log 16
+show loader.log 10
+show ladder-1.log 12
+show ladder-2.log 12
+finish
