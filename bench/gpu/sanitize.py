@@ -9,6 +9,7 @@ there is nothing to run.
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,13 +28,13 @@ def cases(device: torch.device) -> Iterator[tuple[str, Callable[[], bool]]]:
     for rows, columns in ASSIGNMENTS:
         cost = torch.rand(2, rows, columns, generator=generator)
         cost[1] = (4 * cost[1]).round()  # with ties
-        yield f"assignment {rows}x{columns}", lambda cost=cost: assigns_alike(cost, device)
+        yield f"assignment {rows}x{columns}", partial(assigns_alike, cost, device)
     for queries, width in MATCHINGS:
         lengths = torch.tensor([queries, 1, 0, queries // 2])
         prediction = torch.randn(len(lengths), queries, width, generator=generator)
         target = torch.randn(int(lengths.sum()), width, generator=generator)
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]).int()
-        yield f"matching {queries}x{width}", lambda x=(prediction, target, offsets): matches_alike(*x, device)
+        yield f"matching {queries}x{width}", partial(matches_alike, prediction, target, offsets, device)
 
 
 def assigns_alike(cost: Tensor, device: torch.device) -> bool:

@@ -72,7 +72,7 @@ def run_kernels(options: Options, advance: Callable[[str], None] = lambda name: 
         UsageError: an op or dtype that is not known, a time that is not over 0, or an `out` whose other rows do not go
             with those of this run.
     """
-    from prior_fast.benchmarks.ladder.report import machine
+    from prior_fast.benchmarks.machine import machine
 
     device, on_gpu = options.device, options.device.type == "cuda"
     seconds = SECONDS[device.type] if options.seconds is None else options.seconds

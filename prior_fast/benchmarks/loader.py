@@ -223,7 +223,7 @@ class _Transformed:
 
 def report(measured: dict[str, Any], settings: Settings, out: Path | None) -> None:
     """Print the table, and write loader.json and loader.md to `out`."""
-    from prior_fast.benchmarks.ladder.report import machine
+    from prior_fast.benchmarks.machine import machine
     from prior_fast.console import print_table, stdout
     from prior_fast.files import write_json
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from prior_fast.benchmarks.ladder.batches import VOCABULARY, made_up_batches
-from prior_fast.benchmarks.ladder.report import machine
 from prior_fast.benchmarks.ladder.run import Options as StepOptions
 from prior_fast.benchmarks.ladder.run import make_config
+from prior_fast.benchmarks.machine import machine
 from prior_fast.config import RunConfig, to_dict
 from prior_fast.console import print_table, progress, stdout
 from prior_fast.data.batch import PackedBatch

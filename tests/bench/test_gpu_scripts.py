@@ -170,9 +170,8 @@ def test_carried_caches_are_unpacked_once(start, tmp_path: Path) -> None:
         archive.add(tmp_path / "inductor", "inductor")
     # Unpacking is Python's own: the fake hands it on.
     real = tmp_path / "real"
-    real.write_text(
-        f'#!/bin/sh\n[ "$1 $2" != "-m tarfile" ] || exec {sys.executable} "$@"\nexec {tmp_path}/python "$@"\n'
-    )
+    hand_on = f'[ "$1 $2" != "-m tarfile" ] || exec {sys.executable} "$@"'
+    real.write_text(f'#!/bin/sh\n{hand_on}\nexec {tmp_path}/python "$@"\n')
     real.chmod(0o755)
     for _ in range(2):
         process = start("speed.sh", PYTHON=str(real))

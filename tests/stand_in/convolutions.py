@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def skip_convolutions() -> torch.library.Library:
-    """With the stand-in: let torch choose cuDNN, and leave out what cuDNN would do, as long as what this returns lives."""
+    """With the stand-in: torch chooses cuDNN, and what cuDNN would do is left out while what this returns lives."""
     torch.backends.cudnn.enabled = True
     library = torch.library.Library("aten", "IMPL")
     library.impl("convolution", _convolution, "CUDA")

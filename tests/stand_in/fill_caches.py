@@ -3,8 +3,8 @@
     python tests/stand_in/fill_caches.py BATCH STAGE ...
 
 in the environment that `python tests/stand_in/library.py FOLDER` prints, with TORCHINDUCTOR_CACHE_DIR and
-TRITON_CACHE_DIR where the caches are to lie. What is compiled is the last rung of `prior-fast bench train` at the paper's
-widths; `prior-fast train` on a prepared dataset has another vocabulary, and so another graph.
+TRITON_CACHE_DIR where the caches are to lie. What is compiled is the last rung of `prior-fast bench train` at the
+paper's widths; `prior-fast train` on a prepared dataset has another vocabulary, and so another graph.
 """
 
 import sys

@@ -1,12 +1,9 @@
 """What a run of the ladder leaves: rows for programs, tables for people, a bar plot."""
 
 import dataclasses
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from prior_fast.benchmarks.ladder.measure import Measured, slower_than_before
 from prior_fast.benchmarks.ladder.rungs import LADDER
@@ -103,27 +100,6 @@ def markdown(title: str, rows: Sequence[dict[str, Any]], notes: Sequence[str]) -
     lines.append("| --- |" + " ---: |" * (len(HEADER) - 2) + " --- |")
     lines += ["| " + " | ".join(table_cells(row)) + " |" for row in rows]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
-
-
-def machine() -> dict[str, Any]:
-    """Processor, GPU and versions, as doctor finds them."""
-    from prior_fast.cli.doctor import machine as parts
-    from prior_fast.cli.doctor import versions
-
-    return {
-        "processor": processor(),
-        **dict(parts()),
-        "threads": torch.get_num_threads(),
-        "versions": dict(versions()),
-    }
-
-
-def processor() -> str:
-    """The CPU's name."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def draw(path: Path, title: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -11,8 +11,9 @@ import torch
 from prior_fast.benchmarks.ladder.batches import VOCABULARY, dataset_batches, made_up_batches
 from prior_fast.benchmarks.ladder.generated import compiled_head_calls
 from prior_fast.benchmarks.ladder.measure import Measured, Plan, measure
-from prior_fast.benchmarks.ladder.report import draw, machine, make_rows, markdown, text_table
+from prior_fast.benchmarks.ladder.report import draw, make_rows, markdown, text_table
 from prior_fast.benchmarks.ladder.rungs import LADDER, Rung, RungStep
+from prior_fast.benchmarks.machine import machine
 from prior_fast.config import RunConfig, apply_overrides, preset, to_dict, validate_config
 from prior_fast.console import progress, stdout
 from prior_fast.data.batch import PackedBatch
