@@ -3,7 +3,7 @@
 import argparse
 import importlib
 
-TASKS = ("kernels", "train", "loader", "memory", "pretraining", "compare", "page", "picture")
+TASKS = ("kernels", "convolutions", "train", "loader", "memory", "pretraining", "compare", "page", "picture")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
