@@ -22,6 +22,7 @@ from prior_fast.downstream.state import Standing, Tensors, copy_weights, load_st
 from prior_fast.downstream.task import Measured, Task
 from prior_fast.errors import RunError
 from prior_fast.files import atomic_path, write_json, write_text
+from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.step import bf16_is_fast
 
 # A state is saved when what it takes is at most this share of the time since the last one.
@@ -66,7 +67,9 @@ def fine_tune(
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
     run = FineTuning(task, config, rows, place)
-    if not run.train():
+    with cudnn_for_training(benchmark=True):  # images are of one size
+        finished = run.train()
+    if not finished:
         return None
     result = run.test(notes)
     write_json(path, result)

@@ -1,4 +1,4 @@
-"""A step of classification or segmentation never reads a value back to the host."""
+"""A step of classification or segmentation never reads a value back to the host, and cuDNN times its convolutions."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from prior_fast.data.labelled.dataset import LabelledDataset
 from prior_fast.downstream import classification, images
 from prior_fast.downstream.config import task_config
-from prior_fast.downstream.finetune import FineTuning, Place
+from prior_fast.downstream.finetune import FineTuning, Place, fine_tune
 from prior_fast.downstream.pretrained import open_pretrained
 from prior_fast.downstream.run import make_task
 from tests.training.test_no_syncs import HostSync, no_syncs
@@ -52,3 +52,11 @@ def test_a_step_does_not_wait(stepper: FineTuning, monkeypatch: pytest.MonkeyPat
     assert torch.isfinite(loss) and stepper.standing.step == 2
     with pytest.raises(HostSync), no_syncs():
         float(loss)
+
+
+@pytest.mark.parametrize("stepper", ["classification"], indirect=True)
+def test_cudnn_times_its_convolutions_while_training(stepper: FineTuning, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(FineTuning, "train", lambda run: seen.append(torch.backends.cudnn.benchmark))
+    assert fine_tune(stepper.task, stepper.config, stepper.rows, stepper.place, ()) is None
+    assert seen == [True] and not torch.backends.cudnn.benchmark

@@ -64,6 +64,22 @@ def test_neither_a_step_nor_the_loader_waits(gpu: dict[str, str]) -> None:
     assert len(set(passed)) == 4 and len(passed) > 25, passed
 
 
+def test_attention_in_training_is_not_cudnns(gpu: dict[str, str]) -> None:
+    """torch's own choice on Hopper is cuDNN (3); flash (1) is taken in training, memory-efficient (2) with a mask."""
+    code = """
+import stand_in_here, torch
+from prior_fast.training.cudnn import cudnn_for_training
+torch.backends.cudnn.enabled = True
+query, key = (torch.zeros(4, 12, n, 64, device="cuda", dtype=torch.bfloat16) for n in (16, 49))
+mask = torch.ones(4, 12, 16, 49, device="cuda", dtype=torch.bool)
+choices = lambda: [torch._fused_sdp_choice(query, key, key, attn_mask=m) for m in (None, mask)]
+print(choices())
+with cudnn_for_training(True):
+    print(choices())
+"""
+    assert run([sys.executable, "-c", code], gpu).stdout == "[3, 3]\n[1, 2]\n"
+
+
 def test_compiled_convolutions_take_tensors_as_they_lie(gpu: dict[str, str]) -> None:
     done = run([sys.executable, str(ROOT / "tests/stand_in/compiled_images.py")], gpu)
     assert done.returncode == 0, done.stderr[-3000:]
