@@ -17,6 +17,25 @@ DEGREE = tl.constexpr(math.pi / 180)
 
 
 @triton.jit
+def _cos_sin(degrees):
+    """The cosine and the sine of an angle, float32 and right to 1e-7 up to 2e7 degrees.
+
+    Those of CUDA's library reduce huge angles with the help of an array in local memory. In degrees a quarter turn is a
+    whole number, so quarter turns are taken off without rounding. At most 45 degrees are left, for which the
+    polynomials of Cephes' sinf and cosf serve.
+    """
+    quarters = tl.floor(degrees / 90.0 + 0.5)
+    x = (degrees - 90.0 * quarters) * DEGREE
+    z = x * x
+    sin = x + x * z * (-1.6666654611e-1 + z * (8.3321608736e-3 - z * 1.9515295891e-4))
+    cos = 1.0 - 0.5 * z + z * z * (4.166664568298827e-2 + z * (-1.388731625493765e-3 + z * 2.443315711809948e-5))
+    turns = quarters - 4.0 * tl.floor(quarters * 0.25)
+    odd = (turns == 1.0) | (turns == 3.0)
+    sign = tl.where(turns >= 2.0, -1.0, 1.0)
+    return sign * tl.where(odd, -sin, cos), sign * tl.where(odd, cos, sin)
+
+
+@triton.jit
 def _pixel(image_ptr, i, j, H, W, mask):
     """Pixel (i, j) in float32; zero outside the image."""
     inside = mask & (i >= 0) & (i < H) & (j >= 0) & (j < W)
@@ -30,8 +49,7 @@ def _rotate_images_fwd_kernel(
     """out = factor * (four pixels, bilinear) + offset, read where the inverse rotation leads."""
     b = tl.program_id(0).to(tl.int64)
     image_ptr = images_ptr + tl.load(rows_ptr + b) * H * W
-    angle = tl.load(angles_ptr + b) * DEGREE
-    cos, sin = tl.cos(angle), tl.sin(angle)
+    cos, sin = _cos_sin(tl.load(angles_ptr + b))
     sign = 1.0 - 2.0 * tl.load(flips_ptr + b).to(tl.float32)
     p = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = p < H * W
