@@ -13,8 +13,9 @@ from prior_fast.kernels._launch import launch
 # Triton's interpreter multiplies the bits of bfloat16 as integers; there operands are widened, which is exact.
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
-# How products are compiled: the next pieces are loaded during the products of these, and eight warps have registers for
-# tiles of 64 x 64 of any dtype and size; four do not, where float32's products and unaligned addresses need many.
+# How most products are compiled: the next pieces are loaded during the products of these, and eight warps have
+# registers for tiles of 64 x 64 of any dtype and size. Four do not, where float32's products and unaligned addresses
+# need many.
 SCHEDULE = {"num_warps": 8, "num_stages": 2}
 
 

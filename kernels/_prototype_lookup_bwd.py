@@ -189,21 +189,25 @@ def prototype_lookup_bwd(
     saved = {"logits_ptr": logits, "stats_ptr": stats, "tau_ptr": tau, "dweights_ptr": dweights, "means_ptr": means}
 
     constants = tiles(sizes, x.dtype, "D")
+    # With two stages the signs alone spill in float32 (Triton 3.6).
+    schedule = SCHEDULE | ({"num_stages": 1} if doutput is None else {})
     launch(
         _prototype_lookup_bwd_weights_kernel,
         over_tiles(sizes, constants, "NK"),
         incoming | doutput_ptr | {"bank_ptr": prototypes, "dweights_ptr": dweights, **numbers},
         constants | has_both,
-        **SCHEDULE,
+        **schedule,
     )
     constants = tiles(sizes, x.dtype, "K")
     dx = x.new_empty(rows, columns)
+    # With two stages the narrowest tiles spill in bfloat16 (Triton 3.8).
+    schedule = SCHEDULE | ({"num_stages": 1} if columns <= 16 else {})
     launch(
         _prototype_lookup_bwd_rows_kernel,
         over_tiles(sizes, constants, "ND"),
         saved | incoming | {"bank_ptr": prototypes, "dx_ptr": dx, **numbers},
         constants | has_dl1,
-        **SCHEDULE,
+        **schedule,
     )
     if not with_bank:
         return dx, x.new_empty(0)

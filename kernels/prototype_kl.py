@@ -178,12 +178,14 @@ def prototype_kl_fwd(target: Tensor, prediction: Tensor, prototypes: Tensor) -> 
     sizes = {"N": rows, "K": bank_rows, "D": columns}
     logits = target.new_empty(2, rows, bank_rows, dtype=torch.float32)
     constants = tiles(sizes, target.dtype, "D")
+    # Loads of single numbers are not pipelined: with Triton 3.8 those of float32 spill.
+    schedule = SCHEDULE | ({"num_stages": 1} if columns % 16 else {})
     launch(
         _prototype_kl_fwd_logits_kernel,
         over_tiles(sizes, constants, "NK"),
         {"target_ptr": target, "prediction_ptr": prediction, "bank_ptr": prototypes, "logits_ptr": logits, **sizes},
         constants,
-        **SCHEDULE,
+        **schedule,
     )
     stats = logits.new_empty(5, rows)
     # Most banks' rows are read whole, two at a time: a thousand numbers of each side.
