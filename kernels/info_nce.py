@@ -136,8 +136,8 @@ def info_nce_fwd(a: Tensor, b: Tensor, scale: Tensor, begin: int, rows: int, kee
     arguments = {"a_ptr": a, "b_ptr": b, "scale_ptr": scale, "stats_ptr": stats, "kept_ptr": kept}
     sizes = {"begin": begin, "rows": rows, "N": a.shape[0], "D": a.shape[1]}
     grid = (triton.cdiv(rows, constants["BLOCK_I"]), 2)
-    # Loads of single numbers are not pipelined.
-    stages = 3 if a.shape[1] % 16 == 0 else 1
+    # Loads of single numbers are not pipelined. Nor are those of large tiles of float32: with Triton 3.6 they spill.
+    stages = 3 if a.shape[1] % 16 == 0 and (keep or a.dtype != torch.float32) else 1
     launch(_info_nce_fwd_kernel, grid, arguments | sizes, constants, num_warps=warps, num_stages=stages)
     return stats, kept
 
@@ -163,7 +163,7 @@ def info_nce_bwd(
     arguments |= {"slope_ptr": slope, "kept_ptr": kept, "da_ptr": da, "db_ptr": db, "dscale_ptr": dscale}
     sizes = {"begin": begin, "rows": rows, "N": count, "D": columns}
     grid = (triton.cdiv(rows, constants["BLOCK_I"]), triton.cdiv(columns, constants["BLOCK_E"]), 2)
-    # Loads of single numbers are not pipelined.
-    stages = 2 if columns % 16 == 0 else 1
+    # Loads of single numbers are not pipelined, except where products are kept: there one stage spills with Triton 3.6.
+    stages = 2 if columns % 16 == 0 or kept.shape[0] else 1
     launch(_info_nce_bwd_kernel, grid, arguments | sizes, constants, num_warps=warps, num_stages=stages)
     return da, db, dscale
