@@ -130,16 +130,27 @@ def _compilation(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """The tile, `whole` where one has to hold a segment, and the columns that are taken at once; warps and stages.
 
-    All that can be chosen was compiled for sm_80 and sm_90: no registers spill.
+    All that can be chosen was compiled for sm_80 and sm_90 with Triton 3.6, 3.8 and 3.9: no registers spill.
     """
     width = max(q.shape[2], v.shape[2])
     few = takes_registers(q.dtype, q.shape[2], v.shape[2])
-    # Single loads of float32 leave the fewest registers.
-    side = 16 if q.dtype == torch.float32 and (q.shape[2] % 16 or v.shape[2] % 16) else 32
-    blocks = tile(longest_q, longest_k) if whole else {"BLOCK_Q": side if few else TILE, "BLOCK_K": side}
+    wide, single = q.dtype == torch.float32, bool(q.shape[2] % 16 or v.shape[2] % 16)
+    if whole:
+        blocks = tile(longest_q, longest_k)
+        # Narrower pieces of float32's scores spill with Triton 3.6.
+        blocks["BLOCK_D"] = columns(width, (32 if wide and not backward else 16) if few else 64)
+        blocks["BLOCK_C"] = columns(width, (32 if backward else 16) if few else 64)
+        # With two stages float32's backward spills with Triton 3.6 and 3.8.
+        return blocks, compilation(blocks, few and not backward)
+    # Single loads of float32 leave the fewest registers for a tile.
+    side = 16 if wide and single else 32
+    blocks = {"BLOCK_Q": side if few else TILE, "BLOCK_K": side}
     blocks["BLOCK_D"] = columns(width, 16 if few else 64)
-    blocks["BLOCK_C"] = columns(width, (16 if whole and not backward else 32) if few else 64)
-    return blocks, compilation(blocks, few) if whole else {"num_warps": 4, "num_stages": 3}
+    # Every block of columns makes the scores anew. The backward, which has the gradients of weights too, has registers
+    # for 64 columns only beside small tiles.
+    blocks["BLOCK_C"] = columns(width, 32 if few and backward and side == 32 else 64)
+    # Single loads are not pipelined: float32's spill with Triton 3.6.
+    return blocks, {"num_warps": 4, "num_stages": 1 if single else 3}
 
 
 def _share(width: int, block: int, tiles: int) -> int:
