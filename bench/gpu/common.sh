@@ -62,7 +62,7 @@ part() {
 
 prior_fast() { part "$1" "$2" "$PYTHON" -m prior_fast.cli.main "${@:3}"; }
 
-# train NAME SECONDS STEPS SETTINGS...: stage 3 alone, of random weights
+# train NAME SECONDS STEPS SETTINGS...: stage 3 alone, of random weights, compiled on a GPU unless SETTINGS say no
 train() {
     prior_fast "$1" "$2" train --preset "$PRESET" --data "$WORK/prepared" --out "$RESULTS/$1" "device=$DEVICE" \
         "batch_size=$BATCH" stage_epochs=0,0,1000 "max_steps_per_stage=$3" checkpoint_every=100000 \
@@ -81,8 +81,9 @@ ladder() {
 
 # data: made-up studies, unless a script before has made them
 data() {
-    [ -d "$WORK/prepared" ] && return
-    prior_fast phantom 50 phantom --out "$WORK/phantom" --studies "${STUDIES:-1000}" --size 256
+    [ -f "$WORK/prepared/dataset.json" ] && return
+    rm -rf "$WORK/phantom" "$WORK/prepared"
+    prior_fast phantom 90 phantom --out "$WORK/phantom" --studies "${STUDIES:-1000}" --size 256
     prior_fast prepare 30 prepare mimic --images "$WORK/phantom" --out "$WORK/prepared"
 }
 

@@ -11,7 +11,7 @@ part tests 120 "$PYTHON" -m pytest -n "${TEST_PROCESSES:-6}" -m "(gpu or device)
     tests/ops/test_devices.py tests/csrc/test_on_gpu.py tests/model/test_text_encoder.py tests/training/test_no_syncs.py
 data
 train uncompiled 60 20 compile=off profile=true
-train compiled 200 60 compile=on
+train compiled 200 60
 
 show tests.log 8
 show uncompiled/profile/stage-3.txt 12

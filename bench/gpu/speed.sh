@@ -7,8 +7,8 @@
 begin speed 540 "$@"
 
 data
-train as-chosen 200 40 compile=on cudnn_benchmark=false
-train timed 120 40 compile=on cudnn_benchmark=true profile=true
+train as-chosen 200 40 cudnn_benchmark=false
+train timed 120 40 cudnn_benchmark=true profile=true
 prior_fast convolutions 70 bench convolutions --preset "$PRESET" --batch "$BATCH" --device "$DEVICE" \
     --limit 60 --seconds 0.1 --out "$RESULTS/convolutions"
 # (e) compiles a step that no training uses.

@@ -143,6 +143,7 @@ def test_the_whole_half_hour_is_one_archive(start, tmp_path: Path) -> None:
 
 def test_data_is_made_once_and_checkpoints_are_not_kept(start, tmp_path: Path) -> None:
     (tmp_path / "work/prepared").mkdir(parents=True)
+    (tmp_path / "work/prepared/dataset.json").touch()
     process = start("first_light.sh")
     process.communicate()
     asked = (tmp_path / "asked").read_text()
