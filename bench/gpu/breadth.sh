@@ -31,8 +31,8 @@ else
 fi
 kernels 20 linear_sum_assignment segment_info_nce segment_softmax_pool segment_mean attention_weights rotate_images
 
-show kernels-sigmoid_attention.log 16
-show loader.log 10
-show ladder-1.log 12
-show ladder-2.log 12
+last kernels-sigmoid_attention.log 16
+last loader.log 10
+last ladder-1.log 12
+last ladder-2.log 12
 finish

@@ -87,8 +87,9 @@ data() {
     prior_fast prepare 30 prepare mimic --images "$WORK/phantom" --out "$WORK/prepared"
 }
 
-# show LOG LINES: the end of a log, for whoever sees the output alone
-show() { [ ! -f "$RESULTS/$1" ] || { echo "--- $1"; tail -n "$2" "$RESULTS/$1"; }; }
+# last, first FILE LINES: the end or the beginning of a log, for whoever sees the output alone
+last() { [ ! -f "$RESULTS/$1" ] || { echo "--- $1"; tail -n "$2" "$RESULTS/$1"; }; }
+first() { [ ! -f "$RESULTS/$1" ] || { echo "--- $1"; head -n "$2" "$RESULTS/$1"; }; }
 
 pack() {
     # Whole or not at all: it may be the last that there is time for.

@@ -13,8 +13,8 @@ data
 train uncompiled 60 20 compile=off profile=true
 train compiled 200 60
 
-show tests.log 8
-show uncompiled/profile/stage-3.txt 12
-show uncompiled.log 3
-show compiled.log 3
+last tests.log 8
+first uncompiled/profile/stage-3.txt 12
+last uncompiled.log 3
+last compiled.log 3
 finish

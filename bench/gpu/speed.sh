@@ -14,9 +14,9 @@ prior_fast convolutions 70 bench convolutions --preset "$PRESET" --batch "$BATCH
 # (e) compiles a step that no training uses.
 ladder ladder-3 240 3 abcdf 20
 
-show timed/profile/stage-3.txt 41
-show convolutions.log 24
-show as-chosen.log 2
-show timed.log 2
-show ladder-3.log 16
+first timed/profile/stage-3.txt 41
+last convolutions.log 24
+last as-chosen.log 2
+last timed.log 2
+last ladder-3.log 16
 finish
