@@ -6,6 +6,7 @@
 begin first-light 420 "$@"
 
 [ "$DEVICE" != cuda ] || part nvidia-smi 10 nvidia-smi
+prior_fast build 60 build # leaves alone what is up to date
 prior_fast doctor 30 doctor --out "$RESULTS/doctor"
 part tests 120 "$PYTHON" -m pytest -n "${TEST_PROCESSES:-6}" -m "(gpu or device) and not compiles" -p no:cacheprovider \
     tests/ops/test_devices.py tests/csrc/test_on_gpu.py tests/model/test_text_encoder.py tests/training/test_no_syncs.py

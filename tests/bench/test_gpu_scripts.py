@@ -71,7 +71,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize(
     ("script", "parts"),
     [
-        ("first_light", ["doctor", "tests", "phantom", "prepare", "uncompiled", "compiled"]),
+        ("first_light", ["build", "doctor", "tests", "phantom", "prepare", "uncompiled", "compiled"]),
         ("speed", ["as-chosen", "timed", "convolutions", "ladder-3"]),
         ("breadth", ["kernels-sigmoid_attention", "kernels-rotate_images", "loader", "ladder-1", "ladder-2"]),
     ],
