@@ -8,7 +8,7 @@ import torch
 from prior_fast.bench._case import Case, Public, Work, batches, report_lengths, size
 
 K, D = 512, 768
-SHAPES = ((K, D), (130, 70), (20, 30), (5, 3), (1, 1))
+SHAPES = ((K, D), (130, D), (130, 70), (20, 30), (5, 3), (1, 1))
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -36,7 +36,7 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
     from prior_fast.kernels.prototype_kl import prototype_kl_bwd, prototype_kl_fwd
 
     kl = torch.ones((), device=device)
-    for rows, shapes in ((40, SHAPES), (4096, SHAPES[:3])):
+    for rows, shapes in ((40, SHAPES), (4096, SHAPES[:4])):
         for prototypes, columns in shapes:
             inputs, saved = _tensors(device, dtype, rows, prototypes, columns)
             yield partial(prototype_kl_fwd, *inputs)

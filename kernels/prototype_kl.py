@@ -178,8 +178,8 @@ def prototype_kl_fwd(target: Tensor, prediction: Tensor, prototypes: Tensor) -> 
     sizes = {"N": rows, "K": bank_rows, "D": columns}
     logits = target.new_empty(2, rows, bank_rows, dtype=torch.float32)
     constants = tiles(sizes, target.dtype, "D")
-    # Loads of single numbers are not pipelined: with Triton 3.8 those of float32 spill.
-    schedule = SCHEDULE | ({"num_stages": 1} if columns % 16 else {})
+    # Where 16 does not divide a side of the bank, float32 spills with two stages (Triton 3.6 and 3.8).
+    schedule = SCHEDULE | ({"num_stages": 1} if columns % 16 or bank_rows % 16 else {})
     launch(
         _prototype_kl_fwd_logits_kernel,
         over_tiles(sizes, constants, "NK"),
@@ -215,12 +215,14 @@ def prototype_kl_bwd(
     dtarget, dprediction = (target.new_empty((rows, columns) if with_rows else 0) for _ in range(2))
     if with_rows:
         constants = tiles(sizes, target.dtype, "K")
+        # Where 16 divides the columns and not the prototypes, float32 spills with two stages (Triton 3.9).
+        schedule = SCHEDULE | ({"num_stages": 1} if columns % 16 == 0 and bank_rows % 16 else {})
         launch(
             _prototype_kl_bwd_rows_kernel,
             over_tiles(sizes, constants, "ND"),
             saved | {"bank_ptr": prototypes, "dtarget_ptr": dtarget, "dprediction_ptr": dprediction},
             constants,
-            **SCHEDULE,
+            **schedule,
         )
     dbank = target.new_empty((bank_rows, columns) if with_bank else 0)
     if with_bank:
