@@ -130,18 +130,20 @@ def _compilation(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """The tile, `whole` where one has to hold a segment, and the columns that are taken at once; warps and stages.
 
-    All that can be chosen was compiled for sm_80 and sm_90 with Triton 3.6, 3.8 and 3.9: no registers spill.
+    What bench/sigmoid_attention.py lists was compiled for sm_80 and sm_90 with Triton 3.6, 3.8 and 3.9: no registers
+    spill.
     """
     width = max(q.shape[2], v.shape[2])
     few = takes_registers(q.dtype, q.shape[2], v.shape[2])
     wide, single = q.dtype == torch.float32, bool(q.shape[2] % 16 or v.shape[2] % 16)
     if whole:
         blocks = tile(longest_q, longest_k)
-        # Narrower pieces of float32's scores spill with Triton 3.6.
-        blocks["BLOCK_D"] = columns(width, (32 if wide and not backward else 16) if few else 64)
-        blocks["BLOCK_C"] = columns(width, (32 if backward else 16) if few else 64)
-        # With two stages float32's backward spills with Triton 3.6 and 3.8.
-        return blocks, compilation(blocks, few and not backward)
+        # Results for 64 keys of fewer queries take the most registers: with Triton 3.8 float32 spills at 32 columns.
+        flat = backward and blocks["BLOCK_Q"] < blocks["BLOCK_K"] == TILE
+        blocks["BLOCK_D"] = columns(width, 16 if few else 64)
+        blocks["BLOCK_C"] = columns(width, (16 if flat else 32) if few else 64)
+        # Three stages also where columns are few: with two, float32 spills with Triton 3.6 and 3.8.
+        return blocks, compilation(blocks, few=False)
     # Single loads of float32 leave the fewest registers for a tile.
     side = 16 if wide and single else 32
     blocks = {"BLOCK_Q": side if few else TILE, "BLOCK_K": side}
