@@ -24,7 +24,7 @@ ladder ladder-2 70 2 adf 10
 # The sanitizers come with the CUDA toolkit.
 if [ "$DEVICE" = cuda ] && command -v compute-sanitizer > /dev/null; then
     for tool in memcheck racecheck; do
-        part "$tool" 50 compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" -m bench.gpu.sanitize
+        part "$tool" 50 compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" -m prior_fast.bench.gpu.sanitize
     done
 else
     say "memcheck, racecheck: compute-sanitizer is not on the PATH"

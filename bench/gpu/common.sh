@@ -3,6 +3,7 @@
 # PYTHON: the interpreter. DEVICE, PRESET, BATCH: what is measured. WORK: data, caches and results, kept for the next
 # script. CARRY: what was packed elsewhere (pack.sh). BUDGET: seconds for all parts of a script together.
 set -u
+FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 PYTHON=${PYTHON:-python3} DEVICE=${DEVICE:-cuda} PRESET=${PRESET:-paper} BATCH=${BATCH:-128}
 WORK=${WORK:-runs/gpu} CARRY=${CARRY:-runs/carry}
@@ -14,8 +15,9 @@ begin() {
     NAME=$1 BUDGET=${BUDGET:-$2} OUT=${3:-${OUT:-}}
     [ -n "$OUT" ] || { echo "usage: bash $0 OUT" >&2; exit 2; }
     SECONDS=0 failed=0 child=
-    mkdir -p "$OUT" "$WORK"
-    OUT=$(cd "$OUT" && pwd) WORK=$(cd "$WORK" && pwd) RESULTS=$WORK/$NAME
+    OUT=$(cd "$FROM" && mkdir -p "$OUT" && cd "$OUT" && pwd)
+    mkdir -p "$WORK"
+    WORK=$(cd "$WORK" && pwd) RESULTS=$WORK/$NAME
     rm -rf "$RESULTS"
     mkdir -p "$RESULTS"
     export PYTHONUNBUFFERED=1 TORCHINDUCTOR_CACHE_DIR=$WORK/inductor TRITON_CACHE_DIR=$WORK/triton

@@ -141,6 +141,14 @@ def test_the_whole_half_hour_is_one_archive(start, tmp_path: Path) -> None:
         assert archive.getnames() == ["first-light.tgz", "speed.tgz", "breadth.tgz"]
 
 
+def test_a_folder_for_results_is_where_the_caller_is(tmp_path: Path) -> None:
+    here = tmp_path / "elsewhere"
+    here.mkdir()
+    environment = {**os.environ, "PYTHON": "true", "WORK": str(tmp_path / "work"), "DEVICE": "cpu"}
+    subprocess.run(["bash", str(SCRIPTS / "speed.sh"), "some/out"], cwd=here, env=environment, capture_output=True)
+    assert (here / "some/out/speed.tgz").is_file()
+
+
 def test_data_is_made_once_and_checkpoints_are_not_kept(start, tmp_path: Path) -> None:
     (tmp_path / "work/prepared").mkdir(parents=True)
     (tmp_path / "work/prepared/dataset.json").touch()
