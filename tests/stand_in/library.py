@@ -57,7 +57,7 @@ def build(folder: Path) -> Path:
 
 
 def _headers() -> list[Path]:
-    """Folders with CUDA's headers of the version that torch was built for: the toolkit's, Triton's or pip's.
+    """Folders with CUDA's headers of the version that torch was built for: Triton's, pip's or the toolkit's.
 
     Triton 3.6 brings those of CUDA 12.8. Those of pip want crt/host_defines.h besides, names of attributes that all
     versions have alike, and Triton's will do.

@@ -25,7 +25,7 @@ from prior_fast.training.distributed import choose_device
 from prior_fast.training.stages import StepContext
 
 BATCHES = 4  # that steps take in turn
-# What rungs are compared on, in float32: plain code wants half a gigabyte for each pair at the paper's widths.
+# What rungs are compared on, in float32: plain code is estimated to want half a gigabyte for each pair.
 CHECKED, CHECKED_PAIRS = 2, 32
 SEED = 0  # of a step's noise
 NOTES = (
@@ -84,8 +84,8 @@ def run_ladder(options: Options, make: Callable[..., RungStep] = RungStep) -> di
 
     with progress() as bar:
         task = bar.add_task("", total=len(rungs) + options.steps - 1)
-        on_device, on_device_too = ([batch.to(device) for batch in some] for some in (batches, checked))
-        plan = Plan(on_device, on_device_too, context, options.steps, options.warm_up)
+        timed, compared = ([batch.to(device) for batch in some] for some in (batches, checked))
+        plan = Plan(timed, compared, context, options.steps, options.warm_up)
 
         def advance(name: str) -> None:
             bar.update(task, description=name, advance=1)
@@ -100,7 +100,7 @@ def run_ladder(options: Options, make: Callable[..., RungStep] = RungStep) -> di
     rows = make_rows(results, options.batch, skipped)
     report = {**described, "complete": True, "rungs": rows}
     if options.count_compiled:
-        report["compiled_head"] = compiled_head(make_step(LADDER[-1]), on_device[0], context, rows[0]["head_ops"])
+        report["compiled_head"] = compiled_head(make_step(LADDER[-1]), timed[0], context, rows[0]["head_ops"])
     show(report, options.out)
     problems = [result.problem for result in results if result.problem]
     if problems:
