@@ -1,22 +1,41 @@
 # make demo: from nothing to a trained, evaluated small model and its pictures
 # make tasks: what pre-training is worth on fine-tuned tasks, after make demo; about half an hour
-# make test: linter, type checker and all tests
-# Both set up .venv by themselves; PYTHON=python3.12 picks another interpreter.
+# make test: the tests but for the slow ones; make test-slow: those; make test-all: both
+# make lint: linter, formatter and type checker
+# make test-wheel: the wheel in an empty environment, outside this folder
+# make test-oldest: the tests on the oldest versions that pyproject.toml permits, in .venv-oldest
+# make test-newest: the tests on the newest versions that it permits, in .venv-newest
+# make lock: both files of locks/ anew
+#
+# All set up what they need; PYTHON=python3.12 picks another interpreter. The versions are those of LOCK, a file of
+# constraints for pip; none (LOCK=) leaves them to pip. An environment that VENV names has versions of its own:
+#     make test VENV=.venv-other LOCK=other.txt
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
+LOCK ?= locks/lock.txt
 BIN := $(VENV)/bin
 DEMO ?= demo
 RUN := $(BIN)/prior-fast
+INSTALL = $(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(LOCK))
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
-.PHONY: setup build test lint demo tasks clean
+# One file of versions serves all Pythons: uv can make such a file.
+UV := uv==0.13.9
+LOCKING := --quiet --universal --python-version 3.11 --fork-strategy fewest --all-extras --upgrade \
+	--only-binary :all: --no-annotate --custom-compile-command "make lock" pyproject.toml locks/lock.in
+
+.PHONY: setup build lint test test-slow test-all test-oldest test-newest test-wheel lock demo tasks clean
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml
+# Made anew where a file of versions is newer. The stamp comes last: without it an environment is not taken for whole.
+$(VENV)/.installed: pyproject.toml $(LOCK)
+	@test ! -e $(VENV) || test -f $(VENV)/pyvenv.cfg || { echo "$(VENV) is no virtual environment: remove it"; exit 1; }
+	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(INSTALL) --upgrade pip
+	$(INSTALL) $(addprefix --build-constraint ,$(LOCK)) --editable ".[dev]"
 	touch $@
 
 # Leaves alone what is up to date.
@@ -28,10 +47,32 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint build
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+test: build
+	$(PYTEST) -m "not slow"
+
+test-slow: build
+	$(PYTEST) -m slow
+
+test-all: test test-slow
+
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest LOCK=locks/oldest.txt
+
+test-newest:
+	$(MAKE) test VENV=.venv-newest LOCK=
+
+test-wheel:
+	$(PYTHON) tests/install/wheel.py $(LOCK)
+
+lock:
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/python -m pip install --quiet $(UV)
+	build/lock/bin/uv pip compile $(LOCKING) --output-file locks/lock.txt
+	build/lock/bin/uv pip compile $(LOCKING) --output-file locks/oldest.txt --resolution lowest-direct
+	rm -rf build/lock
 
 demo: build
+	$(RUN) doctor
 	rm -rf $(DEMO)
 	$(RUN) phantom --out $(DEMO)/phantom --studies 3500 --size 256 --seed 1
 	$(RUN) prepare mimic --images $(DEMO)/phantom --out $(DEMO)/prepared
@@ -46,4 +87,4 @@ tasks: build
 	PRIOR_FAST=$(RUN) bash bench/tasks.sh $(DEMO)/run $(DEMO)/tasks
 
 clean:
-	rm -rf $(VENV) $(DEMO) prior_fast/_C
+	rm -rf $(VENV) .venv-oldest .venv-newest $(DEMO) prior_fast/_C
