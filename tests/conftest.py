@@ -2,6 +2,7 @@
 
 import copy
 import os
+import platform
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,8 +32,21 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_report_header() -> list[str]:
-    """Say what was left out."""
-    return [f"left out: tests/{place}, since {package} is not installed" for place, package in LEFT_OUT.items()]
+    """Say which versions are tested, and what was left out."""
+    from prior_fast.cli.doctor import PACKAGES, package_version
+
+    versions = [f"python {platform.python_version()}", *(f"{name} {package_version(name)}" for name in PACKAGES)]
+    left_out = [f"left out: tests/{place}, since {package} is not installed" for place, package in LEFT_OUT.items()]
+    return [", ".join(versions), *left_out]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Print that header where -q, which addopts has, hides pytest's own."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not reporter.showheader:
+        for line in pytest_report_header():
+            reporter.write_line(line)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
