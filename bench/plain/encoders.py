@@ -6,6 +6,8 @@ by changing the classes of its modules. Joined layers are taken apart: the model
 in shapes: B pairs, L padded tokens, T packed ones, S sentences, C channels.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,24 +34,33 @@ class PlainPRIOR(PRIOR):
 class PaddedTextEncoder(TextEncoder):
     """BERT over [B, L] tokens with an attention mask."""
 
+    attention_dropout: nn.Dropout
+
     def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tensor:  # type: ignore[override]
         """token_ids, attention_mask [B, L] -> [B, L, C]."""
-        return self.encoder(input_ids=token_ids, attention_mask=attention_mask).last_hidden_state
+        dropout = self.attention_dropout.p if self.training else 0.0
+        attend = partial(masked_attention, mask=attention_mask[:, None, None].bool(), dropout=dropout)
+        return self.encoder(self.encoder.embeddings.word_embeddings(token_ids), attend)
 
 
-class RepackedTextEncoder(TextEncoder):
+class RepackedTextEncoder(PaddedTextEncoder):
     """BERT over padding, between packed tokens."""
 
     padded_to: int
 
-    def forward(self, token_ids: Tensor, position_ids: Tensor, cu_tokens: Tensor, max_tokens: int) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, token_ids: Tensor, position_ids: Tensor, cu_tokens: Tensor, max_tokens: int
+    ) -> Tensor:
         """token_ids, position_ids [T], cu_tokens [B + 1] -> [T, C]."""
         width = max(self.padded_to, max_tokens)
-        output = self.encoder(
-            input_ids=pad(token_ids, cu_tokens, width),
-            attention_mask=padding_mask(cu_tokens, width).long(),
-        )
-        return unpad(output.last_hidden_state, cu_tokens, token_ids.shape[0])
+        output = super().forward(pad(token_ids, cu_tokens, width), padding_mask(cu_tokens, width))
+        return unpad(output, cu_tokens, token_ids.shape[0])
+
+
+def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """Softmax attention: query, key, value [B, L, H, D], mask [B, 1, 1, L], True at keys that are there -> as query."""
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout).transpose(1, 2)
 
 
 class AllQueriesPool2d(AttentionPool2d):
@@ -136,11 +147,11 @@ def separate(owner: nn.Module, name: str, joined: JoinedLinear) -> None:
 
 
 def pad_text(model: PRIOR, tokens: int, packed: bool) -> None:
-    """Let the text encoder of `model` run over reports padded to `tokens`, with transformers' default attention.
+    """Let the text encoder of `model` run over reports padded to `tokens`, with BERT's dropout of attention weights.
 
     packed: it takes and returns packed tokens (`RepackedTextEncoder`); else padded ones.
     """
     encoder = model.text_encoder
     encoder.__class__ = RepackedTextEncoder if packed else PaddedTextEncoder
+    encoder.attention_dropout = nn.Dropout(encoder.config.attention_dropout)
     encoder.padded_to = tokens  # type: ignore[assignment]
-    encoder.encoder.set_attn_implementation("sdpa")

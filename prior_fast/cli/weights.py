@@ -20,7 +20,12 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         help="which tensors of a file are used, dropped and why, or missing",
         epilog="example: prior-fast weights inspect total_prior.ckpt",
     )
-    inspect.add_argument("path", type=Path, metavar="PATH", help="a .pt, .pth, .ckpt or .safetensors file")
+    inspect.add_argument(
+        "path",
+        type=Path,
+        metavar="PATH",
+        help="a .pt, .pth, .ckpt or .safetensors file, a run, a checkpoint, or an encoder's folder",
+    )
     inspect.add_argument("--out", type=Path, metavar="FILE", help="a JSON file for every key")
     inspect.set_defaults(run=run_inspect)
     convert = tasks.add_parser(
@@ -46,12 +51,19 @@ def run_inspect(args: argparse.Namespace) -> int:
     from prior_fast.console import stdout
     from prior_fast.files import write_json
     from prior_fast.weights.convert import inspect
+    from prior_fast.weights.own import inspect_own
 
-    found = inspect(args.path)
-    _show(found)
+    own = inspect_own(args.path)
+    if own is not None:
+        stdout.print(f"{own.path}: {own.kind}, {own.tensors} tensors")
+        if own.problem:
+            stdout.print(own.problem)
+    else:
+        _show(inspected := inspect(args.path))
+    found = inspected if own is None else own
     if args.out:
         write_json(args.out, found.report())
-        stdout.print(f"every key is in {args.out}")
+        stdout.print(f"{args.out} has it all")
     return 1 if found.problem else 0
 
 

@@ -48,7 +48,13 @@ def tiny() -> RunConfig:
         model=ModelConfig(
             image=ImageEncoderConfig(depths=(1, 1, 1), width=16, shrink=2, weights="random"),
             text=TextEncoderConfig(
-                weights="random", hidden_size=128, layers=2, heads=4, intermediate_size=256, dropout=0.0
+                weights="random",
+                hidden_size=128,
+                layers=2,
+                heads=4,
+                intermediate_size=256,
+                dropout=0.0,
+                attention_dropout=0.0,
             ),
             bank=BankConfig(prototypes=256, init="sentences"),
             sentence_decoder=SentenceDecoderConfig(layers=2, heads=4, intermediate_size=256, dropout=0.0),

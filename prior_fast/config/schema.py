@@ -29,6 +29,11 @@ class TextEncoderConfig:
     heads: int = 12
     intermediate_size: int = 3072
     dropout: float = 0.1
+    attention_dropout: float = 0.1  # not applied here: torch's packed attention takes none; kept for exported weights
+    hidden_act: Literal["gelu", "gelu_new", "relu", "silu"] = "gelu"
+    layer_norm_eps: float = 1e-12
+    positions: int = 512  # at least data.max_tokens
+    token_types: int = 2  # rows of the table of segments, of which the first is used
 
 
 @dataclass(frozen=True)

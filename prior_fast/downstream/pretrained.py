@@ -10,6 +10,7 @@ import torch
 from prior_fast.config import ImageEncoderConfig
 from prior_fast.errors import UsageError
 from prior_fast.model.image_encoder import ImageEncoder, load_resnet_weights
+from prior_fast.model.weights import load_strictly
 from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
 from prior_fast.weights.convert import IMAGE_MEAN, IMAGE_STD
 
@@ -55,12 +56,10 @@ class Pretrained:
         try:
             with safetensors.safe_open(self.path, "pt") as file:
                 names = [name for name in file.keys() if name.startswith(PREFIX)]  # noqa: SIM118
-                encoder.load_state_dict({name.removeprefix(PREFIX): file.get_tensor(name) for name in names})
+                tensors = {name.removeprefix(PREFIX): file.get_tensor(name) for name in names}
         except (OSError, safetensors.SafetensorError) as error:
             raise UsageError(f"{self.path} can't be read: {error}") from None
-        except RuntimeError as error:
-            detail = " ".join(str(error).split())[:200]
-            raise UsageError(f"{self.path} does not fit its checkpoint.json: {detail}") from None
+        load_strictly(encoder, tensors, str(self.path), "model of its checkpoint.json")
         return encoder
 
 

@@ -1,61 +1,222 @@
-"""transformers' BERT with the projections that take the same input as one product."""
+"""BERT's layers (Devlin et al., 2019), equal to transformers' BertModel in what they compute and in their state dict.
 
-from typing import Any
+They know nothing of padding, masks or caches: rows [..., C] come as they lie, packed or in a batch, and what attends to
+what is a function that the caller hands in. Projections of one input are one product. There is no pooler.
 
-from torch import Tensor
-from transformers import BertModel
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.bert.modeling_bert import BertCrossAttention, BertSelfAttention, eager_attention_forward
+Letters in shapes: N rows that attend, M rows that are attended to, H heads, D width of a head, C = H D.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from prior_fast.model.joined_linear import JoinedLinear
 
+# query [..., N, H, D], key and value [..., M, H, D] -> [..., N, H, D]
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+Activation = Literal["gelu", "gelu_new", "relu", "silu"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+assert tuple(ACTIVATIONS) == get_args(Activation)
 
-class JoinedSelfAttention(BertSelfAttention):
-    """Queries, keys and values of the tokens by one product; there is no cache of earlier tokens."""
+
+@dataclass(frozen=True)
+class BertStructure:
+    """Sizes and constants of a BERT; the defaults are those of BERT's authors.
+
+    positions, token_types: rows of the tables of positions and of segments; of the segments only the first is used.
+    dropout: of the embeddings and of what each block adds. Attention's dropout is the caller's.
+    """
+
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    hidden_act: Activation = "gelu"
+    layer_norm_eps: float = 1e-12
+    dropout: float = 0.1
+    positions: int = 512
+    token_types: int = 2
+
+
+class Bert(nn.Module):
+    """Embeddings and layers.
+
+    vocab_size: rows of the word table; without it there is none.
+    cross_attention: whether each layer attends to other rows too, after its own (a decoder of transformers).
+    std: of the normal distribution from which weights start; biases start at 0.
+    """
+
+    def __init__(
+        self,
+        structure: BertStructure,
+        vocab_size: int | None = None,
+        cross_attention: bool = False,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.structure = structure
+        self.embeddings = Embeddings(structure, vocab_size)
+        self.encoder = Layers(structure, cross_attention)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=std)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        words: Tensor,
+        attend: Attend,
+        position_ids: Tensor | None = None,
+        sources: Tensor | None = None,
+        attend_to_sources: Attend | None = None,
+    ) -> Tensor:
+        """words [..., N, C] -> [..., N, C].
+
+        position_ids: [..., N]; without them the rows are at 0 to N - 1.
+        sources, attend_to_sources: [..., M, C] and how to attend to them, both with cross-attention only.
+        """
+        return self.encoder(self.embeddings(words, position_ids), attend, sources, attend_to_sources)
+
+
+class Embeddings(nn.Module):
+    """Words, positions and the first segment, added and normalized."""
+
+    def __init__(self, structure: BertStructure, vocab_size: int | None) -> None:
+        super().__init__()
+        width = structure.hidden_size
+        if vocab_size is not None:
+            self.word_embeddings = nn.Embedding(vocab_size, width)
+        self.position_embeddings = nn.Embedding(structure.positions, width)
+        self.token_type_embeddings = nn.Embedding(structure.token_types, width)
+        self.LayerNorm = nn.LayerNorm(width, structure.layer_norm_eps)
+        self.dropout = nn.Dropout(structure.dropout)
+
+    def forward(self, words: Tensor, position_ids: Tensor | None) -> Tensor:
+        """words [..., N, C] and position_ids [..., N] -> [..., N, C]."""
+        # A row of a table, not a lookup: its gradient is a sum over the rows, where a lookup's scatters into them.
+        x = words + self.token_type_embeddings.weight[0]
+        table = self.position_embeddings
+        x = x + (table.weight[: words.shape[-2]] if position_ids is None else table(position_ids))
+        return self.dropout(self.LayerNorm(x))
+
+
+class Layers(nn.Module):
+    """One layer after the other."""
+
+    def __init__(self, structure: BertStructure, cross_attention: bool) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([Layer(structure, cross_attention) for _ in range(structure.layers)])
+
+    def forward(self, x: Tensor, attend: Attend, sources: Tensor | None, attend_to_sources: Attend | None) -> Tensor:
+        """x [..., N, C], sources [..., M, C] -> [..., N, C]."""
+        for layer in self.layer:
+            x = layer(x, attend, sources, attend_to_sources)
+        return x
+
+
+class Layer(nn.Module):
+    """Self-attention, cross-attention where there is any, and the feed-forward network."""
+
+    def __init__(self, structure: BertStructure, cross_attention: bool) -> None:
+        super().__init__()
+        self.attention = Attention(structure, SelfProjections(structure))
+        if cross_attention:
+            self.crossattention = Attention(structure, CrossProjections(structure))
+        self.intermediate = Intermediate(structure)
+        self.output = AddAndNorm(structure, structure.intermediate_size)
+
+    def forward(self, x: Tensor, attend: Attend, sources: Tensor | None, attend_to_sources: Attend | None) -> Tensor:
+        """x [..., N, C], sources [..., M, C] -> [..., N, C]."""
+        x = self.attention(x, attend)
+        if sources is not None:
+            x = self.crossattention(x, attend_to_sources, sources)
+        return self.output(self.intermediate(x), x)
+
+
+class Attention(nn.Module):
+    """Attention with its projections, the residual and a layer norm."""
+
+    def __init__(self, structure: BertStructure, projections: "SelfProjections | CrossProjections") -> None:
+        super().__init__()
+        self.heads = structure.heads
+        self.add_module("self", projections)
+        self.output = AddAndNorm(structure, structure.hidden_size)
+
+    def forward(self, x: Tensor, attend: Attend, *sources: Tensor) -> Tensor:
+        """x [..., N, C], sources [..., M, C] -> [..., N, C]."""
+        projected = self.get_submodule("self")(x, *sources)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in projected)
+        return self.output(attend(query, key, value).flatten(-2), x)
+
+
+class SelfProjections(nn.Module):
+    """Query, key and value of the same rows by one product."""
 
     projections: JoinedLinear
 
-    def forward(  # type: ignore[override]
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, past_key_values: None = None, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        """hidden_states [B, N, C] -> [B, N, C] and the attention function's weights, if it gives any."""
-        return _attend(self, self.projections(hidden_states), attention_mask, **kwargs)
+    def __init__(self, structure: BertStructure) -> None:
+        super().__init__()
+        width = structure.hidden_size
+        JoinedLinear(width, width, ("query", "key", "value")).register(self, "projections")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """x [..., N, C] -> three of [..., N, C], views of one tensor."""
+        return self.projections(x)
 
 
-class JoinedCrossAttention(BertCrossAttention):
-    """Keys and values of what is attended to by one product; there is no cache."""
+class CrossProjections(nn.Module):
+    """The query of the rows that attend; key and value of those that are attended to by one product."""
 
     sources: JoinedLinear
 
-    def forward(  # type: ignore[override]
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        past_key_values: None = None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        """hidden_states [B, N, C], encoder_hidden_states [B, M, C] -> [B, N, C] and weights, as above."""
-        projected = (self.query(hidden_states), *self.sources(encoder_hidden_states))
-        return _attend(self, projected, attention_mask, **kwargs)
+    def __init__(self, structure: BertStructure) -> None:
+        super().__init__()
+        width = structure.hidden_size
+        self.query = nn.Linear(width, width)
+        JoinedLinear(width, width, ("key", "value")).register(self, "sources")
+
+    def forward(self, x: Tensor, sources: Tensor) -> tuple[Tensor, ...]:
+        """x [..., N, C], sources [..., M, C] -> [..., N, C] and two of [..., M, C]."""
+        return self.query(x), *self.sources(sources)
 
 
-def join_projections(bert: BertModel) -> None:
-    """Change every attention of `bert` into the joined form; names and values in its state dict stay."""
-    for module in bert.modules():
-        if type(module) is BertSelfAttention:
-            JoinedLinear.replace(module, "projections", ("query", "key", "value"))
-            module.__class__ = JoinedSelfAttention
-        elif type(module) is BertCrossAttention:
-            JoinedLinear.replace(module, "sources", ("key", "value"))
-            module.__class__ = JoinedCrossAttention
+class Intermediate(nn.Module):
+    """The feed-forward network's wide layer and its activation."""
+
+    def __init__(self, structure: BertStructure) -> None:
+        super().__init__()
+        self.dense = nn.Linear(structure.hidden_size, structure.intermediate_size)
+        self.activation = ACTIVATIONS[structure.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., C] -> [..., intermediate_size]."""
+        return self.activation(self.dense(x))
 
 
-def _attend(
-    module: BertSelfAttention | BertCrossAttention, projected: tuple[Tensor, ...], mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, Tensor | None]:
-    heads = (x.unflatten(-1, (module.num_attention_heads, -1)).transpose(1, 2) for x in projected)
-    function = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
-    dropout = module.dropout.p if module.training else 0.0
-    out, weights = function(module, *heads, mask, dropout=dropout, scaling=module.scaling, **kwargs)
-    return out.flatten(2), weights
+class AddAndNorm(nn.Module):
+    """A linear layer with dropout, the residual, and a layer norm after it."""
+
+    def __init__(self, structure: BertStructure, inputs: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, structure.hidden_size)
+        self.LayerNorm = nn.LayerNorm(structure.hidden_size, structure.layer_norm_eps)
+        self.dropout = nn.Dropout(structure.dropout)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """x [..., inputs], residual [..., C] -> [..., C]."""
+        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+
+
+def attend_within(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0, causal: bool = False) -> Tensor:
+    """Softmax attention within each of a batch: query [B, N, H, D], key and value [B, M, H, D] -> [B, N, H, D]."""
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal).transpose(1, 2)

@@ -1,32 +1,58 @@
 """A model for a run: its structure, and the weights that it starts from."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 
-from prior_fast.config import ModelConfig
+from prior_fast.config import DataConfig, ModelConfig
+from prior_fast.errors import UsageError
 from prior_fast.model.image_encoder import load_resnet_weights
+from prior_fast.model.pretrained_bert import check_vocabulary, read_bert
 from prior_fast.model.prior import PRIOR
+from prior_fast.model.weights import load_strictly
 
 
-def build_model(config: ModelConfig, vocab_size: int, seed: int) -> tuple[PRIOR, list[str]]:
+def build_model(
+    config: ModelConfig, vocab_size: int, seed: int, vocabulary: Mapping[str, int] | None = None
+) -> tuple[PRIOR, list[str]]:
     """A model with the starting weights that `config` names, and a line for each encoder that says what they are.
 
     seed: of the weights that are random.
+    vocabulary: from token to id, of the dataset's tokenizer, which has to be that of the text encoder's weights.
 
     Raises:
         UsageError: named weights can't be had or do not fit.
     """
+    weights = config.text.weights
     torch.manual_seed(seed)
-    model = PRIOR(config, vocab_size)
-    notes = [load_resnet_weights(model.image_encoder.encoder, config.image.weights), model.text_encoder.origin]
-    return model, notes
+    if weights == "random":
+        model, text = PRIOR(config, vocab_size), "random weights"
+    else:
+        pretrained = read_bert(weights)
+        text = f"weights from {weights}{check_vocabulary(pretrained, weights, vocab_size, vocabulary)}"
+        model = PRIOR(dataclasses.replace(config, text=pretrained.structure), vocab_size)
+        load_strictly(model.text_encoder.encoder, pretrained.tensors, f"model.text.weights={weights}")
+    image = load_resnet_weights(model.image_encoder.encoder, config.image.weights)
+    return model, [image, f"text encoder: {text}"]
 
 
 def structure_of(model: PRIOR) -> ModelConfig:
     """The configuration that builds `model` again without fetching any weights."""
+    config = model.config
     return dataclasses.replace(
-        model.config,
-        image=dataclasses.replace(model.config.image, weights="random"),
-        text=model.text_encoder.architecture(),
+        config,
+        image=dataclasses.replace(config.image, weights="random"),
+        text=dataclasses.replace(config.text, weights="random"),
     )
+
+
+def check_positions(structure: ModelConfig, data: DataConfig) -> None:
+    """Raise UsageError if reports may be longer than the text encoder has positions."""
+    positions = structure.text.positions
+    for name, tokens in (("max_tokens", data.max_tokens), ("token_bucket", data.token_bucket)):
+        if tokens > positions:
+            raise UsageError(
+                f"data.{name}={tokens}: the text encoder has {positions} positions; ask for data.{name}={positions} "
+                "or less"
+            )

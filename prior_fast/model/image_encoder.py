@@ -14,7 +14,7 @@ from torchvision.models.resnet import Bottleneck, ResNet50_Weights
 from prior_fast.config import ImageEncoderConfig
 from prior_fast.errors import UsageError
 from prior_fast.model.max_pool import HalvingMaxPool2d
-from prior_fast.model.weights import load_tensors
+from prior_fast.model.weights import load_strictly, load_tensors
 
 MAP_SIZE = 7  # of a 224x224 image
 
@@ -149,10 +149,6 @@ def load_resnet_weights(encoder: ResNet, weights: str, argument: str = "model.im
     stem = state.get("conv1.weight")
     if stem is not None and stem.shape[1] == 3:
         state["conv1.weight"] = stem.sum(dim=1, keepdim=True)
-    try:
-        encoder.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        joined = " " if argument.startswith("--") else "="
-        raise UsageError(f"{argument}{joined}{weights} does not fit the encoder: {first}") from None
+    joined = " " if argument.startswith("--") else "="
+    load_strictly(encoder, state, f"{argument}{joined}{weights}")
     return f"image encoder: weights from {weights}"

@@ -36,19 +36,6 @@ class JoinedLinear(nn.Linear):
             owner.register_load_state_dict_pre_hook(_join)
         owner.add_module(name, self)
 
-    @classmethod
-    def replace(cls, owner: nn.Module, name: str, layers: tuple[str, ...]) -> None:
-        """Join the linear `layers` of `owner` into its submodule `name`, with the weights that they have."""
-        parts = [owner.get_submodule(layer) for layer in layers]
-        assert all(isinstance(part, nn.Linear) for part in parts)
-        with torch.device("meta"):  # its own starting weights would be drawn for nothing
-            joined = cls(parts[0].in_features, parts[0].out_features, layers)  # type: ignore[arg-type]
-        for kind in ("weight", "bias"):
-            joined.register_parameter(kind, nn.Parameter(torch.cat([part.get_parameter(kind) for part in parts])))
-        for layer in layers:
-            delattr(owner, layer)
-        joined.register(owner, name)
-
 
 def _joined(owner: nn.Module) -> Iterator[tuple[str, JoinedLinear]]:
     return ((name, child) for name, child in owner.named_children() if isinstance(child, JoinedLinear))

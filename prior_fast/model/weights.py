@@ -1,18 +1,26 @@
-"""Reading weight files that come from outside, without unpickling anything but tensors."""
+"""Weights that come from outside: read without unpickling anything but tensors, and loaded whole or not at all."""
 
 import pickle
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prior_fast.errors import UsageError
 
+# What training programs put around a state dict, and before each of its names.
+ENVELOPES = ("state_dict", "model")
+WRAPPERS = ("module.", "model.")
+
 
 def load_tensors(path: Path, setting: str) -> dict[str, Tensor]:
-    """The named tensors in a .safetensors, .pt, .pth, .bin or .ckpt file; a `state_dict` around them is taken off.
+    """The named tensors in a .safetensors, .pt, .pth, .bin or .ckpt file; what is around them is taken off.
+
+    That is an entry `state_dict` or `model`, and `module.` or `model.` before every name.
 
     setting: the argument that named the file, for messages.
 
@@ -23,12 +31,76 @@ def load_tensors(path: Path, setting: str) -> dict[str, Tensor]:
         raise UsageError(f"{setting}={path}: there is no such file")
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+            return unwrapped(safetensors.torch.load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{setting}={path} can't be read as a file of tensors: {reason}") from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    state = _opened(state)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UsageError(f"{setting}={path} holds no state dict of named tensors")
+    return unwrapped(state)
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` without the prefixes of `WRAPPERS` that all of its names have."""
+    tensors = {str(name): tensor for name, tensor in state.items()}
+    while prefix := next((p for p in WRAPPERS if tensors and all(name.startswith(p) for name in tensors)), ""):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str, target: str = "encoder") -> None:
+    """Fill `module` from tensors with exactly the names and shapes of its state dict, and finite values.
+
+    source, target: where the tensors come from, and what they are to fit, for messages.
+
+    Raises:
+        UsageError: a tensor is missing, unknown, of another shape or not finite; `module` is as it was.
+    """
+    problem = misfit(module.state_dict(), tensors)
+    if problem:
+        raise UsageError(f"{source} does not fit the {target}: it {problem}")
+    module.load_state_dict(dict(tensors))
+
+
+def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
+    """Why `tensors` can't fill a state dict like `wanted`, in a few words that name two tensors; None if they can."""
+    missing = [name for name in wanted if name not in tensors]
+    unknown = [name for name in tensors if name not in wanted]
+    if missing:
+        other = f", and has {len(unknown)} that it does not know: {named(unknown)}" if unknown else ""
+        return f"lacks {len(missing)} of the model's {len(wanted)} tensors: {named(missing)}{other}"
+    if unknown:
+        return f"has {len(unknown)} tensors that the model does not know: {named(unknown)}"
+    shapes = {name: (list(tensors[name].shape), list(wanted[name].shape)) for name in wanted}
+    others = [f"{name} has shape {got}, the model's has {want}" for name, (got, want) in shapes.items() if got != want]
+    if others:
+        return f"has another shape in {len(others)} tensors: {named(others)}"
+    odd = nonfinite(tensors)
+    if odd:
+        return f"has values that are not finite in {len(odd)} tensors: {named(odd)}"
+    return None
+
+
+def nonfinite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors with a value that is infinite or not a number; one without values has none."""
+    real = {name: x for name, x in tensors.items() if x.is_floating_point() and not x.is_meta}
+    # A sum is finite only if all values are (or overflow, in which case they are looked at one by one).
+    return [name for name, x in real.items() if not x.sum().isfinite() and not x.isfinite().all()]
+
+
+def named(names: Collection[str], most: int = 2) -> str:
+    """The first names, and how many there are besides."""
+    shown, more = list(names)[:most], len(names) - most
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def _opened(state: Any) -> Any:
+    """What lies in the envelopes around a state dict."""
+    while isinstance(state, dict):
+        inner = next((state[name] for name in ENVELOPES if isinstance(state.get(name), dict)), None)
+        if inner is None:
+            break
+        state = inner
     return state

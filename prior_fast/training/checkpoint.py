@@ -27,6 +27,7 @@ from prior_fast.errors import UsageError
 from prior_fast.files import atomic_directory, write_json
 from prior_fast.model.build import structure_of
 from prior_fast.model.prior import PRIOR
+from prior_fast.model.weights import load_strictly
 
 FORMAT, VERSION = "prior-fast-checkpoint", 1
 _FOLDER = re.compile(r"step-(\d{8})")
@@ -65,11 +66,8 @@ class Checkpoint:
             UsageError: the weights are missing, damaged or of another structure.
         """
         model = PRIOR(self.structure, self.vocab_size)
-        try:
-            model.load_state_dict(self._tensors("model.safetensors"))
-        except RuntimeError as error:
-            detail = " ".join(str(error).split())[:200]
-            raise UsageError(f"{self.path / 'model.safetensors'} does not fit its checkpoint.json: {detail}") from None
+        name = "model.safetensors"
+        load_strictly(model, self.tensors(name), str(self.path / name), "model of its checkpoint.json")
         return model.eval()
 
     def check_dataset(self, dataset: PreparedDataset) -> None:
@@ -86,7 +84,7 @@ class Checkpoint:
         Raises:
             UsageError: the state is that of other parameters.
         """
-        tensors = self._tensors("optimizer.safetensors")
+        tensors = self.tensors("optimizer.safetensors")
         unknown = {key.split(".", 1)[1] for key in tensors} - names.keys()
         if unknown:
             raise UsageError(
@@ -104,7 +102,12 @@ class Checkpoint:
         """The tokenizer that the model was trained with."""
         return PreTrainedTokenizerFast.from_pretrained(self.path / "tokenizer")
 
-    def _tensors(self, name: str) -> dict[str, Tensor]:
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """What lies in one of its .safetensors files.
+
+        Raises:
+            UsageError: it can't be read.
+        """
         try:
             return safetensors.torch.load_file(self.path / name)
         except (OSError, safetensors.SafetensorError) as error:

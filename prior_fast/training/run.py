@@ -15,7 +15,7 @@ from prior_fast.data.loader import LoaderConfig, TrainingLoader
 from prior_fast.data.store import PreparedDataset
 from prior_fast.files import write_json
 from prior_fast.model.batch_norm import join_batch_norms
-from prior_fast.model.build import build_model, structure_of
+from prior_fast.model.build import build_model, check_positions, structure_of
 from prior_fast.training.checkpoint import Checkpoint, Position, prune_checkpoints, save_checkpoint
 from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import Ranks, join_ranks
@@ -66,7 +66,9 @@ class Run:
             checkpoint.check_dataset(self.dataset)
             model, notes = checkpoint.load_model(), [f"weights from {checkpoint.path}"]
         else:
-            model, notes = build_model(config.model, self.dataset.vocab_size, config.seed)
+            vocabulary = self.dataset.tokenizer().get_vocab()
+            model, notes = build_model(config.model, self.dataset.vocab_size, config.seed, vocabulary)
+        check_positions(structure_of(model), config.data)
         self.model = model.to(ranks.device).train()
         if ranks.group is not None and config.sync_batch_norm:
             join_batch_norms(self.model, ranks.group)

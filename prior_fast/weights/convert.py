@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from prior_fast.data.prepare.tokenizer import load_tokenizer
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import atomic_directory, write_json
 from prior_fast.model.prior import PRIOR
-from prior_fast.model.weights import load_tensors
+from prior_fast.model.weights import load_tensors, named, nonfinite
 from prior_fast.training.checkpoint import FORMAT, VERSION
 from prior_fast.weights.names import Renamed, rename
 
@@ -39,6 +40,7 @@ class Inspected:
         vocab_size: of its text encoder; 0 for an image encoder alone.
         missing: keys of the model that the file does not have.
         misfits: key here, the file's shape, the model's.
+        nonfinite: keys of the file with values that are infinite or not a number.
     """
 
     path: Path
@@ -48,18 +50,22 @@ class Inspected:
     vocab_size: int
     missing: tuple[str, ...]
     misfits: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    nonfinite: tuple[str, ...] = ()
 
     @property
     def problem(self) -> str | None:
         """Why the file can't be converted, in one line; None where it can."""
         if self.missing:
-            return f"{self.path} lacks {len(self.missing)} tensors that the model needs: {_first(self.missing)}"
+            return f"{self.path} lacks {len(self.missing)} tensors that the model needs: {named(self.missing)}"
         if self.misfits:
             name, got, wanted = self.misfits[0]
             return f"{self.path}: {name} has shape {list(got)}, the model's has {list(wanted)}"
         if self.names.unknown:
             count = len(self.names.unknown)
-            return f"{self.path} has {count} tensors that no part here takes: {_first(self.names.unknown)}"
+            return f"{self.path} has {count} tensors that no part here takes: {named(self.names.unknown)}"
+        if self.nonfinite:
+            count = len(self.nonfinite)
+            return f"{self.path} has values that are not finite in {count} tensors: {named(self.nonfinite)}"
         return None
 
     def report(self) -> dict[str, Any]:
@@ -72,6 +78,7 @@ class Inspected:
             "unknown": self.names.unknown,
             "missing": list(self.missing),
             "misfits": [list(misfit) for misfit in self.misfits],
+            "nonfinite": list(self.nonfinite),
             "layout": "released",
             "problem": self.problem,
         }
@@ -89,9 +96,7 @@ def inspect(path: Path) -> Inspected:
         return _compared(path, tensors, _image_model(tensors), None, 0)
     here = {name: tensors[key] for name, key in first.used.items()}
     structure, vocab_size = structure_of_tensors(path, here)
-    with torch.device("meta"):
-        model = PRIOR(structure, vocab_size)
-    return _compared(path, tensors, dict(model.state_dict()), structure, vocab_size)
+    return _compared(path, tensors, model_state(structure, vocab_size), structure, vocab_size)
 
 
 def convert(path: Path, out: Path, tokenizer: str | None) -> Inspected:
@@ -131,6 +136,12 @@ def convert(path: Path, out: Path, tokenizer: str | None) -> Inspected:
     return found
 
 
+def model_state(structure: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
+    """The state dict of a whole model, without values."""
+    with torch.device("meta"):
+        return dict(PRIOR(structure, vocab_size).state_dict())
+
+
 def _facts(found: Inspected) -> dict[str, Any]:
     config = preset("released")
     assert found.structure is not None
@@ -166,7 +177,7 @@ def structure_of_tensors(path: Path, here: Mapping[str, Tensor]) -> tuple[ModelC
             f"{path} is neither an image encoder nor a whole model of PRIOR: it has no {error.args[0]}"
         ) from None
     width, hidden = bank.shape[1], words.shape[1]
-    depths = tuple(_count(here, rf"image_encoder\.encoder\.layer{n}\.(\d+)\.") for n in range(1, 5))
+    depths = _depths(here, r"image_encoder\.encoder\.") or ImageEncoderConfig().depths
     structure = dataclasses.replace(
         released,
         image=dataclasses.replace(ImageEncoderConfig(), depths=depths, width=stem, weights="random"),
@@ -194,9 +205,8 @@ def _image_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of an image encoder as deep as the file's, without values."""
     from prior_fast.model.image_encoder import ResNet
 
-    bare = {re.sub(r"^(module|model)\.", "", key): tensor for key, tensor in tensors.items()}
-    depths = tuple(_count(bare, rf"layer{n}\.(\d+)\.") for n in range(1, 5))
-    width = bare["conv1.weight"].shape[0] if "conv1.weight" in bare else ImageEncoderConfig().width
+    depths = _depths(tensors, "") or ImageEncoderConfig().depths
+    width = tensors["conv1.weight"].shape[0] if "conv1.weight" in tensors else ImageEncoderConfig().width
     with torch.device("meta"):
         state = ResNet(depths, width).state_dict()
     return {f"image_encoder.encoder.{name}": tensor for name, tensor in state.items()}
@@ -215,14 +225,16 @@ def _compared(
         vocab_size=vocab,
         missing=tuple(name for name in model if name not in names.used),
         misfits=tuple((name, got, wanted) for name, (got, wanted) in shapes.items() if got != wanted),
+        nonfinite=tuple(nonfinite({key: tensors[key] for key in names.used.values()})),
     )
+
+
+def _depths(names: Mapping[str, Any], prefix: str) -> tuple[int, ...]:
+    """Blocks of each stage of a ResNet that there is."""
+    counts = (_count(names, rf"{prefix}layer{stage}\.(\d+)\.") for stage in range(1, 5))
+    return tuple(takewhile(bool, counts))
 
 
 def _count(names: Mapping[str, Any], pattern: str) -> int:
     found = [int(match.group(1)) for match in map(re.compile(pattern).match, names) if match]
     return max(found, default=-1) + 1
-
-
-def _first(names: Any, most: int = 3) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

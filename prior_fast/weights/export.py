@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import safetensors.torch
-from transformers.utils import logging
+from transformers import BertConfig
 
 from prior_fast.errors import UsageError
 from prior_fast.files import atomic_directory, write_json
+from prior_fast.model.pretrained_bert import bert_config
 from prior_fast.training.checkpoint import Checkpoint
 
 RESNET_FILE = "resnet.safetensors"
@@ -17,7 +18,7 @@ def export(checkpoint: Checkpoint, out: Path) -> list[str]:
 
     `resnet.safetensors`: the image encoder's state dict without a classifier, one input channel, with the names that
     torchvision and timm share (timm: `create_model("resnet50", in_chans=1, num_classes=0)`). `text_encoder/`: a folder
-    for transformers' `BertModel.from_pretrained` and `AutoTokenizer.from_pretrained`. `report.json`: pixels and sizes.
+    for transformers' `AutoModel.from_pretrained` and `AutoTokenizer.from_pretrained`. `report.json`: pixels and sizes.
 
     Raises:
         UsageError: `out` exists.
@@ -26,13 +27,20 @@ def export(checkpoint: Checkpoint, out: Path) -> list[str]:
         raise UsageError(f"--out {out}: it exists; give another folder")
     model = checkpoint.load_model()
     resnet = {name: tensor.contiguous() for name, tensor in model.image_encoder.encoder.state_dict().items()}
-    encoder = model.text_encoder.encoder
-    encoder.set_attn_implementation("sdpa")  # the packed one is known to prior-fast alone
-    logging.disable_progress_bar()  # of writing one file
+    bert = {name: tensor.contiguous() for name, tensor in model.text_encoder.encoder.state_dict().items()}
+    tokenizer = checkpoint.tokenizer()
+    config = BertConfig(
+        vocab_size=checkpoint.vocab_size,
+        pad_token_id=tokenizer.pad_token_id,
+        architectures=["BertModel"],
+        **bert_config(checkpoint.structure.text),
+    )
     with atomic_directory(out) as partial:
         safetensors.torch.save_file(resnet, partial / RESNET_FILE)
-        encoder.save_pretrained(partial / "text_encoder")
-        checkpoint.tokenizer().save_pretrained(partial / "text_encoder")
+        config.save_pretrained(partial / "text_encoder")
+        # transformers asks for the name of the framework.
+        safetensors.torch.save_file(bert, partial / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
+        tokenizer.save_pretrained(partial / "text_encoder")
         image = checkpoint.structure.image
         write_json(
             partial / "report.json",

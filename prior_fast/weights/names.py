@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-# A wrapper of training frameworks around all keys.
-_WRAPPERS = ("module.", "model.")
 _RESNET = "image_encoder.encoder."
 _RESNET_KEY = re.compile(r"(conv1|bn1|layer[1-4]\.\d+)\.")
 _DECODER_KEY = re.compile(r"sentence_decoder\.(?:\w+\.)*?((?:encoder\.layer|embeddings)\..+)")
@@ -44,18 +42,16 @@ class Renamed:
 
 
 def rename(keys: Iterable[str], known: Iterable[str] | None = None) -> Renamed:
-    """Sort the keys of a file.
+    """Sort the keys of a file, which `load_tensors` has freed of what training programs put before all of them.
 
     known: the keys that the model here has; None takes every key that has a form which a model could have.
     """
     keys = list(keys)
-    prefix = next((p for p in _WRAPPERS if keys and all(key.startswith(p) for key in keys)), "")
-    result = Renamed(image_only=bool(keys) and all(_is_resnet(key.removeprefix(prefix)) for key in keys))
+    result = Renamed(image_only=bool(keys) and all(map(_is_resnet, keys)))
     wanted = None if known is None else set(known)
     for key in keys:
-        bare = key.removeprefix(prefix)
-        reason = next((reason for pattern, reason in _DROPPED if pattern.fullmatch(bare)), None)
-        name = _RESNET + bare if result.image_only else _here(bare)
+        reason = next((reason for pattern, reason in _DROPPED if pattern.fullmatch(key)), None)
+        name = _RESNET + key if result.image_only else _here(key)
         if reason is not None and (wanted is None or name not in wanted):
             result.dropped[key] = reason
         elif wanted is None or name in wanted:

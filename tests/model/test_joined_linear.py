@@ -7,9 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
 
-from prior_fast.model.bert import join_projections
 from prior_fast.model.joined_linear import JoinedLinear
 
 NAMES = ("query", "key", "value")
@@ -70,45 +68,3 @@ def test_a_state_dict_that_does_not_fit_is_refused(change: dict[str, Tensor | No
     state = {**Owner().state_dict(), **change}
     with pytest.raises(RuntimeError, match=f"(?s){message}"):
         Owner().load_state_dict({key: value for key, value in state.items() if value is not None})
-
-
-@DTYPES
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("decoder", [False, True])
-def test_joined_bert_equals_transformers_own(
-    attention: str, decoder: bool, dtype: torch.dtype, tolerance: float, tmp_path: Path
-) -> None:
-    torch.manual_seed(3)
-    config = BertConfig(
-        vocab_size=20, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=32,
-        is_decoder=decoder, add_cross_attention=decoder, use_cache=False, attn_implementation=attention,
-    )  # fmt: skip
-    plain = BertModel(config, add_pooling_layer=False).to(dtype).eval()
-    joined = copy.deepcopy(plain)
-    join_projections(joined)
-    assert {*joined.state_dict()} == {*plain.state_dict()}
-    assert sum(1 for name, _ in joined.named_parameters() if name.endswith("projections.weight")) == 2
-    inputs = {"input_ids": torch.randint(20, (3, 7)), "attention_mask": torch.ones(3, 7, dtype=torch.long)}
-    inputs["attention_mask"][1, 4:] = 0
-    if decoder:
-        inputs["encoder_hidden_states"] = torch.randn(3, 5, 24, dtype=dtype)
-    dout = torch.randn(3, 7, 24, dtype=dtype)
-    results = []
-    for model in (plain, joined):
-        out = model(**inputs).last_hidden_state
-        out.backward(dout)
-        results.append(out)
-    torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
-    wanted = {name: parameter.grad for name, parameter in plain.named_parameters() if parameter.grad is not None}
-    for name, parameter in joined.named_parameters():
-        layers = [name]
-        for child, parts in (("projections", NAMES), ("sources", ("key", "value"))):
-            if f".{child}." in name:
-                layers = [name.replace(child, part) for part in parts]
-        if all(layer in wanted for layer in layers):
-            expected = torch.cat([wanted.pop(layer) for layer in layers])
-            torch.testing.assert_close(parameter.grad, expected, rtol=10 * tolerance, atol=10 * tolerance)
-    assert not wanted
-    joined.save_pretrained(tmp_path)
-    again = BertModel.from_pretrained(tmp_path, add_pooling_layer=False).to(dtype)
-    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in plain.state_dict().items())
