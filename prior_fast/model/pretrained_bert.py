@@ -151,20 +151,21 @@ def _check_config(values: Mapping[str, Any], source: str) -> None:
 
 def _check_loading(info: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str) -> None:
     missing = sorted(info["missing_keys"])
+    unknown = sorted(key for key in info["unexpected_keys"] if not _HEADS.fullmatch(key))
     if missing:
+        besides = f", and has {len(unknown)} besides: {named(unknown)}" if unknown else ""
         raise UsageError(
             f"{source} lacks {len(missing)} of the {len(tensors)} tensors that its config.json calls for: "
-            f"{named(missing)}"
+            f"{named(missing)}{besides}"
+        )
+    if unknown:
+        raise UsageError(
+            f"{source} has {len(unknown)} tensors that its config.json does not call for: {named(unknown)}"
         )
     misfits = sorted(info["mismatched_keys"])
     if misfits:
         names = [f"{name} has shape {list(got)}, wanted {list(wanted)}" for name, got, wanted in misfits]
         raise UsageError(f"{source} does not fit its config.json in {len(misfits)} tensors: {named(names)}")
-    unknown = sorted(key for key in info["unexpected_keys"] if not _HEADS.fullmatch(key))
-    if unknown:
-        raise UsageError(
-            f"{source} has {len(unknown)} tensors that its config.json does not call for: {named(unknown)}"
-        )
     odd = nonfinite(tensors)
     if odd:
         raise UsageError(f"{source} has values that are not finite in {len(odd)} tensors: {named(odd)}")

@@ -18,6 +18,7 @@ from prior_fast.model.sentence_decoder import SentenceDecoder
 from prior_fast.model.text_encoder import TextEncoder
 from prior_fast.model.weights import load_strictly
 
+Gradients = dict[str, Tensor]
 DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 
 
@@ -50,20 +51,7 @@ def theirs(structure: TextEncoderConfig, dtype: torch.dtype, seed: int, **more: 
     return model
 
 
-def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
-    """By the names of the state dict, so that joined layers are apart."""
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
-        found = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        for name, parameter in model.named_parameters():
-            parameter.copy_(before[name])
-    return found
-
-
-def assert_equal_gradients(ours: torch.nn.Module, other: torch.nn.Module, tolerance: float) -> None:
-    found, wanted = gradients(ours), gradients(other)
+def assert_equal_gradients(found: Gradients, wanted: Gradients, tolerance: float) -> None:
     wanted = {name: wanted[name] for name in found}  # a decoder's word table gets none
     scale = max(x.abs().max() for x in wanted.values()).item()
     for name, expected in wanted.items():
@@ -74,7 +62,12 @@ def assert_equal_gradients(ours: torch.nn.Module, other: torch.nn.Module, tolera
 @pytest.mark.parametrize("hidden_act", list(ACTIVATIONS))
 @pytest.mark.parametrize("lengths", [[1], [5], [20, 1, 7], [2] * 9 + [19]])
 def test_packed_reports_are_those_of_transformers(
-    lengths: list[int], hidden_act: str, dtype: torch.dtype, tolerance: float, rng: np.random.Generator
+    lengths: list[int],
+    hidden_act: str,
+    dtype: torch.dtype,
+    tolerance: float,
+    rng: np.random.Generator,
+    gradients_by_name: Callable[[torch.nn.Module], Gradients],
 ) -> None:
     structure = draw_structure(rng, hidden_act)
     reference = theirs(structure, dtype, int(rng.integers(1 << 30)))
@@ -92,14 +85,21 @@ def test_packed_reports_are_those_of_transformers(
     out = encoder(torch.cat(rows), positions, cu, max(lengths))
     out.backward(torch.cat(dout))
     torch.testing.assert_close(out.detach(), torch.cat(wanted), rtol=tolerance, atol=tolerance)
-    assert_equal_gradients(encoder.encoder, reference, 10 * tolerance)
+    assert_equal_gradients(gradients_by_name(encoder.encoder), gradients_by_name(reference), 10 * tolerance)
 
 
 @DTYPES
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("batch", "queries", "patches"), [(1, 1, 1), (3, 7, 5), (2, 16, 49)])
 def test_the_sentence_decoder_is_that_of_transformers(
-    batch: int, queries: int, patches: int, causal: bool, dtype: torch.dtype, tolerance: float, rng: np.random.Generator
+    batch: int,
+    queries: int,
+    patches: int,
+    causal: bool,
+    dtype: torch.dtype,
+    tolerance: float,
+    rng: np.random.Generator,
+    gradients_by_name: Callable[[torch.nn.Module], Gradients],
 ) -> None:
     torch.manual_seed(int(rng.integers(1 << 30)))
     config = SentenceDecoderConfig(layers=2, heads=3, intermediate_size=17, queries=queries, dropout=0.0)
@@ -127,7 +127,7 @@ def test_the_sentence_decoder_is_that_of_transformers(
     expected.backward(dout)
     torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(sources[0].grad, sources[1].grad, rtol=10 * tolerance, atol=10 * tolerance)
-    assert_equal_gradients(ours.decoder, reference, 10 * tolerance)
+    assert_equal_gradients(gradients_by_name(ours.decoder), gradients_by_name(reference), 10 * tolerance)
 
 
 def test_layers_take_rows_that_lie_apart(rng: np.random.Generator) -> None:

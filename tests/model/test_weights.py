@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from prior_fast.errors import UsageError
 from prior_fast.model.build import build_model, structure_of
 from prior_fast.model.image_encoder import ResNet, load_resnet_weights
 from prior_fast.model.prior import PRIOR
+from prior_fast.model.weights import nonfinite
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +45,66 @@ def test_a_gray_image_gets_torchvisions_features(
     assert (ours(gray) - expected).abs().max() < 1e-3 * expected.abs().max()
 
 
-def test_weights_in_a_training_checkpoint_are_unwrapped(theirs: torchvision.models.ResNet, tmp_path: Path) -> None:
-    torch.save({"state_dict": theirs.state_dict()}, tmp_path / "run.ckpt")
+@pytest.mark.parametrize("envelopes", [("state_dict",), ("model",), ("state_dict", "model")])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model."])
+def test_weights_in_a_training_checkpoint_are_unwrapped(
+    envelopes: tuple[str, ...], prefix: str, theirs: torchvision.models.ResNet, tmp_path: Path
+) -> None:
+    state = {f"{prefix}{name}": tensor for name, tensor in theirs.state_dict().items() if name != "fc.weight"}
+    for name in envelopes:
+        state = {name: state, "epoch": 3}  # type: ignore[dict-item]
+    torch.save(state, tmp_path / "run.ckpt")
     ours = ResNet((3, 4, 6, 3), 64)
     load_resnet_weights(ours, str(tmp_path / "run.ckpt"))
     assert torch.equal(ours.layer4[0].conv1.weight, theirs.layer4[0].conv1.weight)
+
+
+def with_nan(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    state["layer2.1.bn1.weight"] = torch.full_like(state["layer2.1.bn1.weight"], float("inf"))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: {name.replace("layer3.2.", "layer3.9."): x for name, x in state.items()},
+            r"it lacks 18 of the model's 318 tensors: layer3\.2\.\S+, layer3\.2\.\S+ and 16 more, "
+            r"and has 18 that it does not know: layer3\.9\.\S+, layer3\.9\.\S+ and 16 more",
+        ),
+        (
+            lambda state: {**state, "layer3.9.conv1.weight": torch.zeros(2)},
+            r"it has 1 tensors that the model does not know: layer3\.9\.conv1\.weight",
+        ),
+        (
+            lambda state: {**state, "bn1.weight": torch.zeros(65)},
+            r"it has another shape in 1 tensors: bn1\.weight has shape \[65\], the model's has \[64\]",
+        ),
+        (with_nan, r"it has values that are not finite in 1 tensors: layer2\.1\.bn1\.weight"),
+        (
+            lambda state: {f"backbone.{name}": x for name, x in state.items()},
+            r"it lacks 318 of the model's 318 tensors",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_in_a_line(
+    change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
+    message: str,
+    theirs: torchvision.models.ResNet,
+    tmp_path: Path,
+) -> None:
+    torch.save(change(dict(theirs.state_dict())), tmp_path / "other.pt")
+    ours = ResNet((3, 4, 6, 3), 64)
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    with pytest.raises(UsageError, match=f"other\\.pt does not fit the encoder: {message}") as error:
+        load_resnet_weights(ours, str(tmp_path / "other.pt"))
+    assert len(str(error.value)) < 400 + len(str(tmp_path))
+    assert all(torch.equal(before[name], tensor) for name, tensor in ours.state_dict().items())
+
+
+def test_large_finite_values_are_let_through() -> None:
+    """Their sum is infinite, none of them is."""
+    assert nonfinite({"large": torch.full((4,), 3e38), "odd": torch.tensor([1.0, float("nan")])}) == ["odd"]
 
 
 class Trap:

@@ -102,6 +102,18 @@ def test_unknown_and_misshapen_tensors_are_refused(model: PRIOR, tmp_path: Path)
     assert json.loads((tmp_path / "keys.json").read_text())["misfits"] == [["logit_scale", [2], []]]
 
 
+def test_values_that_are_not_finite_are_refused(
+    model: PRIOR, dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    state = released_names(model)
+    state["sentence_bank.embed.weight"][2, 1] = float("nan")
+    torch.save(state, tmp_path / "file.pt")
+    words = ["weights", "convert", str(tmp_path / "file.pt"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--tokenizer", str(dataset.root / "tokenizer")]) == 1
+    assert "values that are not finite in 1 tensors: sentence_bank.embed.weight" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_an_image_encoder_alone(prefix: str, tmp_path: Path) -> None:
     resnet = torchvision.models.resnet50()
@@ -120,7 +132,9 @@ def test_the_released_sizes_are_read_from_the_tensors(model: PRIOR) -> None:
     structure, vocab_size = structure_of_tensors(Path("x"), state)
     assert isinstance(structure, ModelConfig)
     assert (structure.embed_dim, structure.bank.prototypes, structure.text.layers) == (64, 10, 2)
-    assert structure.image.depths == (1, 1, 1, 1) and vocab_size == model.text_encoder.encoder.config.vocab_size
+    assert structure.image.depths == (1, 1, 1, 1) and vocab_size == len(
+        state["text_encoder.encoder.embeddings.word_embeddings.weight"]
+    )
 
 
 @pytest.mark.parametrize(
