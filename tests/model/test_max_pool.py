@@ -80,6 +80,7 @@ class Scaled(torch.autograd.Function):
 """
 
 
+@pytest.mark.slow
 def test_the_compilers_cache_tells_gradients_of_ones_own_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would not be safe to keep a compiled stage there: another gradient would get the same entry."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
