@@ -299,7 +299,8 @@ def test_a_compiled_rung_is_compiled_once_and_checked_both_ways(
     graphs = CompileCounterWithBackend("aot_eager")
     compile_with = torch.compile
     monkeypatch.setattr(torch, "compile", lambda loss, **how: compile_with(loss, backend=graphs, **how))
-    config = apply_overrides(config, ["precision=bf16", "model.text.dropout=0.1"])
+    # A little dropout: of four pairs, a tenth moves the global term by more than the tolerance.
+    config = apply_overrides(config, ["precision=bf16", "model.text.dropout=0.01"])
     rungs = [rung for rung in LADDER if rung.key in "ae"]
     batches = make_batches(config)
     plan = Plan(batches, batches, CONTEXT, steps=2, warm_up=1)
