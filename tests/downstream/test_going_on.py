@@ -1,7 +1,6 @@
 """Stopped runs go on to the very files of unbroken ones, and a folder takes only what it was made with."""
 
 import json
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +99,7 @@ def test_a_signal_stops_after_the_step(
     step = Classification.loss
 
     def signalled(self: Classification, *args: Any) -> torch.Tensor:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         return step(self, *args)
 
     words = ["epochs=2", "batch_size=12", "splits=prior-0"]

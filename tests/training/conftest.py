@@ -1,6 +1,11 @@
-"""Settings that make a run small enough for a test, with every part of the structure kept."""
+"""Settings that make a run small enough for a test, with every part of the structure kept; and processes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
+
+from tests.training.forked import Forked, Group
 
 SMALL = [
     "batch_size=8",
@@ -26,3 +31,29 @@ SMALL = [
 @pytest.fixture(scope="session")
 def small_settings() -> list[str]:
     return list(SMALL)
+
+
+@pytest.fixture
+def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Forked]]:
+    """Starts processes that end with the test at the latest."""
+    started = []
+
+    def start(words: Sequence[str], **more: Any) -> Forked:
+        started.append(Forked(words, tmp_path_factory.mktemp("said"), **more))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.end()
+
+
+@pytest.fixture
+def fork_ranks(fork: Callable[..., Forked]) -> Callable[..., list[Forked]]:
+    """Starts the ranks of a group."""
+    groups = []  # kept until the test ends
+
+    def start(count: int, words: Sequence[str], **more: Any) -> list[Forked]:
+        groups.append(Group(count))
+        return [fork(words, **groups[-1].environment(rank), **more) for rank in range(count)]
+
+    return start

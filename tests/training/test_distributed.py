@@ -1,9 +1,10 @@
-"""Gloo processes under torchrun take the steps that one process takes on the joined batch."""
+"""Gloo processes take the steps that one process takes on the joined batch."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from prior_fast.data.store import PreparedDataset
 from prior_fast.model.build import build_model
 from prior_fast.training.checkpoint import list_checkpoints
 from prior_fast.training.meter import MEASURED
+from tests.training.compiled_ranks import traced
+from tests.training.forked import Forked, wait_for_all
 
 # Dropout of BERT draws per process, so it can't be the same for one process and two.
 # Adam divides by the root of a gradient's square, so where a gradient is rounding alone, rounding decides the whole
@@ -36,39 +39,72 @@ def losses(out: Path) -> list[dict[str, float]]:
     ]
 
 
-def torchrun(processes: int, *words: str) -> str:
-    """Run a module or a script in so many processes; returns what they wrote to standard output."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+@pytest.fixture(scope="module")
+def alone(
+    small_store: Path, small_settings: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """`alone(stage_epochs)` -> the run of one process."""
+    runs: dict[str, Path] = {}
+
+    def run(stage_epochs: str) -> Path:
+        if stage_epochs not in runs:
+            runs[stage_epochs] = tmp_path_factory.mktemp("alone") / "run"
+            assert main([*words(small_store, small_settings, stage_epochs), "--out", str(runs[stage_epochs])]) == 0
+        return runs[stage_epochs]
+
+    return run
+
+
+def words(data: Path, settings: list[str], stage_epochs: str) -> list[str]:
+    own = [*settings, *SETTINGS, f"stage_epochs={stage_epochs}"]
+    return ["train", "--preset", "tiny", "--data", str(data), *own]
 
 
 @pytest.mark.parametrize(
     ("processes", "stage_epochs"), [(2, "1,0,0"), (2, "0,1,0"), (2, "0,0,1"), (4, "1,0,0"), (4, "0,0,1")]
 )
 def test_processes_equal_one(
-    processes: int, stage_epochs: str, small_store: Path, small_settings: list[str], tmp_path: Path
+    processes: int,
+    stage_epochs: str,
+    alone: Callable[[str], Path],
+    small_store: Path,
+    small_settings: list[str],
+    tmp_path: Path,
+    fork_ranks: Callable[..., list[Forked]],
 ) -> None:
-    words = ["train", "--preset", "tiny", "--data", str(small_store), *small_settings, *SETTINGS]
-    words.append(f"stage_epochs={stage_epochs}")
     assert len(set(tokens_of_ranks(small_store, processes))) > 1
-    assert main([*words, "--out", str(tmp_path / "one")]) == 0
-    torchrun(processes, "-m", "prior_fast.cli.main", *words, "--out", str(tmp_path / "two"))
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    command = words(small_store, small_settings, stage_epochs)
+    wait_for_all(fork_ranks(processes, [*command, "--out", str(tmp_path / "run")]))
+    check_equal(alone(stage_epochs), tmp_path / "run", small_store, small_settings)
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_equal_one(
+    alone: Callable[[str], Path], small_store: Path, small_settings: list[str], tmp_path: Path
+) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    run = ["-m", "prior_fast.cli.main", *words(small_store, small_settings, "0,0,1"), "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, *run], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    check_equal(alone("0,0,1"), tmp_path / "run", small_store, small_settings)
+
+
+def check_equal(run: Path, other: Path, data: Path, settings: list[str]) -> None:
+    """Fail unless two runs have the same losses and weights, up to rounding."""
+    one, two = losses(run), losses(other)
     assert len(one) == len(two) == 2
     # After an update Adam has made rounding larger, and a prototype on the edge may be read by another sentence.
     # Ten normalizations of two to sixteen channels in a row make rounding larger in the decoder too.
     images = [run[0].pop("image_reconstruction", 0.0) for run in (one, two)]
     assert images[1] == pytest.approx(images[0], rel=5e-4)
     assert two[0] == pytest.approx(one[0], rel=1e-5, abs=1e-5)
-    start, _ = build_model(apply_overrides(preset("tiny"), small_settings).model, vocabulary(small_store), seed=0)
+    start, _ = build_model(apply_overrides(preset("tiny"), settings).model, vocabulary(data), seed=0)
     first = start.state_dict()
     weights = [
-        safetensors.torch.load_file(list_checkpoints(tmp_path / run / "checkpoints")[-1] / "model.safetensors")
-        for run in ("one", "two")
+        safetensors.torch.load_file(list_checkpoints(folder / "checkpoints")[-1] / "model.safetensors")
+        for folder in (run, other)
     ]
     assert weights[0].keys() == weights[1].keys() == first.keys()
     # The bank starts from sentences, not from the weights that the model was built with.
@@ -80,21 +116,25 @@ def test_processes_equal_one(
     assert apart < 0.05 * moved
 
 
-def test_processes_compile_one_graph_each(small_store: Path, small_settings: list[str], tmp_path: Path) -> None:
-    words = ["train", "--preset", "tiny", "--data", str(small_store), *small_settings, *SETTINGS, "stage_epochs=0,0,1"]
-    torchrun(2, "-m", "prior_fast.cli.main", *words, "compile=off", "--out", str(tmp_path / "plain"))
-    script = Path(__file__).with_name("compiled_ranks.py")
-    said = torchrun(2, str(script), *words, "compile=on", "--out", str(tmp_path / "compiled"))
-    assert said.count("graphs 1 breaks 0") == 2, said
+@pytest.mark.slow
+def test_processes_compile_one_graph_each(
+    small_store: Path, small_settings: list[str], tmp_path: Path, fork_ranks: Callable[..., list[Forked]]
+) -> None:
+    command = words(small_store, small_settings, "0,0,1")
+    wait_for_all(fork_ranks(2, [*command, "compile=off", "--out", str(tmp_path / "plain")]))
+    ranks = fork_ranks(2, [*command, "compile=on", "--out", str(tmp_path / "compiled")], main=traced)
+    wait_for_all(ranks)
+    assert all("graphs 1 breaks 0" in rank.stdout for rank in ranks), [rank.stdout for rank in ranks]
     for plain, compiled in zip(losses(tmp_path / "plain"), losses(tmp_path / "compiled"), strict=True):
         assert compiled == pytest.approx(plain, rel=1e-4, abs=1e-5)
 
 
-def test_batch_norms_may_keep_to_their_process(small_store: Path, small_settings: list[str], tmp_path: Path) -> None:
-    words = ["train", "--preset", "tiny", "--data", str(small_store), *small_settings, *SETTINGS, "stage_epochs=1,0,0"]
+def test_batch_norms_may_keep_to_their_process(
+    small_store: Path, small_settings: list[str], tmp_path: Path, fork_ranks: Callable[..., list[Forked]]
+) -> None:
+    command = words(small_store, small_settings, "1,0,0")
     for name in ("true", "false"):
-        out = str(tmp_path / name)
-        torchrun(2, "-m", "prior_fast.cli.main", *words, f"sync_batch_norm={name}", "--out", out)
+        wait_for_all(fork_ranks(2, [*command, f"sync_batch_norm={name}", "--out", str(tmp_path / name)]))
     joined, own = losses(tmp_path / "true"), losses(tmp_path / "false")
     assert len(joined) == len(own) == 2
     assert joined[0]["global_alignment"] != pytest.approx(own[0]["global_alignment"], rel=1e-4)
