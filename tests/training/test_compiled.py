@@ -11,24 +11,24 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
 from prior_fast.cli.main import main
-from prior_fast.config import RunConfig, preset
+from prior_fast.config import RunConfig, apply_overrides, preset
 from prior_fast.data.batch import PackedBatch
 from prior_fast.data.loader import TrainingLoader
 from prior_fast.data.plan import LoaderConfig
 from prior_fast.data.store import PreparedDataset
 from prior_fast.kernels._launch import recording
 from prior_fast.model.build import build_model
+from prior_fast.model.prior import PRIOR
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.stages import StepContext
-from prior_fast.training.step import StageTrainer, compile_loss, compiles, for_compiler
+from prior_fast.training.step import StageTrainer, compiles
 
 ONE = Ranks(0, 1, None, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def config() -> RunConfig:
-    tiny = preset("tiny")
-    return dataclasses.replace(tiny, batch_size=4, precision="fp32", data=dataclasses.replace(tiny.data, workers=0))
+def config(small_settings: list[str]) -> RunConfig:
+    return apply_overrides(preset("tiny"), [*small_settings, "batch_size=4"])
 
 
 @pytest.fixture(scope="module")
@@ -37,22 +37,41 @@ def loader(config: RunConfig, small_store: Path) -> TrainingLoader:
     return TrainingLoader(dataset, LoaderConfig(config.data, config.batch_size, seed=0))
 
 
-def batches(loader: TrainingLoader, stage: int) -> list[PackedBatch]:
-    return list(loader.limited(16 if stage == 3 else 0).epoch(0, last=4))
-
-
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_a_stage_is_one_graph_for_all_batches(
-    stage: int, config: RunConfig, loader: TrainingLoader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
+    """What a compiler that only traces was given."""
     counter = CompileCounterWithBackend("aot_eager")
     compile_with = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda loss, **how: compile_with(loss, backend=counter, fullgraph=True, **how)
     )
+    return counter
+
+
+def count(graphs: CompileCounterWithBackend) -> int:
+    # Dynamo counts a graph without a node too.
+    return sum(len(graph.graph.nodes) > 0 for graph in graphs.graphs)
+
+
+def both(model: PRIOR, stage: int, config: RunConfig) -> tuple[StageTrainer, StageTrainer]:
+    """The plain stage, and that of a run that compiles."""
+    plain, compiled = (
+        StageTrainer(model, stage, dataclasses.replace(config, compile=how), ONE) for how in ("off", "on")
+    )
+    return plain, compiled
+
+
+def batches(loader: TrainingLoader, stage: int) -> list[PackedBatch]:
+    return list(loader.limited(16 if stage == 3 else 0).epoch(0, last=4))
+
+
+# Stage 1 is in make test with filled up tokens, below; what stage 2 has besides is in stage 3 too.
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3])
+def test_a_stage_is_one_graph_for_all_batches(
+    stage: int, config: RunConfig, loader: TrainingLoader, graphs: CompileCounterWithBackend
+) -> None:
     model, _ = build_model(config.model, loader.dataset.vocab_size, seed=1)
-    plain = StageTrainer(model, stage, config, ONE)
-    compiled = compile_loss(plain.loss)
+    plain, compiled = both(model, stage, config)
     taken = batches(loader, stage)
     assert len({(len(batch.token_ids), batch.num_sentences, batch.max_sentences) for batch in taken}) > 2
     for number, batch in enumerate(taken):
@@ -61,7 +80,7 @@ def test_a_stage_is_one_graph_for_all_batches(
         wanted["loss"].backward()
         gradients = {name: parameter.grad.clone() for name, parameter in plain.parameters.items()}
         model.zero_grad()
-        terms = compiled(*for_compiler(batch, context))
+        terms = compiled.evaluate(batch, context)
         terms["loss"].backward()
         for name, term in wanted.items():
             torch.testing.assert_close(terms[name], term, rtol=1e-4, atol=1e-5)
@@ -70,41 +89,37 @@ def test_a_stage_is_one_graph_for_all_batches(
                 parameter.grad, gradients[name], rtol=1e-2, atol=1e-3 + 1e-3 * wanted["loss"].abs().item()
             )
         model.zero_grad()
-    # Dynamo counts a graph without a node too.
-    assert sum(len(graph.graph.nodes) > 0 for graph in counter.graphs) == 1
+    assert count(graphs) == 1
 
 
 def test_filled_up_tokens_are_one_graph_too(
-    config: RunConfig, small_store: Path, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, small_store: Path, graphs: CompileCounterWithBackend
 ) -> None:
     """Batches with several amounts of filler, and the plain step's losses."""
-    graphs = CompileCounterWithBackend("aot_eager")
-    compile_with = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda loss, **how: compile_with(loss, backend=graphs, fullgraph=True, **how))
     dataset = PreparedDataset.open(small_store, "train")
     bucketed = LoaderConfig(dataclasses.replace(config.data, token_bucket=64), config.batch_size, seed=0)
     taken = batches(TrainingLoader(dataset, bucketed), 1)
     assert all(batch.filler > 1 for batch in taken) and len({batch.filler for batch in taken}) > 2
     model, _ = build_model(config.model, dataset.vocab_size, seed=1)
-    plain = StageTrainer(model, 1, config, ONE)
-    compiled = compile_loss(plain.loss)
+    plain, compiled = both(model, 1, config)
     for number, batch in enumerate(taken):
         context = StepContext(tau=0.9, seed=number)
         wanted = plain.loss(batch, context)
-        for name, term in compiled(*for_compiler(batch, context)).items():
+        for name, term in compiled.evaluate(batch, context).items():
             torch.testing.assert_close(term, wanted[name], rtol=1e-4, atol=1e-5)
-    assert sum(len(graph.graph.nodes) > 0 for graph in graphs.graphs) == 1
+    assert count(graphs) == 1
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_with_the_kernels_of_a_gpu_a_stage_is_one_graph_too(
-    stage: int, config: RunConfig, loader: TrainingLoader, monkeypatch: pytest.MonkeyPatch
+    stage: int,
+    config: RunConfig,
+    loader: TrainingLoader,
+    graphs: CompileCounterWithBackend,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Other ops are in the graph than on a CPU: numbers that they take must not become part of it."""
     monkeypatch.setenv("PRIOR_FAST_BACKEND", "triton")
-    graphs = CompileCounterWithBackend("aot_eager")
-    compile_with = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda loss, **how: compile_with(loss, backend=graphs, fullgraph=True, **how))
     model, _ = build_model(config.model, loader.dataset.vocab_size, seed=1)
     trainer = StageTrainer(model, stage, dataclasses.replace(config, compile="on"), ONE)
     # No kernel runs: what they would compute does not matter here, and may be no number.
@@ -115,9 +130,10 @@ def test_with_the_kernels_of_a_gpu_a_stage_is_one_graph_too(
             trainer.step(batch, StepContext(tau=0.9 - 0.1 * number, seed=10**15 + number), 1e-4)
     names = {call.kernel.__name__ for call in launches}
     assert {"_sigmoid_attention_fwd_kernel", "_prototype_lookup_fwd_kernel"} <= names
-    assert sum(len(graph.graph.nodes) > 0 for graph in graphs.graphs) == 1
+    assert count(graphs) == 1
 
 
+@pytest.mark.slow
 def test_compiled_run_equals_plain_run(small_store: Path, small_settings: list[str], tmp_path: Path) -> None:
     """With the compiler that training uses; stage 1 alone, which takes it half a minute."""
     losses = []
