@@ -3,6 +3,7 @@
 import copy
 import os
 import platform
+import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 if not torch.cuda.is_available():
     # Before anything imports Triton: its kernels then run on CPUs.
@@ -104,11 +106,36 @@ def gradients_by_name() -> Callable[[torch.nn.Module], dict[str, torch.Tensor]]:
 
 
 @pytest.fixture(scope="session")
-def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`shared_folder(name, make)` -> a folder that `make` has filled, once for all processes that run the tests.
+
+    What is in it is for reading: a test that changes it needs a copy.
+    """
+    own = tmp_path_factory.getbasetemp()
+    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def share(name: str, make: Callable[[Path], None]) -> Path:
+        folder, made = common / f"shared-{name}", common / f"shared-{name}.made"
+        with FileLock(common / f"shared-{name}.lock"):
+            if not made.exists():
+                # Of one that failed something may be there.
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return share
+
+
+@pytest.fixture(scope="session")
+def small_store(shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A prepared dataset of 40 made-up studies: 26 to train, 6 to validate, 8 to test."""
     from prior_fast.cli.main import main
 
-    root = tmp_path_factory.mktemp("small")
-    assert main(["phantom", "--out", str(root / "phantom"), "--studies", "48", "--seed", "5", "--size", "256"]) == 0
-    assert main(["prepare", "mimic", "--images", str(root / "phantom"), "--out", str(root / "prepared")]) == 0
-    return root / "prepared"
+    def make(root: Path) -> None:
+        phantom = str(root / "phantom")
+        assert main(["phantom", "--out", phantom, "--studies", "48", "--seed", "5", "--size", "256"]) == 0
+        assert main(["prepare", "mimic", "--images", phantom, "--out", str(root / "prepared")]) == 0
+
+    return shared_folder("small", make) / "prepared"

@@ -293,6 +293,7 @@ def test_rungs_are_compared_on_fewer_pairs_than_are_timed(
     assert {pairs for pairs, checked in seen if not checked} == {6}
 
 
+@pytest.mark.slow
 def test_a_compiled_rung_is_compiled_once_and_checked_both_ways(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

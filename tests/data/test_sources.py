@@ -229,17 +229,18 @@ def test_nothing_is_left_behind(source: str, dataset: PreparedDataset) -> None:
         next(stream)
         stream.close()
         del stream
-    deadline = time.monotonic() + 10  # a queue's own thread takes a moment to see that it was closed
-    while True:
+    after = None
+    # A queue's own thread takes a moment to see that it was closed, on a busy machine a longer one.
+    for _ in range(3000):
         gc.collect()
         after = threading.active_count(), process.num_threads(), process.num_fds(), len(process.children())
         if all(b <= a for a, b in zip(before, after)):
             return
-        assert time.monotonic() < deadline, f"{before} before, {after} after"
         time.sleep(0.1)
+    pytest.fail(f"{before} before, {after} after")
 
 
-@pytest.mark.parametrize("source", ["memory, ahead", "dali", "dali, jpegs"])
+@pytest.mark.parametrize("source", ["memory, ahead", "dali", pytest.param("dali, jpegs", marks=pytest.mark.slow)])
 def test_memory_stays_flat_over_a_thousand_batches(source: str, dataset: PreparedDataset) -> None:
     loader = open_loader(dataset, data_for(source, dataset.root.parent / "phantom", DataConfig()))
     plans = (EpochPlan(dataset, loader.config, epoch)[n] for epoch in range(1000) for n in range(len(loader)))

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,18 +14,20 @@ from prior_fast.kernel_report.chips import CHIPS
 from prior_fast.kernel_report.collect import op_names
 
 # Minutes on two cores, until Triton has the kernels in its cache.
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def shipped(shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> dict[str, Any]:
     """The report on all ops; the command's own judgement is in its exit code."""
-    out = tmp_path_factory.mktemp("report")
-    words = [sys.executable, "-m", "prior_fast.cli.main", "kernels", "report", "--out", str(out)]
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads((out / "report.json").read_text())
+
+    def make(out: Path) -> None:
+        words = [sys.executable, "-m", "prior_fast.cli.main", "kernels", "report", "--out", str(out)]
+        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+
+    return json.loads((shared_folder("kernel-report", make) / "report.json").read_text())
 
 
 def test_every_op_is_compiled_for_both_architectures_in_all_dtypes(shipped: dict[str, Any]) -> None:
