@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,15 +107,17 @@ def gradients_by_name() -> Callable[[torch.nn.Module], dict[str, torch.Tensor]]:
 
 
 @pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+def shared_folder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, Callable[[Path], Any]], Path]:
     """`shared_folder(name, make)` -> a folder that `make` has filled, once for all processes that run the tests.
 
     What is in it is for reading: a test that changes it needs a copy.
     """
     own = tmp_path_factory.getbasetemp()
-    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    common = own.parent if hasattr(request.config, "workerinput") else own  # a worker of pytest-xdist has its own
 
-    def share(name: str, make: Callable[[Path], None]) -> Path:
+    def share(name: str, make: Callable[[Path], Any]) -> Path:
         folder, made = common / f"shared-{name}", common / f"shared-{name}.made"
         with FileLock(common / f"shared-{name}.lock"):
             if not made.exists():
@@ -129,7 +132,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Ca
 
 
 @pytest.fixture(scope="session")
-def small_store(shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def small_store(shared_folder: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
     """A prepared dataset of 40 made-up studies: 26 to train, 6 to validate, 8 to test."""
     from prior_fast.cli.main import main
 

@@ -5,7 +5,9 @@ import re
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,13 +43,26 @@ def own_sources(own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return copy
 
 
+@pytest.fixture(scope="module")
+def built(shared_folder: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
+    """A folder with the CPU library."""
+
+    def make(root: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(extension, "FOLDER", root / "_C")
+            patch.setattr(extension, "RECORD", root / "_C/build.json")
+            outcome = building._build_cpu(force=False)
+        assert outcome.built and outcome.line.startswith("built: C++ with")
+
+    return shared_folder("cpu-library", make) / "_C"
+
+
 needs_cxx = pytest.mark.skipif(building.find_cxx() is None, reason="no C++ compiler")
 
 
 @needs_cxx
-def test_the_cpu_library_is_built_used_and_left_alone(own_folder: Path) -> None:
-    first = building._build_cpu(force=False)
-    assert first.built and first.line.startswith("built: C++ with")
+def test_the_cpu_library_is_built_used_and_left_alone(built: Path, own_folder: Path) -> None:
+    shutil.copytree(built, own_folder)
     assert extension.unavailable("cpu") is None
     built_at = extension.library_path("cpu").stat().st_mtime_ns
     assert building._build_cpu(force=False).line.startswith("up to date")
@@ -56,8 +71,9 @@ def test_the_cpu_library_is_built_used_and_left_alone(own_folder: Path) -> None:
 
 
 @needs_cxx
-def test_an_error_in_a_source_leaves_the_old_library(own_sources: Path) -> None:
-    building._build_cpu(force=False)
+def test_an_error_in_a_source_leaves_the_old_library(built: Path, own_folder: Path, own_sources: Path) -> None:
+    shutil.copytree(built, own_folder)
+    assert extension.unavailable("cpu") is None
     before = extension.library_path("cpu").read_bytes()
     (own_sources / "assignment_cpu.cpp").write_text("int broken(;\n")
     with pytest.raises(RunError, match=r"csrc does not compile:\n.*assignment_cpu.cpp:1.*error"):

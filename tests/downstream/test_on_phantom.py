@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,14 +25,17 @@ METRICS = {
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def prepared(shared_folder: Callable[[str, Callable[[Path], Any]], Path]) -> dict[str, Path]:
     """Datasets of 60 made-up studies in the layouts of RSNA and SIIM-ACR."""
-    root = tmp_path_factory.mktemp("phantom")
-    for layout in ("rsna", "siim"):
-        made = str(root / layout)
-        words = ["--studies", "60", "--size", "128", "--seed", "3", "--workers", "1"]
-        assert main(["phantom", "--layout", layout, "--out", made, *words]) == 0
-        assert main(["prepare", layout, "--images", made, "--out", f"{made}-prepared", "--workers", "1"]) == 0
+
+    def make(root: Path) -> None:
+        for layout in ("rsna", "siim"):
+            made = str(root / layout)
+            words = ["--studies", "60", "--size", "128", "--seed", "3", "--workers", "1"]
+            assert main(["phantom", "--layout", layout, "--out", made, *words]) == 0
+            assert main(["prepare", layout, "--images", made, "--out", f"{made}-prepared", "--workers", "1"]) == 0
+
+    root = shared_folder("labelled", make)
     return {layout: root / f"{layout}-prepared" for layout in ("rsna", "siim")}
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,22 @@ from prior_fast.evaluation.config import FIVE_CLASSES
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(shared_folder: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
     """chexpert, chexpert5x200, rsna, siim: prepared from what `phantom` makes up."""
-    root = tmp_path_factory.mktemp("labelled")
 
-    def prepare(layout: str, source: str, *words: str) -> None:
-        paths = ["--images", str(root / f"raw-{source}"), "--out", str(root / layout), "--workers", "1"]
-        assert main(["prepare", layout, *paths, *words]) == 0
+    def make(root: Path) -> None:
+        def prepare(layout: str, source: str, *words: str) -> None:
+            paths = ["--images", str(root / f"raw-{source}"), "--out", str(root / layout), "--workers", "1"]
+            assert main(["prepare", layout, *paths, *words]) == 0
 
-    for layout, studies in (("chexpert", "48"), ("rsna", "30"), ("siim", "30")):
-        out = str(root / f"raw-{layout}")
-        sizes = ["--studies", studies, "--size", "96", "--seed", "2", "--workers", "1"]
-        assert main(["phantom", "--layout", layout, "--out", out, *sizes]) == 0
-        prepare(layout, layout)
-    prepare("chexpert5x200", "chexpert", "--per-class", "3")
-    return root
+        for layout, studies in (("chexpert", "48"), ("rsna", "30"), ("siim", "30")):
+            out = str(root / f"raw-{layout}")
+            sizes = ["--studies", studies, "--size", "96", "--seed", "2", "--workers", "1"]
+            assert main(["phantom", "--layout", layout, "--out", out, *sizes]) == 0
+            prepare(layout, layout)
+        prepare("chexpert5x200", "chexpert", "--per-class", "3")
+
+    return shared_folder("evaluated", make)
 
 
 def evaluate(task: str, checkpoint: Path, data: Path, out: Path, *words: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def shipped(shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> dict[str, Any]:
+def shipped(shared_folder: Callable[[str, Callable[[Path], Any]], Path]) -> dict[str, Any]:
     """The report on all ops; the command's own judgement is in its exit code."""
 
     def make(out: Path) -> None:

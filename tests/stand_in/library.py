@@ -27,12 +27,15 @@ _RENAMED = re.compile(r"^#define (cu[A-Z]\w*)\s+(?:__CUDA_API_PT(?:DS|SZ)\()?(cu
 _DEFINED = re.compile(r"^(?:const char \*|\w+ )(cu\w+)\(", re.MULTILINE)
 
 
+LIBRARY = "libcuda.so.1"  # as the driver is named
+
+
 class Unbuildable(Exception):
     """Why there can be no stand-in here."""
 
 
 def build(folder: Path) -> Path:
-    """Compile the stand-in; returns the library, which is named as the driver is.
+    """Compile the stand-in; returns the library.
 
     Raises:
         Unbuildable: a tool is missing, or headers of torch's CUDA.
@@ -44,7 +47,7 @@ def build(folder: Path) -> Path:
     header = includes[0] / "cuda.h"
     rest = folder / "rest.c"
     rest.write_text("".join(f"int {name}(void) {{ return 0; }}\n" for name in sorted(_rest(header.read_text()))))
-    library = folder / "libcuda.so.1"
+    library = folder / LIBRARY
     options = [f"-DSTAND_IN_CUDNN={_cudnn()}", *(f"-I{place}" for place in includes)]
     command = [compiler, "-w", "-shared", "-fPIC", "-O1", *options, str(HERE / "cuda.c"), str(rest)]
     done = subprocess.run(

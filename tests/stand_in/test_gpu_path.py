@@ -9,12 +9,14 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.stand_in.library import Unbuildable, build, environment
+from tests.stand_in.library import LIBRARY, Unbuildable, build, environment
 
 ROOT = Path(__file__).resolve().parents[2]
 START = "import sys, stand_in_here; from prior_fast.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -25,12 +27,12 @@ OF_LATER_STAGES = {"_prototype_lookup_fwd_kernel", "_prototype_kl_fwd_kernel", "
 
 
 @pytest.fixture(scope="module")
-def gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def gpu(shared_folder: Callable[[str, Callable[[Path], Any]], Path]) -> dict[str, str]:
     """The environment of a process with the stand-in."""
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     try:
-        found = environment(build(tmp_path_factory.mktemp("stand_in"))) | {"STAND_IN_NAME": NAME}
+        found = environment(shared_folder("stand-in", build) / LIBRARY) | {"STAND_IN_NAME": NAME}
     except Unbuildable as error:
         pytest.skip(f"no stand-in for CUDA: {error}")
     probe = run([sys.executable, "-c", PROBE], found)
@@ -43,6 +45,7 @@ def run(command: list[str], environment: dict[str, str]) -> subprocess.Completed
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_all_stages_train(gpu: dict[str, str], small_store: Path, tmp_path: Path) -> None:
     words = ["train", "--preset", "tiny", "--data", str(small_store), "--out", str(tmp_path / "run"), "device=cuda"]
     settings = ["compile=off", "precision=bf16", "batch_size=8", "stage_epochs=1,1,1", "log_every=1", "data.workers=0"]
@@ -56,7 +59,7 @@ def test_all_stages_train(gpu: dict[str, str], small_store: Path, tmp_path: Path
 
 
 def test_neither_a_step_nor_the_loader_waits(gpu: dict[str, str]) -> None:
-    """With PyTorch's own watch over waits."""
+    """With PyTorch's own watch over waits; a step of each stage is taken."""
     words = ["-p", "no:xdist", "-p", "stand_in_here", "-m", "gpu and not compiles", "-vv"]
     done = run([sys.executable, "-m", "pytest", *words, "tests/training/test_no_syncs.py"], gpu)
     assert done.returncode == 0, done.stdout[-3000:]
@@ -80,6 +83,7 @@ with cudnn_for_training(True):
     assert run([sys.executable, "-c", code], gpu).stdout == "[3, 3]\n[1, 2]\n"
 
 
+@pytest.mark.slow
 def test_compiled_convolutions_take_tensors_as_they_lie(gpu: dict[str, str]) -> None:
     done = run([sys.executable, str(ROOT / "tests/stand_in/compiled_images.py")], gpu)
     assert done.returncode == 0, done.stderr[-3000:]
