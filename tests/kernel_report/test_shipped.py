@@ -14,7 +14,7 @@ from prior_fast.kernel_report.chips import CHIPS
 from prior_fast.kernel_report.collect import op_names
 
 # Minutes on two cores, until Triton has the kernels in its cache.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
