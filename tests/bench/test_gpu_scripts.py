@@ -99,8 +99,10 @@ def test_what_fails_is_said_and_does_not_stop_the_others(start, tmp_path: Path) 
     assert "speed/ladder-3/result.json" in packed(tmp_path / "out/speed.tgz")
 
 
+@pytest.mark.slow
 def test_a_part_that_hangs_is_ended_and_what_has_no_time_left_is_left_out(start, tmp_path: Path) -> None:
-    process = start("speed.sh", do="as-chosen=hang", BUDGET="6")
+    # A part is begun where 5 seconds are left: a busy machine has 25 for what comes before it.
+    process = start("speed.sh", do="as-chosen=hang", BUDGET="30")
     said = process.communicate()[0]
     assert process.returncode == 1
     assert "as-chosen: exit 124" in said and "ladder-3: left out, the time is used up" in said
