@@ -25,6 +25,7 @@ from prior_fast.downstream.segmentation import UNet
 from prior_fast.errors import UsageError
 from prior_fast.model.image_encoder import ImageEncoder
 from prior_fast.training.checkpoint import open_checkpoint
+from tests.downstream.fake_dataset import write_squares
 
 
 @pytest.mark.parametrize("image", [preset("tiny").model.image, ImageEncoderConfig(depths=(1, 1), width=8, shrink=4)])
@@ -100,9 +101,10 @@ def test_a_file_with_a_resnet_50(resnet_file: Path) -> None:
 
 
 def test_a_file_serves_the_command_and_has_no_attention_pool(
-    resnet_file: Path, squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    resnet_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["evaluate", "classification", "--checkpoint", str(resnet_file), "--data", str(squares)]
+    few = write_squares(tmp_path / "few", [True, False] * 4, {"prior-0": (range(4), range(4, 6), range(6, 8))})
+    words = ["evaluate", "classification", "--checkpoint", str(resnet_file), "--data", str(few)]
     settings = ["splits=prior-0", "max_steps=1", "batch_size=2", "blocks=0", "device=cpu"]
     assert main([*words, "--out", str(tmp_path / "file"), *settings]) == 0
     assert json.loads((tmp_path / "file/metrics.json").read_text())["checkpoint"]["path"] == str(resnet_file)

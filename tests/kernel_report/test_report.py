@@ -85,6 +85,7 @@ def test_what_is_compiled_is_what_triton_would_launch(run_made_up: Run) -> None:
     assert [theirs for theirs, _ in pairs] == [ours for _, ours in pairs]
 
 
+@pytest.mark.slow
 def test_tensor_core_instructions_are_counted_as_the_disassembler_does(run_made_up: Run) -> None:
     done = run_made_up("disassembled.py")
     assert done.returncode == 0, done.stderr
