@@ -23,6 +23,7 @@ from prior_fast.data.plan import EpochPlan, LoaderConfig
 from prior_fast.data.store import PreparedDataset
 from prior_fast.data.text import to_device
 from prior_fast.model.prior import PRIOR
+from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.log import LossWindow
 from prior_fast.training.meter import Meter
@@ -291,9 +292,10 @@ def test_a_step_on_a_gpu_does_not_wait(stage: int, compiled: str, config: RunCon
     device = torch.device("cuda", 0)
     config = apply_overrides(config, ["precision=bf16", f"compile={compiled}"])
     take = make_stepper(config, stage, device, make_batch(rng).to(device, non_blocking=False))
-    take(0), take(1)  # kernels are compiled, state is made
-    with torch_watches():
-        take(2)
+    with cudnn_for_training(config.cudnn_benchmark):
+        take(0), take(1)  # kernels are compiled, state is made
+        with torch_watches():
+            take(2)
 
 
 @pytest.mark.parametrize("bucket", [0, 32])
