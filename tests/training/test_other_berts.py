@@ -29,6 +29,14 @@ def bert(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def copied(folder: Path, out: Path) -> Path:
+    """A copy of a folder's files, without its folders."""
+    out.mkdir()
+    for file in filter(Path.is_file, folder.iterdir()):
+        (out / file.name).write_bytes(file.read_bytes())
+    return out
+
+
 def words(store: Path, out: Path, bert: Path, settings: list[str]) -> list[str]:
     settings = [word for word in settings if not word.startswith("model.text.")]
     return ["train", "--preset", "tiny", "--data", str(store), "--out", str(out), *settings,
@@ -96,10 +104,7 @@ def test_other_tokens_are_refused_before_training(
     bert: Path, small_store: Path, small_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """The vocabulary has as many tokens as the dataset's, in another order."""
-    other = tmp_path / "other"
-    other.mkdir()
-    for file in bert.iterdir():
-        (other / file.name).write_bytes(file.read_bytes())
+    other = copied(bert, tmp_path / "other")
     facts = json.loads((other / "tokenizer.json").read_text())
     vocabulary = facts["model"]["vocab"]
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
@@ -115,10 +120,7 @@ def test_other_tokens_are_refused_before_training(
 def test_a_renamed_key_is_refused_before_training(
     bert: Path, small_store: Path, small_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    for file in bert.iterdir():
-        (other / file.name).write_bytes(file.read_bytes())
+    other = copied(bert, tmp_path / "other")
     state = safetensors.torch.load_file(bert / "model.safetensors")
     state["embeddings.LayerNorm.wieght"] = state.pop("embeddings.LayerNorm.weight")
     safetensors.torch.save_file(state, other / "model.safetensors", metadata={"format": "pt"})
@@ -151,11 +153,7 @@ def test_inspect_knows_what_was_written(run: Path, bert: Path, tmp_path: Path, c
 
 def test_inspect_and_loading_see_a_renamed_key(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     checkpoint = open_checkpoint(run).path
-    other = tmp_path / "step-00000001"
-    other.mkdir()
-    for file in checkpoint.iterdir():
-        if file.is_file():
-            (other / file.name).write_bytes(file.read_bytes())
+    other = copied(checkpoint, tmp_path / "step-00000001")
     state = safetensors.torch.load_file(checkpoint / "model.safetensors")
     state["logit_scales"] = state.pop("logit_scale")
     safetensors.torch.save_file(state, other / "model.safetensors")
