@@ -70,12 +70,14 @@ def test_an_interrupt_ends_it_at_once(
     fork: Callable[..., Forked],
 ) -> None:
     log = tmp_path / "run/log.jsonl"
-    endless = [*small_settings, "stage_epochs=1000000,1,1", "max_steps_per_stage=0"]
+    endless = [*small_settings, "stage_epochs=1000000,1,1", "max_steps_per_stage=0", "log_every=20"]
     # A group of its own: a terminal's Ctrl-C reaches the workers too.
     process = fork(words(small_store, tmp_path / "run", endless, source))
     while not (log.exists() and log.stat().st_size):
         assert process.running(), process.stderr
         time.sleep(0.01)
+    # Some steps later: tensorboard's thread may miss a line that an interrupt cuts short, and waits two minutes then.
+    time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
     written = log.read_text().count("\n")
     assert process.wait() == 130
@@ -83,5 +85,5 @@ def test_an_interrupt_ends_it_at_once(
     assert "prior-fast: interrupted" in said
     # A DataLoader's worker complains where nobody takes the batch that it is handing over.
     assert said[-1] == "prior-fast: interrupted" or "data.source=workers" in source
-    # What is under way may still end.
-    assert log.read_text().count("\n") <= written + 2
+    # A step that is under way may still end.
+    assert log.read_text().count("\n") <= written + 1
