@@ -17,9 +17,9 @@ import torch
 from prior_fast.cli.main import main
 from prior_fast.training.checkpoint import list_checkpoints
 from prior_fast.training.signals import EXIT_CODE, SIGNALS, StopSignals
-from tests.training.forked import Forked, wait_for_all
+from tests.training.forked import Forked, main_until_stopped, wait_for_all
 
-# Steps enough for a signal to come between them, and few for those that are not stopped.
+# More than a run takes before it waits for a signal.
 MANY = ["stage_epochs=5,0,0", "max_steps_per_stage=15", "model.bank.init=gaussian"]
 
 
@@ -27,10 +27,10 @@ def words(data: Path, out: Path, *settings: str) -> list[str]:
     return ["train", "--preset", "tiny", "--data", str(data), "--out", str(out), "--resume", "auto", *settings]
 
 
-def wait_for(path: Path, running: Callable[[], bool]) -> None:
-    """Until something is in a file or a folder."""
-    while not (path.is_dir() and any(path.iterdir())) and not (path.is_file() and path.stat().st_size):
-        assert running()
+def wait_for_a_step(out: Path, process: Forked) -> None:
+    log = out / "log.jsonl"
+    while not (log.exists() and log.stat().st_size):
+        assert process.running(), process.stderr
         time.sleep(0.01)
 
 
@@ -66,8 +66,8 @@ def test_a_signal_ends_a_run_that_can_go_on(
 ) -> None:
     out = tmp_path / "run"
     command = words(small_store, out, *small_settings, *MANY, *settings)
-    process = fork(command)
-    wait_for(out / "log.jsonl", process.running)
+    process = fork(command, main=main_until_stopped)
+    wait_for_a_step(out, process)
     (os.killpg if whole_group else os.kill)(process.pid, number)
     assert process.wait() == EXIT_CODE == 75, process.stderr
     assert f"stopped by {number.name} after step" in process.stdout and "--resume auto goes on" in process.stdout
@@ -86,8 +86,8 @@ def test_two_ranks_stop_at_the_same_step(
     small_store: Path, small_settings: list[str], tmp_path: Path, fork_ranks: Callable[..., list[Forked]]
 ) -> None:
     out = tmp_path / "run"
-    ranks = fork_ranks(2, words(small_store, out, *small_settings, *MANY))
-    wait_for(out / "log.jsonl", ranks[0].running)
+    ranks = fork_ranks(2, words(small_store, out, *small_settings, *MANY), main=main_until_stopped)
+    wait_for_a_step(out, ranks[0])
     # The one that writes the checkpoint gets none.
     os.kill(ranks[1].pid, signal.SIGUSR1)
     wait_for_all(ranks, EXIT_CODE)
@@ -101,7 +101,10 @@ def test_two_ranks_stop_at_the_same_step(
 def test_a_lost_worker_is_replaced_and_the_run_ends_as_if_unbroken(
     small_store: Path, small_settings: list[str], tmp_path: Path, fork_ranks: Callable[..., list[Forked]]
 ) -> None:
-    settings = [*small_settings, *MANY, "checkpoint_every=3", "model.text.dropout=0"]
+    # Steps enough for the first checkpoint to be seen long before the last.
+    many = ["stage_epochs=15,0,0", "max_steps_per_stage=60", "model.bank.init=gaussian"]
+    settings = [*small_settings, *many, "checkpoint_every=3", "model.text.dropout=0"]
+    wait_for_all(fork_ranks(2, words(small_store, tmp_path / "plain", *settings)))
     out = tmp_path / "broken"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     launcher += ["--max-restarts", "1", "-m", "prior_fast.cli.main"]
@@ -111,8 +114,9 @@ def test_a_lost_worker_is_replaced_and_the_run_ends_as_if_unbroken(
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        wait_for_all(fork_ranks(2, words(small_store, tmp_path / "plain", *settings)))
-        wait_for(out / "checkpoints", lambda: broken.poll() is None)
+        while not list_checkpoints(out / "checkpoints"):
+            assert broken.poll() is None
+            time.sleep(0.01)
         workers = [child for child in psutil.Process(broken.pid).children() if "prior_fast.cli.main" in child.cmdline()]
         assert len(workers) == 2
         workers[1].kill()
