@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from prior_fast.errors import RunError
 from prior_fast.files import atomic_path
 from prior_fast.training.checkpoint import Position
+from prior_fast.training.signals import uninterrupted
 
 
 class RunLog:
@@ -29,10 +30,12 @@ class RunLog:
     def write(self, kind: str, position: Position, values: dict[str, float]) -> None:
         """A line of `values`; kind is "train" or "validate"."""
         line = {"kind": kind, "stage": position.stage, "step": position.step, "total_steps": position.total_steps}
-        self.file.write(json.dumps({**line, **values}) + "\n")
-        self.file.flush()
-        for name, value in values.items():
-            self.board.add_scalar(f"stage{position.stage}/{kind}/{name}", value, position.total_steps)
+        # TensorBoard's thread misses a value whose hand-over is cut short, and `close` then waits two minutes for it.
+        with uninterrupted():
+            self.file.write(json.dumps({**line, **values}) + "\n")
+            self.file.flush()
+            for name, value in values.items():
+                self.board.add_scalar(f"stage{position.stage}/{kind}/{name}", value, position.total_steps)
 
     def close(self) -> None:
         self.file.close()

@@ -1,7 +1,12 @@
-"""Being asked to stop: a scheduler's SIGTERM or SIGUSR1 ends a run after the step under way, with a checkpoint."""
+"""Being asked to stop: a scheduler's SIGTERM or SIGUSR1 ends a run after the step under way, with a checkpoint.
+
+Ctrl-C ends it at once, but for a few lines that have to be whole.
+"""
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -70,3 +75,22 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A block that Ctrl-C does not cut short: KeyboardInterrupt comes after it.
+
+    A mask of the thread would not do: another thread takes the signal, and Python raises in this one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # interrupts are raised in the main thread alone
+        return
+    noted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if noted and callable(before):
+        before(signal.SIGINT, None)

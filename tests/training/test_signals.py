@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,9 @@ import safetensors.torch
 import torch
 
 from prior_fast.cli.main import main
-from prior_fast.training.checkpoint import list_checkpoints
-from prior_fast.training.signals import EXIT_CODE, SIGNALS, StopSignals
+from prior_fast.training.checkpoint import Position, list_checkpoints
+from prior_fast.training.log import RunLog
+from prior_fast.training.signals import EXIT_CODE, SIGNALS, StopSignals, uninterrupted
 from tests.training.forked import Forked, main_until_stopped, wait_for_all
 
 # More than a run takes before it waits for a signal.
@@ -158,3 +160,56 @@ def test_a_signal_is_noted_once_and_later_ones_are_not_deadly(number: signal.Sig
     finally:
         for other, handler in before.items():
             signal.signal(other, handler)
+
+
+def test_an_interrupt_comes_after_a_block_that_is_to_be_whole() -> None:
+    done = []
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done.append("all of it")
+    assert done == ["all of it"] and signal.getsignal(signal.SIGINT) is before
+    with uninterrupted():
+        done.append("again")
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_error_in_such_a_block_is_told_and_the_interrupts_are_as_before() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(OSError, match="full"), uninterrupted():
+        raise OSError("full")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_in_another_thread_such_a_block_is_any_block() -> None:
+    done = []
+
+    def run() -> None:
+        with uninterrupted():
+            done.append(1)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert done == [1]
+
+
+def test_a_line_of_the_log_is_whole_when_it_is_interrupted(tmp_path: Path) -> None:
+    """The interrupt comes as the first value is handed to TensorBoard; all are there, and closing does not wait."""
+    log = RunLog(tmp_path, Position())
+    handed = []
+    hand_over = log.board.add_scalar
+
+    def interrupted(name: str, *rest: float) -> None:
+        if not handed:
+            signal.raise_signal(signal.SIGINT)
+        handed.append(name)
+        hand_over(name, *rest)
+
+    log.board.add_scalar = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        log.write("train", Position(1, 1, 1), {"loss": 1.0, "global_alignment": 2.0})
+    log.close()
+    assert handed == ["stage1/train/loss", "stage1/train/global_alignment"]
+    assert json.loads((tmp_path / "log.jsonl").read_text())["global_alignment"] == 2.0
