@@ -73,6 +73,8 @@ def wait_for_all(processes: Sequence[Forked], code: int = 0) -> None:
 
 def _run(words: list[str], said: Path, main: Main, environment: dict[str, str]) -> None:
     os.setsid()
+    # As a terminal's; a program in the background of a shell inherits that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # As in a process that a shell starts: what it starts itself is not forked from the server that it came from.
     multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]
     os.environ.update(environment)

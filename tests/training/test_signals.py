@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -162,6 +162,15 @@ def test_a_signal_is_noted_once_and_later_ones_are_not_deadly(number: signal.Sig
             signal.signal(other, handler)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises, as in a terminal: tests that run in the background of a shell inherit that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_comes_after_a_block_that_is_to_be_whole() -> None:
     done = []
     before = signal.getsignal(signal.SIGINT)
@@ -195,6 +204,7 @@ def test_in_another_thread_such_a_block_is_any_block() -> None:
     assert done == [1]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_line_of_the_log_is_whole_when_it_is_interrupted(tmp_path: Path) -> None:
     """The interrupt comes as the first value is handed to TensorBoard; all are there, and closing does not wait."""
     log = RunLog(tmp_path, Position())
