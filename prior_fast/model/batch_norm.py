@@ -18,7 +18,8 @@ class _SumOverRanks(torch.autograd.Function):
         ctx.group = group
         total = x.clone()
         torch.distributed.all_reduce(total, group=group)
-        return total
+        # A copy: what was written in place has no gradient once torch 2.11 has compiled it.
+        return total.clone()
 
     @staticmethod
     def backward(ctx: Any, dtotal: Tensor) -> tuple[Tensor, None]:
