@@ -3,8 +3,8 @@
 # make test: the tests but for the slow ones; make test-slow: those; make test-all: both
 # make lint: linter, formatter and type checker
 # make test-wheel: the wheel in an empty environment, outside this folder
-# make test-oldest: the tests on the oldest versions that pyproject.toml permits, in .venv-oldest
-# make test-newest: the tests on the newest versions that it permits, in .venv-newest
+# make test-oldest: all tests on the oldest versions that pyproject.toml permits, in .venv-oldest
+# make test-newest: all tests on the newest versions that it permits, in .venv-newest
 # make lock: both files of locks/ anew
 #
 # All set up what they need; PYTHON=python3.12 picks another interpreter. The versions are those of LOCK, a file of
@@ -56,10 +56,10 @@ test-slow: build
 test-all: test test-slow
 
 test-oldest:
-	$(MAKE) test VENV=.venv-oldest LOCK=locks/oldest.txt
+	$(MAKE) test-all VENV=.venv-oldest LOCK=locks/oldest.txt
 
 test-newest:
-	$(MAKE) test VENV=.venv-newest LOCK=
+	$(MAKE) test-all VENV=.venv-newest LOCK=
 
 test-wheel:
 	$(PYTHON) tests/install/wheel.py $(LOCK)

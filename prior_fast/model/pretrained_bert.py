@@ -63,9 +63,8 @@ def read_bert(weights: str, argument: str = "model.text.weights") -> PretrainedB
 
     source = f"{argument}={weights}"
     advice = f"give a folder with a BERT model, or ask for {argument}=random"
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # what is left out is told below, in fewer words
-    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what is left out is told below, in fewer words; a download still shows its progress
     try:
         values, _ = PretrainedConfig.get_config_dict(weights)
         _check_config(values, source)
@@ -85,8 +84,6 @@ def read_bert(weights: str, argument: str = "model.text.weights") -> PretrainedB
         raise UsageError(f"{source} could not be loaded ({reason}): {advice}") from None
     finally:
         logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
     model, info = loaded
     tensors = model.state_dict()
     _check_loading(info, tensors, source)
@@ -122,7 +119,7 @@ def check_vocabulary(
             f"{advice}"
         )
     if vocabulary is None or pretrained.vocabulary is None:
-        return " (no tokenizer beside them: only the number of its tokens was compared with the dataset's)"
+        return " (no readable tokenizer beside them: only the number of its tokens was compared with the dataset's)"
     theirs, ours = pretrained.vocabulary, vocabulary
     others = sorted((number, token) for token, number in ours.items() if theirs.get(token) != number)
     if others:
