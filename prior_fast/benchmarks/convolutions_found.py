@@ -12,7 +12,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prior_fast.benchmarks.ladder.batches import VOCABULARY
 from prior_fast.config import RunConfig
-from prior_fast.model.narrow_conv import NarrowConv2d, widened_conv
 from prior_fast.model.prior import PRIOR
 from prior_fast.training.step import train_only
 
@@ -103,25 +102,25 @@ DIRECTIONS: Mapping[str, Function] = {FORWARD: forward, DATA: data_gradient, WEI
 class Recorder(TorchDispatchMode):
     """Records the convolutions that run in it, by the `nn.Conv2d` that each belongs to.
 
-    wide: a convolution to fewer than eight channels is recorded in the form that a compiled step on a GPU has.
+    compiled: a convolution that a compiled step on a GPU has in another form is recorded in that form.
     """
 
-    def __init__(self, model: nn.Module, wide: bool) -> None:
+    def __init__(self, model: nn.Module, compiled: bool) -> None:
         super().__init__()
         self.calls: list[tuple[str, Convolution]] = []
         self._module, self._data_gradient, self._begin = "elsewhere", True, 0
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_pre_hook(partial(self._enter, name))
-                if wide and isinstance(module, NarrowConv2d):
-                    module.register_forward_hook(self._widen)
+                if compiled and hasattr(module, "compiled_forward"):
+                    module.register_forward_hook(self._compiled)
 
     def _enter(self, name: str, module: nn.Module, args: tuple[Tensor]) -> None:
         self._module, self._data_gradient, self._begin = name, args[0].requires_grad, len(self.calls)
 
-    def _widen(self, module: nn.Conv2d, args: tuple[Tensor], output: Tensor) -> Tensor:
+    def _compiled(self, module: nn.Conv2d, args: tuple[Tensor], output: Tensor) -> Tensor:
         del self.calls[self._begin :]
-        return widened_conv(args[0], module)
+        return module.compiled_forward(args[0])  # type: ignore[operator]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.convolution.default:
@@ -142,16 +141,16 @@ class Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def collect(config: RunConfig, stage: int, wide: bool) -> Found:
+def collect(config: RunConfig, stage: int, compiled: bool) -> Found:
     """The convolutions of a step, each with the modules in which it occurs; nothing is computed or allocated.
 
-    wide: see `Recorder`.
+    compiled: see `Recorder`.
     """
     with torch.device("meta"):
         model = PRIOR(config.model, VOCABULARY).train()
         images = torch.empty(config.batch_size, 1, SIDE, SIDE)
     train_only(model, stage)
-    recorder = Recorder(model, wide)
+    recorder = Recorder(model, compiled)
     with recorder:
         patches = model.encode_images(images).patches
         if stage == 3:

@@ -130,6 +130,7 @@ class RunConfig:
     clip_norm: float = 1.0  # not in either document; 0 turns clipping off
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the hardware has it, fp32 elsewhere
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on GPUs
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"  # the image parts of a compiled step; auto: on a single GPU
     cudnn_benchmark: bool = True  # on GPUs: cuDNN times its convolutions for each shape and takes the fastest
     sync_batch_norm: bool = True  # with several processes: statistics of the joined batch, as one process has them
     device: Literal["auto", "cpu", "cuda"] = "auto"

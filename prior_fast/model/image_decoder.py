@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prior_fast.model.narrow_conv import NarrowConv2d
+from prior_fast.model.padded_conv import PaddedConv2d
 from prior_fast.model.upsampled_conv import UpsampledConv2d
 
 BLOCKS = 5
@@ -19,7 +20,7 @@ class DecoderBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, norm: Literal["after_relu", "before_relu"]) -> None:
         super().__init__()
         self.conv1 = _normalized(UpsampledConv2d(in_channels, out_channels, bias=False), norm)
-        self.conv2 = _normalized(nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), norm)
+        self.conv2 = _normalized(PaddedConv2d(out_channels, out_channels, 3, padding=1, bias=False), norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, h, w] -> [B, out, 2h, 2w]."""
@@ -43,7 +44,7 @@ class ImageDecoder(nn.Module):
         super().__init__()
         widths = [channels >> block for block in range(BLOCKS + 1)]
         self.blocks = nn.ModuleList(DecoderBlock(a, b, norm) for a, b in pairwise(widths))
-        self.output_head = nn.Sequential(NarrowConv2d(widths[-1], 1, 3, padding=1))
+        self.output_head = nn.Sequential(NarrowConv2d(widths[-1], 1, 3))
 
     def forward(self, image_map: Tensor, text_map: Tensor) -> Tensor:
         """image_map, text_map [B, D, 7, 7] -> [B, 1, 224, 224]."""

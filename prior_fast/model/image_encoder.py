@@ -14,6 +14,7 @@ from torchvision.models.resnet import Bottleneck, ResNet50_Weights
 from prior_fast.config import ImageEncoderConfig
 from prior_fast.errors import UsageError
 from prior_fast.model.max_pool import HalvingMaxPool2d
+from prior_fast.model.stem_conv import StemConv2d
 from prior_fast.model.weights import load_strictly, load_tensors
 
 MAP_SIZE = 7  # of a 224x224 image
@@ -25,7 +26,7 @@ class ResNet(nn.Module):
     def __init__(self, depths: tuple[int, ...], width: int, shrink: int = 1) -> None:
         super().__init__()
         self.shrink = shrink
-        self.conv1 = nn.Conv2d(1, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.conv1 = StemConv2d(width)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = HalvingMaxPool2d()

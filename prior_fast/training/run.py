@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -110,7 +111,10 @@ class Run:
         steps = self.schedule.steps(stage)
         if stage == 2 and self.position.step == 0 and self.config.model.bank.init == "sentences":
             fill_bank(self.model, self.dataset, self.config, self.ranks)
-        trainer = StageTrainer(self.model, stage, self.config, self.ranks)
+        with closing(StageTrainer(self.model, stage, self.config, self.ranks)) as trainer:
+            return self._steps(trainer, stage, steps, stop_after, signals)
+
+    def _steps(self, trainer: StageTrainer, stage: int, steps: int, stop_after: int, signals: StopSignals) -> bool:
         if self.checkpoint and self.position.step:
             self.checkpoint.load_optimizer(trainer.optimizer, trainer.parameters)
         self.checkpoint = None

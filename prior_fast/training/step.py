@@ -11,6 +11,7 @@ from prior_fast.config import RunConfig
 from prior_fast.data.batch import PackedBatch
 from prior_fast.errors import UsageError
 from prior_fast.model.prior import PRIOR
+from prior_fast.training.cuda_graphs import Replayed, image_parts
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
 
@@ -34,6 +35,7 @@ class StageTrainer:
     """Takes the steps of one stage; the optimizer starts anew in each stage (supplement 2.4)."""
 
     def __init__(self, model: PRIOR, stage: int, config: RunConfig, ranks: Ranks) -> None:
+        self.model, self.stage = model, stage
         self.config = config
         self.ranks = ranks
         self.parameters = train_only(model, stage)
@@ -43,6 +45,9 @@ class StageTrainer:
         self.compiled = compiles(config, ranks.device)
         if self.compiled:
             self.loss = compile_loss(self.loss)
+        graphs = config.cuda_graphs == "on" or (config.cuda_graphs == "auto" and ranks.group is None)
+        self.records = self.compiled and graphs and ranks.device.type == "cuda"
+        self.replayed: list[Replayed] = []
         if ranks.group is not None:
             # Around the compiled loss, whose backward pass is then cut where a bucket of gradients is full and can be
             # sent; compiling the wrapper too would add graphs for its own bookkeeping.
@@ -62,6 +67,11 @@ class StageTrainer:
         self.optimizer.step()
         return average_over_ranks(terms, self.ranks)
 
+    def close(self) -> None:
+        """Let go of what was recorded; a step after it records anew."""
+        while self.replayed:
+            self.replayed.pop().close()
+
     def evaluate(self, batch: PackedBatch, context: StepContext) -> dict[str, Tensor]:
         """The stage's terms and `loss`, in the precision of the caller's block."""
         if not self.compiled:
@@ -72,6 +82,8 @@ class StageTrainer:
         # kept. It may: an entry's key holds what was traced of the gradient (tests/model/test_max_pool.py).
         cached = torch._functorch.config.patch(autograd_cache_allow_custom_autograd_functions=True)
         with torch._dynamo.config.patch(specialize_float=True), cached:
+            if self.records and not self.replayed and torch.is_grad_enabled():
+                self.replayed = image_parts(self.model, self.stage, batch, self.ranks.device)
             return self.loss(*for_compiler(batch, context))
 
 

@@ -1,7 +1,8 @@
 """Each op with Triton kernels, on the device that is here: PRIOR's shapes on a GPU, small ones in the interpreter.
 
 The rule is that of `check_precision`: the error against float64 is at most twice that of plain PyTorch in the same
-dtype, plus a rounding, for the result and every gradient.
+dtype, plus a rounding, for the result and every gradient. In float32 the kernels add one product after the other, where
+cuBLAS adds in parts, so that roundings of a sum as long as the longest here are allowed; a TF32 product has 4,000.
 """
 
 from collections.abc import Callable
@@ -108,7 +109,8 @@ def test_errs_no_more_than_plain_pytorch(name: str, dtype: torch.dtype) -> None:
     plain, ours = (results(call, backend, low) for backend in ("reference", "triton"))
     for a, b, t in zip(ours, plain, truth, strict=True):
         error, yardstick = ((x.double() - t).abs().max().item() for x in (a, b))
-        assert error <= 2 * yardstick + torch.finfo(dtype).eps * t.abs().max().item()
+        roundings = REPORTS**0.5 * 4 if dtype == torch.float32 else 1  # of a walk of 16 sentences for each report
+        assert error <= 2 * yardstick + roundings * torch.finfo(dtype).eps * t.abs().max().item()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,25 +125,27 @@ def test_two_runs_are_equal(name: str) -> None:
 def test_nothing_waits_and_a_graph_repeats_it(name: str) -> None:
     call = calls()[name]
     floats = [x.bfloat16().requires_grad_() for x in call.floats]
-    weight = torch.ones_like(call.run("triton", *floats))
+    stream: Any = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    # All on one stream: an input's gradient stays with the stream that it was first made on, and a capture may not wait
+    # for another.
+    with torch.cuda.stream(stream):
+        weight = torch.ones_like(call.run("triton", *floats))
 
-    def step() -> list[Tensor]:
-        output = call.run("triton", *floats)
-        return [output, *torch.autograd.grad(output, floats, weight)]
+        def step() -> list[Tensor]:
+            output = call.run("triton", *floats)
+            return [x.detach() for x in (output, *torch.autograd.grad(output, floats, weight))]
 
-    wanted = step()
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        stream: Any = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        wanted = step()
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
             step()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=stream):
                 captured = step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     for _ in range(3):
         graph.replay()
         assert all(map(torch.equal, captured, wanted))

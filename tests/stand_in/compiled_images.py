@@ -25,7 +25,7 @@ class Ends(nn.Module):
         super().__init__()
         self.encoder = ResNet((1,), 16)
         self.block = DecoderBlock(64, 16, "after_relu")
-        self.head = NarrowConv2d(16, 1, 3, padding=1)
+        self.head = NarrowConv2d(16, 1, 3)
 
     def forward(self, images: Tensor, wanted: Tensor) -> Tensor:
         return reconstruction_loss(self.head(self.block(self.encoder(images))), wanted)
