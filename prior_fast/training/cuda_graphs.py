@@ -147,13 +147,13 @@ def _(name: str, douts: list[Tensor]) -> list[Tensor]:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.name, own, _ = inputs
-    ctx.takes_gradient = [x.requires_grad for x in own]
+    ctx.name = inputs[0]
 
 
 def _backward(ctx: Any, douts: list[Tensor]) -> tuple[None, list[Tensor | None], list[Tensor]]:
     gradients = iter(_replay_backward(ctx.name, list(douts)))
-    return None, [next(gradients) if takes else None for takes in ctx.takes_gradient], list(gradients)
+    wanted = [x.requires_grad for x in _recorded[ctx.name].inputs]
+    return None, [next(gradients) if wants else None for wants in wanted], list(gradients)
 
 
 _replay_forward.register_autograd(_backward, setup_context=_setup_context)
