@@ -10,15 +10,10 @@ from prior_fast.model.image_encoder import ResNet
 from prior_fast.model.narrow_conv import NarrowConv2d
 from prior_fast.model.padded_conv import PaddedConv2d
 from prior_fast.model.stem_conv import StemConv2d
-from prior_fast.model.upsampled_conv import FEW, UpsampledConv2d, interleave
+from prior_fast.model.upsampled_conv import UpsampledConv2d
 
 # A layer that is made anew for each test, and the size of its input.
 CASES = {
-    "upsampled": (lambda: UpsampledConv2d(4, 5, bias=False), (2, 4, 7, 7)),
-    "upsampled, bias": (lambda: UpsampledConv2d(2, 3), (3, 2, 6, 3)),
-    "upsampled, one pixel": (lambda: UpsampledConv2d(1, 1), (1, 1, 1, 1)),
-    "upsampled, one row": (lambda: UpsampledConv2d(3, 2), (2, 3, 1, 5)),
-    "upsampled, many channels": (lambda: UpsampledConv2d(3, FEW + 1), (2, 3, 3, 4)),
     "narrow": (lambda: NarrowConv2d(48, 1, 3), (2, 48, 5, 7)),
     "narrow, one pixel": (lambda: NarrowConv2d(3, 1, 3, bias=False), (1, 3, 1, 1)),
     "narrow, three channels": (lambda: NarrowConv2d(6, 3, 3), (3, 6, 4, 2)),
@@ -62,22 +57,9 @@ def test_stem_takes_odd_images_as_it_is() -> None:
         torch.testing.assert_close(layer(images), plain(images))
 
 
-def test_interleaving_is_exact_and_its_gradient_leaves_out_the_rim() -> None:
-    copies = torch.randn(2, 4, 3, 2, 2, 5, requires_grad=True)
-    larger = interleave(copies)
-    assert larger.shape == (2, 6, 4, 5)
-    for row in range(6):
-        for column in range(4):
-            i, a, j, c = row // 2, row % 2, column // 2, column % 2
-            assert torch.equal(larger[:, row, column], copies[:, i + a, j + c, a, c])
-    (taken,) = torch.autograd.grad(larger.sum(), copies)
-    assert taken.unique().tolist() == [0, 1] and taken.sum() == larger.numel()
-
-
 @pytest.mark.parametrize(
     ("layer", "plain"),
     [
-        (UpsampledConv2d(4, 2), nn.Conv2d(4, 2, 3, padding=1)),
         (NarrowConv2d(4, 1, 3), nn.Conv2d(4, 1, 3, padding=1)),
         (PaddedConv2d(4, 2, 3), nn.Conv2d(4, 2, 3)),
         (StemConv2d(4), nn.Conv2d(1, 4, 7, bias=False)),
