@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The ops, the loader, the other stages, and the sanitizers. Eight minutes:
 #     bash bench/gpu/breadth.sh OUT
-# OUT/breadth.tgz holds kernels.json of all ops that there was time for, loader.json, two ladders and the sanitizers' logs.
+# OUT/breadth.tgz holds kernels.json of all ops that there was time for, loader.json, the steps of stages 1 and 2, and the
+# sanitizers' logs.
 . "$(dirname "$0")/common.sh"
 begin breadth 480 "$@"
 
@@ -15,12 +16,12 @@ kernels() {
     done
 }
 
-kernels 40 sigmoid_attention prototype_lookup prototype_kl match_prototypes info_nce
+kernels 35 sigmoid_attention prototype_lookup prototype_kl match_prototypes info_nce linear_sum_assignment
 data
 prior_fast loader 30 bench loader --data "$WORK/prepared" --device "$DEVICE" --batch "$BATCH" --seconds 2 \
     --out "$RESULTS/loader"
-ladder ladder-1 70 1 adf 10
-ladder ladder-2 70 2 adf 10
+steps 1 120
+steps 2 120
 # The sanitizers come with the CUDA toolkit.
 if [ "$DEVICE" = cuda ] && command -v compute-sanitizer > /dev/null; then
     for tool in memcheck racecheck; do
@@ -29,10 +30,10 @@ if [ "$DEVICE" = cuda ] && command -v compute-sanitizer > /dev/null; then
 else
     say "memcheck, racecheck: compute-sanitizer is not on the PATH"
 fi
-kernels 20 linear_sum_assignment segment_info_nce segment_softmax_pool segment_mean attention_weights rotate_images
+kernels 20 segment_info_nce segment_softmax_pool segment_mean attention_weights rotate_images
 
 last kernels-sigmoid_attention.log 16
 last loader.log 10
-last ladder-1.log 12
-last ladder-2.log 12
+last steps-1.log 1
+last steps-2.log 1
 finish

@@ -81,6 +81,12 @@ ladder() {
         --out "$RESULTS/$1" "device=$DEVICE"
 }
 
+# steps STAGE SECONDS OPTIONS...: a stage's steps as training takes them; all stages of a script share one report
+steps() {
+    part "steps-$1" "$2" "$PYTHON" -m prior_fast.bench.gpu.steps --preset "$PRESET" --stage "$1" --batch "$BATCH" \
+        --out "$RESULTS/steps" "${@:3}" "device=$DEVICE"
+}
+
 # data: made-up studies, unless a script before has made them
 data() {
     [ -f "$WORK/prepared/dataset.json" ] && return

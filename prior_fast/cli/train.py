@@ -68,7 +68,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 # Settings that a run may change when it goes on; the others would make it another run.
-FREE = ("device", "log_every", "checkpoint_every", "keep_checkpoints", "profile", "workers", "cudnn_benchmark")
+FREE = (
+    "device",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "profile",
+    "workers",
+    "cudnn_benchmark",
+    "cuda_graphs",
+)
 
 
 def resumed_config(args: argparse.Namespace, checkpoint: "Checkpoint") -> "RunConfig":

@@ -12,13 +12,15 @@ from prior_fast.ops._backend import constant_while_tracing
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def with_triton(x: Tensor) -> dict[str, str | None]:
+def with_triton(x: Tensor, for_float32: bool = True) -> dict[str, str | None]:
     """The backends of an op that has Triton kernels and a reference, best first for `x`, and why one can't serve.
 
     On a CPU, where the kernels run only in Triton's interpreter, they serve whoever asks for them.
+
+    for_float32: whether the kernels are the best in float32 too.
     """
     reason = triton_unavailable(x)
-    if x.device.type == "cuda":
+    if x.device.type == "cuda" and (for_float32 or x.dtype != torch.float32):
         return {"triton": reason, "reference": None}
     return {"reference": None, "triton": reason}
 

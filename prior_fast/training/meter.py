@@ -196,9 +196,10 @@ def peak_rate(name: str, half: bool) -> float | None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """GiB: on a GPU the most that tensors took since the stage began, else the process's largest resident size."""
+    """GiB: on a GPU the most that torch took since the stage began, else the process's largest resident size."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / GIB
+        # Reserved, not allocated: a recorded part's memory is no longer counted as allocated, but it is its own.
+        return torch.cuda.max_memory_reserved(device) / GIB
     # Kilobytes, but bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB

@@ -27,7 +27,7 @@ from prior_fast.training.profile import record_stage
 from prior_fast.training.schedule import Schedule
 from prior_fast.training.signals import EXIT_CODE, StopSignals
 from prior_fast.training.stages import StepContext
-from prior_fast.training.step import StageTrainer, runs_in_bf16
+from prior_fast.training.step import StageTrainer, records_parts, runs_in_bf16
 from prior_fast.training.validate import validate
 
 
@@ -58,6 +58,7 @@ class Run:
     def __init__(self, config: RunConfig, data: Path, out: Path, ranks: Ranks, checkpoint: Checkpoint | None) -> None:
         self.config, self.out, self.ranks, self.checkpoint = config, out, ranks, checkpoint
         self.position = checkpoint.position if checkpoint else Position()
+        records_parts(config, ranks)  # refuses what can't be had before anything is read
         # Every rank reads the files, but one of them is enough to find damage.
         self.dataset = PreparedDataset.open(data, "train", config.data.verify if ranks.writes else "sizes")
         self.validation = PreparedDataset.open(data, "validate") if has_split(self.dataset, "validate") else None

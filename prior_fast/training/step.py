@@ -45,8 +45,7 @@ class StageTrainer:
         self.compiled = compiles(config, ranks.device)
         if self.compiled:
             self.loss = compile_loss(self.loss)
-        graphs = config.cuda_graphs == "on" or (config.cuda_graphs == "auto" and ranks.group is None)
-        self.records = self.compiled and graphs and ranks.device.type == "cuda"
+        self.records = records_parts(config, ranks)
         self.replayed: list[Replayed] = []
         if ranks.group is not None:
             # Around the compiled loss, whose backward pass is then cut where a bucket of gradients is full and can be
@@ -90,6 +89,26 @@ class StageTrainer:
 def compiles(config: RunConfig, device: torch.device) -> bool:
     """Whether steps are compiled: compile=auto does so on GPUs, where a run is long enough to earn it back."""
     return config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+
+
+def records_parts(config: RunConfig, ranks: Ranks) -> bool:
+    """Whether the image parts of a step are CUDA graphs: in compiled steps of a single process on a GPU.
+
+    Raises:
+        UsageError: cuda_graphs=on where they can't be.
+    """
+    reasons = {
+        f"device={ranks.device.type}": ranks.device.type != "cuda",
+        f"compile={config.compile}": not compiles(config, ranks.device),
+        "several processes": ranks.group is not None,
+    }
+    reason = next((name for name, holds in reasons.items() if holds), None)
+    if reason and config.cuda_graphs == "on":
+        raise UsageError(
+            f"cuda_graphs=on does not go with {reason}: it is for compiled steps of a single process on a GPU; auto "
+            "turns it on there"
+        )
+    return reason is None and config.cuda_graphs != "off"
 
 
 def compile_loss(loss: nn.Module) -> nn.Module:

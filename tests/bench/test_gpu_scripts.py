@@ -72,8 +72,8 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     ("script", "parts"),
     [
         ("first_light", ["build", "doctor", "tests", "phantom", "prepare", "uncompiled", "compiled"]),
-        ("speed", ["as-chosen", "timed", "convolutions", "ladder-3"]),
-        ("breadth", ["kernels-sigmoid_attention", "kernels-rotate_images", "loader", "ladder-1", "ladder-2"]),
+        ("speed", ["timed", "steps-3", "convolutions", "ladder-3", "as-chosen"]),
+        ("breadth", ["kernels-sigmoid_attention", "kernels-rotate_images", "loader", "steps-1", "steps-2"]),
     ],
 )
 def test_a_script_leaves_one_archive_with_a_log_of_each_part(start, script: str, parts: list[str], tmp_path: Path):
@@ -102,11 +102,11 @@ def test_what_fails_is_said_and_does_not_stop_the_others(start, tmp_path: Path) 
 @pytest.mark.slow
 def test_a_part_that_hangs_is_ended_and_what_has_no_time_left_is_left_out(start, tmp_path: Path) -> None:
     # A part is begun where 5 seconds are left: a busy machine has 25 for what comes before it.
-    process = start("speed.sh", do="as-chosen=hang", BUDGET="30")
+    process = start("speed.sh", do="timed=hang", BUDGET="30")
     said = process.communicate()[0]
     assert process.returncode == 1
-    assert "as-chosen: exit 124" in said and "ladder-3: left out, the time is used up" in said
-    assert "said of" in packed(tmp_path / "out/speed.tgz")["speed/as-chosen.log"]
+    assert "timed: exit 124" in said and "ladder-3: left out, the time is used up" in said
+    assert "said of" in packed(tmp_path / "out/speed.tgz")["speed/timed.log"]
 
 
 @pytest.mark.parametrize("which", ["speed.sh", "all.sh"])
@@ -117,7 +117,7 @@ def test_on_term_what_is_there_is_packed(start, which: str, tmp_path: Path) -> N
     said = process.communicate()[0]
     assert process.returncode == 143, said
     files = packed(tmp_path / "out/speed.tgz")
-    assert "speed/as-chosen/result.json" in files and "said of" in files["speed/convolutions.log"]
+    assert "speed/timed/result.json" in files and "said of" in files["speed/convolutions.log"]
     assert "stopped by a signal" in files["speed/summary.txt"]
     assert "ladder-3" not in (tmp_path / "asked").read_text()
     if which == "all.sh":

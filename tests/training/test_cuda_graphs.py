@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from prior_fast.config import apply_overrides, preset
+from prior_fast.errors import UsageError
 from prior_fast.model.prior import PRIOR
 from prior_fast.training import cuda_graphs
 from prior_fast.training.cuda_graphs import Function, Recorded, Replayed, apart
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.stages import StepContext
-from prior_fast.training.step import StageTrainer
+from prior_fast.training.step import StageTrainer, records_parts
 from tests.training.test_no_syncs import make_batch
 
 
@@ -190,6 +191,30 @@ def test_cuda_graphs_compute_what_the_module_computes(half: bool) -> None:
         torch.testing.assert_close(found, wanted, rtol=5e-2 if half else 1e-4, atol=5e-2 if half else 1e-5)
         torch.testing.assert_close(replayed.recorded.inputs[0], a)
     assert int(twin.part.norm.num_batches_tracked) == 4
+
+
+@pytest.mark.parametrize(
+    ("device", "settings", "grouped", "found"),
+    [
+        ("cuda", [], False, True),
+        ("cuda", ["cuda_graphs=on"], False, True),
+        ("cuda", ["cuda_graphs=off"], False, False),
+        ("cuda", [], True, False),
+        ("cuda", ["compile=off"], False, False),
+        ("cpu", ["compile=on"], False, False),
+        ("cuda", ["cuda_graphs=on"], True, "several processes"),
+        ("cuda", ["cuda_graphs=on", "compile=off"], False, "compile=off"),
+        ("cpu", ["cuda_graphs=on"], False, "device=cpu"),
+    ],
+)
+def test_when_parts_are_recorded(device: str, settings: list[str], grouped: bool, found: bool | str) -> None:
+    config = apply_overrides(preset("paper"), settings)
+    ranks = Ranks(0, 2 if grouped else 1, object() if grouped else None, torch.device(device))  # type: ignore[arg-type]
+    if isinstance(found, str):
+        with pytest.raises(UsageError, match=f"cuda_graphs=on does not go with {found}: .*auto"):
+            records_parts(config, ranks)
+    else:
+        assert records_parts(config, ranks) is found
 
 
 def test_a_form_is_a_tensor_but_for_its_values() -> None:

@@ -1,6 +1,7 @@
 """The tables that a page can have, each made of one report that a `prior-fast bench` command wrote."""
 
 from collections.abc import Callable, Iterable, Sequence
+from statistics import mean, median
 from typing import Any
 
 from prior_fast.benchmarks.kernels_rows import PASSES, pairs, times_ours
@@ -75,6 +76,32 @@ def pretraining(report: Report) -> list[str]:
     return table(HEADER, [cells(row) for row in report["rows"]], left=(0, 1, 2, 3, 7))
 
 
+def steps(report: Report) -> list[str]:
+    """A row for each stage that bench/gpu/steps.py has timed."""
+    rows = []
+    for own in report["stages"]:
+        typical = median(own["milliseconds"])
+        rows.append((
+            *(str(own["stage"]), str(own["batch"]), f"{mean(own['tokens']):,.0f}"),
+            *(f"{typical:.1f}", f"{min(own['milliseconds']):.1f} to {max(own['milliseconds']):.1f}"),
+            f"{1e3 * own['batch'] / typical:,.0f}",
+            f"{1e3 * own['tflop_per_step'] / typical:.0f}",
+            f"{median(own['host_milliseconds']):.1f}",
+            f"{own['reserved_bytes'] / 2**30:.1f}" if "reserved_bytes" in own else "-",
+        ))  # fmt: skip
+    header = ("stage", "pairs", "tokens", "ms", "tens of steps", "pairs/s", "TFLOP/s", "host alone, ms", "memory, GiB")
+    return table(header, rows)
+
+
+def parts(report: Report) -> list[str]:
+    """The device's time of a step by part, of the last stage that has it."""
+    own = [stage for stage in report["stages"] if "parts" in stage][-1]
+    rows = [(row["part"], f"{row['milliseconds']:.1f}", f"{row['launches']:.0f}") for row in own["parts"]]
+    whole = [sum(row[key] for row in own["parts"]) for key in ("milliseconds", "launches")]
+    rows.append(("together", f"{whole[0]:.1f}", f"{whole[1]:.0f}"))
+    return table(("part", "ms", "launches"), rows)
+
+
 def machine(report: Report) -> list[str]:
     """Where the report was measured, in a line."""
     facts = report["machine"]
@@ -93,6 +120,8 @@ KINDS: dict[str, Callable[[Report], list[str]]] = {
     "slower": slower,
     "memory": memory,
     "pretraining": pretraining,
+    "steps": steps,
+    "parts": parts,
     "machine": machine,
 }
 
