@@ -33,7 +33,7 @@ from prior_fast.training.operations import sizes_of, step_operations
 from prior_fast.training.stages import StepContext
 from prior_fast.training.step import StageTrainer
 
-BATCHES, WARM_UP, GROUP, PROFILED, SHOWN = 8, 8, 10, 3, 40
+BATCHES, WARM_UP, GROUP, PROFILED, SHOWN = 8, 8, 10, 3, 100
 # Whose kernel it is, by words in its name, the first that fits; torch.compile names kernels after what they compute.
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("flash attention", ("flash",)),
