@@ -65,6 +65,7 @@ class Recorded:
         buffers: Sequence[Tensor],
         context: AbstractContextManager,
     ) -> None:
+        self.function = function  # whose kernels the graphs launch
         self.inputs = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
         self.parameters = list(parameters)
         self.wanted = [x for x in self.inputs if x.requires_grad]
@@ -82,7 +83,8 @@ class Recorded:
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 outputs = self._forward(function, context)
-                douts = [torch.zeros_like(x) for x in outputs]
+                # Not zeros: cuDNN times its algorithms on them, and zeros are multiplied faster.
+                douts = [torch.randn_like(x) for x in outputs]
                 torch.autograd.grad(outputs, [*self.wanted, *self.parameters], douts)
                 del outputs
         torch.cuda.current_stream().wait_stream(stream)
@@ -162,8 +164,14 @@ _replay_forward.register_autograd(_backward, setup_context=_setup_context)
 def image_parts(model: PRIOR, stage: int, batch: PackedBatch, device: torch.device) -> "list[Replayed]":
     """Record what `stage` trains of the image encoder and decoder, for batches of as many pairs as `batch`.
 
-    Called within autocast, if the step is.
+    Called within autocast, if the step is. Random generators are as before after it: a step's noise follows from its
+    number alone, whether it is the first of a process or not.
     """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        return _image_parts(model, stage, batch, device)
+
+
+def _image_parts(model: PRIOR, stage: int, batch: PackedBatch, device: torch.device) -> "list[Replayed]":
     half = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if half else torch.float32
     # Its cache of narrowed weights would be a part of the recording, and of no use after the first step.
