@@ -65,14 +65,14 @@ def part(found: Found, name: str) -> Found:
 @pytest.mark.parametrize(("preset", "batch"), [("tiny", 5), ("paper", 128)])
 def test_operations_are_those_that_torch_counts(preset: str, batch: int, stage: int) -> None:
     config = config_of(preset, batch)
-    assert operations(collect(config, stage, wide=False)) == counted(config, stage) > 0
+    assert operations(collect(config, stage, compiled=False)) == counted(config, stage) > 0
 
 
 def test_the_convolutions_of_the_paper() -> None:
     config = config_of("paper", 128)
     with torch.device("meta"):
         layers = {name: m for name, m in PRIOR(config.model, 100).named_modules() if isinstance(m, nn.Conv2d)}
-    found = collect(config, 3, wide=False)
+    found = collect(config, 3, compiled=False)
     assert sorted(name for modules in found.values() for name in modules) == sorted(layers)
     encoder, decoder = part(found, "image_encoder."), part(found, "image_decoder.")
     assert [sum(map(len, some.values())) for some in (encoder, decoder)] == [53, 11]
@@ -90,18 +90,23 @@ def test_the_convolutions_of_the_paper() -> None:
     ]  # fmt: skip
     # Images take no gradient.
     assert [modules for conv, modules in found.items() if not conv.data_gradient] == [["image_encoder.encoder.conv1"]]
-    assert part(collect(config, 1, wide=False), "image_decoder.") == {}
+    assert part(collect(config, 1, compiled=False), "image_decoder.") == {}
 
 
-def test_a_compiled_step_on_a_gpu_has_eight_channels_for_one() -> None:
-    config = config_of("tiny", 4)
-    (plain,), (wide,) = (
-        [conv for conv, modules in collect(config, 3, wide).items() if "image_decoder.output_head.0" in modules]
-        for wide in (False, True)
-    )
-    assert (plain.output[1], wide.output[1]) == (1, 8)
-    assert plain.has_bias and not wide.has_bias  # the bias is added after the cut
-    assert wide.operations == 8 * plain.operations
+def test_a_compiled_step_on_a_gpu_has_other_forms_of_few_channels() -> None:
+    found = collect(config_of("paper", 4), 3, compiled=True)
+    by_module = {module: conv for conv, modules in found.items() for module in modules}
+    # The last one is a product; nothing else is missing.
+    plain = collect(config_of("paper", 4), 3, compiled=False)
+    missing = {module for modules in plain.values() for module in modules} - set(by_module)
+    assert missing == {"image_decoder.output_head.0"}
+    stem = by_module["image_encoder.encoder.conv1"]
+    assert stem.input == (4, 8, 115, 115) and stem.weight == (64, 8, 4, 4) and stem.stride == (1, 1)
+    assert stem.output == (4, 64, 112, 112) and not stem.data_gradient
+    last = by_module["image_decoder.blocks.4.conv2.0"]
+    assert (last.input[1], last.weight, last.output[1]) == (64, (64, 64, 3, 3), 64)
+    changed = {module for conv, modules in found.items() if conv not in plain for module in modules}
+    assert changed == {"image_encoder.encoder.conv1", "image_decoder.blocks.4.conv2.0"}
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -172,7 +177,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(convolutions_report, "write_json", kept)
     assert main([*WORDS, "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    found = collect(config_of("tiny", 3, *SMALL), 3, wide=False)
+    found = collect(config_of("tiny", 3, *SMALL), 3, compiled=False)
     # Written after each convolution, and complete at the end alone.
     assert [len({str(row["modules"]) for row in report["rows"]}) for report in written[:-1]] == [
         *range(1, len(found) + 1)
@@ -257,7 +262,7 @@ def test_a_limit_leaves_the_smaller_ones_out(tmp_path: Path, capsys: pytest.Capt
 
     options = Options("tiny", 3, 2, device="cpu", seconds=0.001, out=tmp_path, settings=SMALL, limit=Short())
     report = run_convolutions(options)
-    found = collect(config_of("tiny", 2, *SMALL), 3, wide=False)
+    found = collect(config_of("tiny", 2, *SMALL), 3, compiled=False)
     assert [len(row["passes"]) for row in report["rows"]] == 3 * [PASSES] + 3 * [3]
     assert report["unfinished"][0] == report["rows"][-1]["name"]
     assert not report["complete"] and len(report["unfinished"]) == len(found) - 1
