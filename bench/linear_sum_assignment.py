@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, Public, Work, batches, missing, size
+from prior_fast.bench.common.case import Case, Public, Work, batches, missing, size
 from prior_fast.ops import linear_sum_assignment
 
 SHAPES = ((128, 16, 16), (1024, 16, 16), (256, 64, 64), (16, 300, 300), (208, 300, 300), (208, 300, 100))

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, Public, Work, batches, offsets, report_lengths, size
+from prior_fast.bench.common.case import Case, Public, Work, batches, offsets, report_lengths, size
 from prior_fast.ops import match_prototypes
 from prior_fast.ops.match_prototypes import matching_cost
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, Public, Work, batches, report_lengths, size
+from prior_fast.bench.common.case import Case, Public, Work, batches, report_lengths, size
 
 K, D = 512, 768
 SHAPES = ((K, D), (130, D), (130, 70), (20, 30), (5, 3), (1, 1))

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, Public, Work, batches, size
+from prior_fast.bench.common.case import Case, Public, Work, batches, size
 
 SIDE = 224
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, Public, Work, batches, offsets, report_lengths, size
+from prior_fast.bench.common.case import Case, Public, Work, batches, offsets, report_lengths, size
 
 PATCHES = 49
 POOL_HEADS = 8  # of the report pool, each a query of its own over the whole width (prior_fast/model/pooling.py)

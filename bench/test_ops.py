@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from prior_fast.benchmarks.contest import BOTH, COMPILED, contestants
-from prior_fast.benchmarks.timing import check, make_run, ready, truth
+from prior_fast.measure.kernels.contest import BOTH, COMPILED, contestants
+from prior_fast.measure.timing import check, make_run, ready, truth
 
 
 def test_op(measured: Any) -> None:

@@ -3,16 +3,12 @@
 `prior_fast.PRIOR.from_pretrained(path)` is a trained model; `prior_fast.ops` the operations.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from prior_fast.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from prior_fast.api import PRIOR as PRIOR
-
-try:
-    __version__ = version("prior-fast")
-except PackageNotFoundError:  # run from a checkout that was never installed
-    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:

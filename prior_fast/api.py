@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prior_fast.data.prepare.images import UnreadableImage, read_xray, to_square
-from prior_fast.data.prepare.sections import findings_and_impression
-from prior_fast.data.prepare.sentences import split_sentences
 from prior_fast.evaluation.attention_map import attention_maps, upsample
-from prior_fast.evaluation.encode import EncodedImages, EncodedTexts, Encoder
+from prior_fast.evaluation.encode import EmbeddedImages, EmbeddedTexts, Encoder
+from prior_fast.radiology.sections import findings_and_impression
+from prior_fast.radiology.sentences import split_sentences
+from prior_fast.radiology.xray import UnreadableImage, read_xray, to_square
 from prior_fast.training.checkpoint import open_checkpoint
 
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -40,7 +40,7 @@ class PRIOR:
         """
         return cls(Encoder(open_checkpoint(Path(path)), device))
 
-    def encode_images(self, images: ImageLike | Sequence[ImageLike]) -> EncodedImages:
+    def encode_images(self, images: ImageLike | Sequence[ImageLike]) -> EmbeddedImages:
         """Encode X-rays: files, Pillow images, or gray arrays [H, W] (8 or 16 bits), of any size.
 
         Returns:
@@ -55,7 +55,7 @@ class PRIOR:
         pixels = np.stack([_pixels(image, index) for index, image in enumerate(given)])
         return self.encoder.images(pixels, range(len(pixels)))
 
-    def encode_reports(self, reports: str | Sequence[str | Sequence[str]]) -> EncodedTexts:
+    def encode_reports(self, reports: str | Sequence[str | Sequence[str]]) -> EmbeddedTexts:
         """Encode reports: each a text, or a list of sentences, which are then taken as they are.
 
         Of a text with the headers of MIMIC-CXR, findings and impression are taken; else all of its sentences.
@@ -85,7 +85,7 @@ class PRIOR:
         maps = attention_maps(self.encoder.model, patches, read)
         return (upsample(maps, size) if size != maps.shape[-1] else maps)[0].cpu()
 
-    def similarity(self, images: EncodedImages, reports: EncodedTexts) -> Tensor:
+    def similarity(self, images: EmbeddedImages, reports: EmbeddedTexts) -> Tensor:
         """Cosines of whole images and reports: [N, M] float32 on the CPU."""
         whole, pooled = (torch.nn.functional.normalize(x.float(), dim=-1) for x in (images.whole, reports.reports))
         return (whole @ pooled.T).cpu()

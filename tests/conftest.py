@@ -36,7 +36,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 def pytest_report_header() -> list[str]:
     """Say which versions are tested, and what was left out."""
-    from prior_fast.cli.doctor import PACKAGES, package_version
+    from prior_fast.hardware.versions import PACKAGES, package_version
 
     versions = [f"python {platform.python_version()}", *(f"{name} {package_version(name)}" for name in PACKAGES)]
     left_out = [f"left out: tests/{place}, since {package} is not installed" for place, package in LEFT_OUT.items()]

@@ -9,7 +9,7 @@ from PIL import Image
 
 import prior_fast
 from prior_fast.cli.main import main
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 
 SMALL = ["batch_size=8", "stage_epochs=1,1,1", "max_steps_per_stage=1", "data.workers=0"]
 

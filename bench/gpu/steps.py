@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from prior_fast.benchmarks.ladder.run import SEED, Options, make_batches, make_config
-from prior_fast.benchmarks.machine import machine
 from prior_fast.config import to_dict
 from prior_fast.files import write_json
-from prior_fast.model.prior import PRIOR
+from prior_fast.hardware.machine import describe_machine
+from prior_fast.measure.ladder.ladder import SEED, LadderOptions, make_batches, make_config
+from prior_fast.model.prior import PRIORModel
 from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import Ranks, choose_device
 from prior_fast.training.operations import sizes_of, step_operations
@@ -132,12 +132,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("settings", nargs="*", metavar="key=value")
     args = parser.parse_args()
-    options = Options(args.preset, args.stage, args.batch, settings=args.settings)
+    options = LadderOptions(args.preset, args.stage, args.batch, settings=args.settings)
     config = make_config(options)
     device = choose_device(config.device)
     batches, vocabulary = make_batches(options, config, BATCHES)
     torch.manual_seed(config.seed)
-    model = PRIOR(config.model, vocabulary).to(device).train()
+    model = PRIORModel(config.model, vocabulary).to(device).train()
     trainer = StageTrainer(model, args.stage, config, Ranks(0, 1, None, device))
     there = [batch.to(device) for batch in batches]
 
@@ -165,7 +165,7 @@ def main() -> None:
     path = args.out / "steps.json"
     before = json.loads(path.read_text(encoding="utf-8"))["stages"] if path.exists() else []
     stages = [measured, *(own for own in before if own["stage"] != args.stage)]
-    write_json(path, {"machine": machine(), "stages": sorted(stages, key=lambda own: own["stage"])})
+    write_json(path, {"machine": describe_machine(), "stages": sorted(stages, key=lambda own: own["stage"])})
     host = median(found["host_milliseconds"])
     print(f"stage {args.stage}: {typical:.1f} ms, {1e3 * args.batch / typical:,.0f} pairs/s, host alone {host:.1f} ms")
 

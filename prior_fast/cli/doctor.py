@@ -2,20 +2,16 @@
 
 import argparse
 import os
-import platform
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = ("torch", "torchvision", "transformers", "triton", "numpy", "scipy")
-DALI = "nvidia-dali-cuda"
 Row = tuple[str, str]
 
 
@@ -34,8 +30,10 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> int:
     from prior_fast.console import print_table, stdout
     from prior_fast.files import write_json
+    from prior_fast.hardware.machine import parts
+    from prior_fast.hardware.versions import versions
 
-    software, hardware, tools, ops = versions(), machine(), compilers(), backends()
+    software, hardware, tools, ops = versions(), parts(), compilers(), backends()
     print_table("software", ("package", "version"), software)
     print_table("machine", ("part", "here"), [*hardware, *tools])
     print_table(f"ops on {op_device()}", ("op", "backend", "why"), [(op["op"], op["backend"], op["why"]) for op in ops])
@@ -44,52 +42,6 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.out / "report.json", report)
         stdout.print(f"report.json is in {args.out}")
     return 0
-
-
-def versions() -> list[Row]:
-    """Python's version and those of the packages that matter, "not installed" where one is missing."""
-    import prior_fast
-
-    rows = [("prior-fast", prior_fast.__version__), ("python", platform.python_version())]
-    rows += [(name, package_version(name)) for name in PACKAGES]
-    dali = sorted({dist.name for dist in metadata.distributions() if (dist.name or "").startswith(DALI)})
-    found = ", ".join(f"{name} {package_version(name)}" for name in dali)
-    return [*rows, ("DALI", found or f"not installed: pip install {DALI}130 (optional, reads JPEGs on the GPU)")]
-
-
-def package_version(name: str) -> str:
-    """The version of an installed package, without importing it."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return f"not installed: pip install {name}"
-
-
-def machine() -> list[Row]:
-    """Processor, memory and GPUs."""
-    import torch
-
-    from prior_fast.processes import usable_cores
-
-    rows = [("system", f"{platform.system()} {platform.machine()}"), ("CPU cores", str(usable_cores()))]
-    rows.append(("memory", memory()))
-    rows.append(("CUDA of torch", torch.version.cuda or "none: torch is a CPU build"))
-    if not torch.cuda.is_available():
-        return [*rows, ("GPU", "none")]
-    for index in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(index)
-        capability = f"compute capability {facts.major}.{facts.minor}"
-        rows.append((f"GPU {index}", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, {capability}"))
-    return rows
-
-
-def memory() -> str:
-    """The machine's memory."""
-    try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return "unknown on this system"
-    return f"{size / 2**30:.0f} GiB"
 
 
 def compilers() -> list[Row]:
@@ -152,7 +104,7 @@ def explain(op: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any
     """
     import inspect
 
-    from prior_fast.ops._backend import BACKENDS, ENVIRONMENT_VARIABLE, BackendError
+    from prior_fast.ops.common.backend import BACKENDS, ENVIRONMENT_VARIABLE, BackendError
 
     if "backend" not in inspect.signature(op).parameters:
         return {"backend": "pytorch", "why": "plain PyTorch on every device", "unable": {}}

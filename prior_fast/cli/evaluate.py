@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     from prior_fast.evaluation.config import evaluation_config
 
     evaluation_config(args.settings, task=args.task)  # before the seconds that importing the model takes
-    from prior_fast.evaluation.run import evaluate
+    from prior_fast.evaluation.evaluate import evaluate
 
     evaluate(args.task, args.checkpoint, args.data, args.out, args.split, args.settings)
     return 0

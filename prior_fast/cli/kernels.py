@@ -30,7 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from prior_fast.kernel_report.run import report
+    from prior_fast.kernel_report.report import report
 
     report([name for name in args.arch.split(",") if name], args.op, args.out)
     return 0

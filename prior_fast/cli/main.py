@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import prior_fast
-from prior_fast.config.overrides import nearest
 from prior_fast.errors import RunError, UsageError
+from prior_fast.spelling import nearest
 
 # In the order of use, which is the order that --help shows.
 VERBS = ("doctor", "build", "phantom", "prepare", "train", "evaluate", "pictures", "kernels", "bench", "weights")

@@ -36,18 +36,20 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the dataset and print what is in it."""
-    from prior_fast.data.phantom.generate import Settings, generate_dataset
+    from prior_fast.phantom.generate import PhantomOptions, generate_dataset
     from prior_fast.processes import usable_cores
 
     workers = usable_cores() if args.workers is None else args.workers
     if args.layout == "mimic":
-        size = Settings.size if args.size is None else args.size
-        _show(generate_dataset(Settings(args.out, args.studies, args.seed, size, workers)), args.out)
+        size = PhantomOptions.size if args.size is None else args.size
+        _show(generate_dataset(PhantomOptions(args.out, args.studies, args.seed, size, workers)), args.out)
         return 0
-    from prior_fast.data.phantom.layouts.generate import default_size, generate_layout
+    from prior_fast.phantom.layouts.labelled import default_size, generate_layout
 
     size = default_size(args.layout) if args.size is None else args.size
-    _show_layout(generate_layout(Settings(args.out, args.studies, args.seed, size, workers), args.layout), args.out)
+    _show_layout(
+        generate_layout(PhantomOptions(args.out, args.studies, args.seed, size, workers), args.layout), args.out
+    )
     return 0
 
 

@@ -87,12 +87,12 @@ def _add_merge(layouts: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare the dataset, or a shard of it, and print what was kept and what was left out."""
-    from prior_fast.data.prepare.pipeline import prepare_mimic
-    from prior_fast.data.prepare.settings import Settings
-    from prior_fast.data.prepare.shards import Shard, prepare_shard
+    from prior_fast.prepare.studies.options import PrepareOptions
+    from prior_fast.prepare.studies.pipeline import prepare_mimic
+    from prior_fast.prepare.studies.shards import Shard, prepare_shard
     from prior_fast.processes import usable_cores
 
-    settings = Settings(
+    options = PrepareOptions(
         images=args.images,
         out=args.out,
         reports=args.reports,
@@ -103,15 +103,15 @@ def run(args: argparse.Namespace) -> int:
         decode=args.decode,
     )
     if args.shard is None:
-        _show(prepare_mimic(settings), args.out)
+        _show(prepare_mimic(options), args.out)
     else:
-        _show(prepare_shard(settings, Shard.parse(args.shard)), args.out)
+        _show(prepare_shard(options, Shard.parse(args.shard)), args.out)
     return 0
 
 
 def run_merge(args: argparse.Namespace) -> int:
     """Merge the shards and print what was kept and what was left out."""
-    from prior_fast.data.prepare.merge import merge_shards
+    from prior_fast.prepare.studies.merge import merge_shards
 
     _show(merge_shards(args.out), args.out)
     return 0

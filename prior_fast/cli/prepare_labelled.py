@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prior_fast.errors import UsageError
 
 if TYPE_CHECKING:
-    from prior_fast.data.prepare.labelled.source import Source
+    from prior_fast.prepare.labelled.labelled_source import LabelledSource
 
 _CHEXPERT_FOLDER = "folder with train.csv, valid.csv, train/ and valid/, or its parent"
 
@@ -81,13 +81,13 @@ def _add_5x200(layouts: "argparse._SubParsersAction") -> None:
 
 
 def _run_chexpert(args: argparse.Namespace) -> int:
-    from prior_fast.data.prepare.labelled.chexpert import read_chexpert
+    from prior_fast.prepare.labelled.chexpert import read_chexpert
 
     return _prepare(args, lambda: read_chexpert(args.images, args.exclude))
 
 
 def _run_5x200(args: argparse.Namespace) -> int:
-    from prior_fast.data.prepare.labelled.chexpert5x200 import read_5x200
+    from prior_fast.prepare.labelled.chexpert5x200 import read_5x200
 
     if args.list is not None and (args.seed, args.per_class) != (None, None):
         raise UsageError("--seed and --per-class are for drawing a list: leave them out where --list gives one")
@@ -96,24 +96,24 @@ def _run_5x200(args: argparse.Namespace) -> int:
 
 
 def _run_rsna(args: argparse.Namespace) -> int:
-    from prior_fast.data.prepare.labelled.rsna import read_rsna
+    from prior_fast.prepare.labelled.rsna import read_rsna
 
     return _prepare(args, lambda: read_rsna(args.images))
 
 
 def _run_siim(args: argparse.Namespace) -> int:
-    from prior_fast.data.prepare.labelled.siim import read_siim
+    from prior_fast.prepare.labelled.siim import read_siim
 
     return _prepare(args, lambda: read_siim(args.images))
 
 
-def _prepare(args: argparse.Namespace, read: "Callable[[], Source]") -> int:
+def _prepare(args: argparse.Namespace, read: "Callable[[], LabelledSource]") -> int:
     """Make the dataset and print what was kept, its splits and what was left out."""
-    from prior_fast.data.prepare.labelled.run import Settings, prepare_labelled
+    from prior_fast.prepare.labelled.pipeline import LabelledOptions, prepare_labelled
     from prior_fast.processes import usable_cores
 
     workers = usable_cores() if args.workers is None else args.workers
-    _show(prepare_labelled(read, Settings(args.out, workers, args.strict, tuple(args.split_lists))), args.out)
+    _show(prepare_labelled(read, LabelledOptions(args.out, workers, args.strict, tuple(args.split_lists))), args.out)
     return 0
 
 

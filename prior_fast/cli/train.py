@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--{name} is missing (see prior-fast train --help)")
     validate_config(config)
     from prior_fast.training.checkpoint import list_checkpoints, open_checkpoint
-    from prior_fast.training.run import train
+    from prior_fast.training.pretrain import train
     from prior_fast.training.signals import EXIT_CODE
 
     checkpoints = list_checkpoints(args.out / "checkpoints")

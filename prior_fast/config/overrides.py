@@ -1,7 +1,6 @@
 """`key=value` words and dictionaries to and from the typed configuration."""
 
 import dataclasses
-import difflib
 import json
 import types
 import typing
@@ -9,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from prior_fast.errors import UsageError
+from prior_fast.spelling import nearest
 
 Config = TypeVar("Config")
 
@@ -32,16 +32,6 @@ def apply_overrides(config: Config, words: Iterable[str]) -> Config:
             raise UsageError(f"unknown setting {key!r}{nearest(key, known)}")
         config = _replace(config, key.split("."), key, text)
     return config
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A question that names the known word nearest to `word`, or nothing when none is near."""
-    known = list(known)
-    last_parts = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
-    last_part = word.rsplit(".", 1)[-1]
-    close = [last_parts[last_part]] if last_part in last_parts else difflib.get_close_matches(word, known, 1, 0.6)
-    close = close or [last_parts[part] for part in difflib.get_close_matches(last_part, last_parts, 1, 0.6)]
-    return f": did you mean {close[0]!r}?" if close else ""
 
 
 def field_names(config: Any, prefix: str = "") -> Iterator[str]:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prior_fast.data.batch import PackedBatch, pack_reports
-from prior_fast.data.images import normalize
-from prior_fast.data.plan import BatchPlan, EpochPlan, LoaderConfig, batches_per_epoch, cut_reports
-from prior_fast.data.sources import open_source
-from prior_fast.data.store import PreparedDataset
-from prior_fast.data.text import TextStore
+from prior_fast.batch import PackedBatch, pack_reports
+from prior_fast.data.batch_plan import BatchPlan, EpochPlan, LoaderConfig, batches_per_epoch, cut_reports
+from prior_fast.data.packing import TextStore
+from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.data.sources.open import open_image_source
+from prior_fast.radiology.normalize import normalize
 
 CPU = torch.device("cpu")
 
@@ -30,7 +30,7 @@ class TrainingLoader:
     def __init__(self, dataset: PreparedDataset, config: LoaderConfig, device: torch.device = CPU) -> None:
         config.check(dataset)
         self.dataset, self.config, self.device = dataset, config, device
-        self.source = open_source(dataset, config, device)
+        self.source = open_image_source(dataset, config, device)
         # Where the images are made on the GPU, so is the text; else a batch is copied there whole.
         self.text = TextStore(dataset, self.source.compute, config.data.token_bucket)
 
@@ -60,9 +60,8 @@ class TrainingLoader:
             yield self._batch(pending.popleft(), images)
 
     def _batch(self, plan: BatchPlan, images: Tensor) -> PackedBatch:
-        return PackedBatch(
-            images=images,
-            **self.text.pack(plan),  # type: ignore[arg-type]
+        return self.text.pack(plan).with_images(
+            images,
             study_ids=torch.from_numpy(self.dataset.study_ids[plan.studies]),
             image_rows=torch.from_numpy(plan.image_rows),
             first_pair=plan.first_pair,
@@ -89,9 +88,8 @@ def evaluation_batches(
         text = pack_reports(reports, dataset.cls_id, dataset.sep_id)
         rows = np.array([dataset.image_rows(study)[0] for study in studies])
         images = torch.from_numpy(dataset.images[rows])[:, None].float() / 255
-        yield PackedBatch(
-            images=normalize(images, dataset.image_mean, dataset.image_std),
-            **text.tensors(),  # type: ignore[arg-type]
+        yield text.with_images(
+            normalize(images, dataset.image_mean, dataset.image_std),
             study_ids=torch.tensor(dataset.study_ids[studies.start : studies.stop]),
             image_rows=torch.from_numpy(rows),
         )

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prior_fast.data.images import normalize
-from prior_fast.data.labelled.dataset import LabelledDataset
+from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.downstream.backbone import freeze, frozen_parts
 from prior_fast.downstream.config import ClassificationConfig
 from prior_fast.downstream.images import Pool, as_images, batches, mirror, to_device
@@ -24,9 +23,10 @@ from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.targets import choose_classes, class_truth, require_positives
 from prior_fast.downstream.task import Measured, Table
 from prior_fast.errors import RunError, UsageError
-from prior_fast.evaluation.selection import UNCERTAIN_IS_POSITIVE
 from prior_fast.model.image_encoder import AttentionPool2d, ImageEncoder
-from prior_fast.pictures.roc import draw_roc
+from prior_fast.plotting.roc import draw_roc
+from prior_fast.radiology.labels import UNCERTAIN_IS_POSITIVE
+from prior_fast.radiology.normalize import normalize
 
 
 class Classifier(nn.Module):

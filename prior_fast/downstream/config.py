@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prior_fast.config import apply_overrides
-from prior_fast.data.labelled.dataset import PERCENTAGES
+from prior_fast.data.labelled_dataset import PERCENTAGES
 from prior_fast.downstream.presets import find_preset
 from prior_fast.errors import UsageError
 

@@ -18,7 +18,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from prior_fast.data.labelled.dataset import LabelledDataset
+from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.downstream.backbone import FeatureResNet, freeze
 from prior_fast.downstream.config import DetectionConfig
 from prior_fast.downstream.images import Pool, as_images, batches, mirror, to_device

@@ -14,7 +14,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from prior_fast.data.labelled.dataset import Split
+from prior_fast.data.labelled_dataset import Split
 from prior_fast.downstream.backbone import train_except, trained_parameters
 from prior_fast.downstream.config import FineTuneConfig
 from prior_fast.downstream.images import batches, draw_flips, epoch_order

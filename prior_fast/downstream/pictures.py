@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from prior_fast.pictures.figures import MARK, STYLE, TRAINED, VALIDATED, new_figure, outline, save, show_image
+from prior_fast.plotting.figures import MARK, STYLE, TRAINED, VALIDATED, new_figure, outline, save, show_image
 
 EXAMPLES = 8  # images of masks.png and boxes.png
 COLUMNS = 4

@@ -11,8 +11,7 @@ from segmentation_models_pytorch.base import SegmentationHead, initialization
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
-from prior_fast.data.images import normalize
-from prior_fast.data.labelled.dataset import LabelledDataset
+from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.downstream.backbone import FeatureResNet, freeze
 from prior_fast.downstream.config import SegmentationConfig
 from prior_fast.downstream.images import Pool, as_images, batches, mirror
@@ -21,6 +20,7 @@ from prior_fast.downstream.pictures import EXAMPLES, draw_masks
 from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.targets import mask_truth, require_positives
 from prior_fast.downstream.task import Measured, Table
+from prior_fast.radiology.normalize import normalize
 
 
 class UNet(nn.Module):

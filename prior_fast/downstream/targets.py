@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prior_fast.config.overrides import nearest
-from prior_fast.data.labelled.dataset import LabelledDataset
+from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.errors import UsageError
-from prior_fast.evaluation.config import FIVE_CLASSES
-from prior_fast.evaluation.selection import UNCERTAIN_IS_POSITIVE
+from prior_fast.radiology.labels import FIVE_CLASSES, UNCERTAIN_IS_POSITIVE
+from prior_fast.spelling import nearest
 
 # The paper's splits: 6:2:2 drawn with five seeds (supplement 3.1), and five folds of the positive images.
 PREFIX = {"classification": "prior-", "segmentation": "folds-", "detection": "folds-"}

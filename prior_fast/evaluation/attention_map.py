@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prior_fast.model.prior import PRIOR
+from prior_fast.model.prior import PRIORModel
 
 
 @torch.inference_mode()
-def directions(model: PRIOR, patches: Tensor, sentences: Tensor) -> Tensor:
+def directions(model: PRIORModel, patches: Tensor, sentences: Tensor) -> Tensor:
     """The attention between each image and its own sentence: of the sentence over the patches, and the other way.
 
     patches [N, P, D], sentences [N, D] (prototypes, where the bank is used) -> float32 [2, N, sqrt P, sqrt P].
@@ -20,12 +20,12 @@ def directions(model: PRIOR, patches: Tensor, sentences: Tensor) -> Tensor:
     return torch.stack([over_patches[:, 0], over_text[:, :, 0]]).float().unflatten(2, (side, side))
 
 
-def attention_maps(model: PRIOR, patches: Tensor, sentences: Tensor) -> Tensor:
+def attention_maps(model: PRIORModel, patches: Tensor, sentences: Tensor) -> Tensor:
     """The mean of both directions: [N, sqrt P, sqrt P]; arguments as in `directions`."""
     return directions(model, patches, sentences).mean(dim=0)
 
 
-def typical_maps(model: PRIOR, patches: Tensor, sentences: Tensor) -> Tensor:
+def typical_maps(model: PRIORModel, patches: Tensor, sentences: Tensor) -> Tensor:
     """The mean over the images of each sentence's attention: what it attends to whatever an image shows.
 
     patches [N, P, D], sentences [M, D] -> float32 [2, M, sqrt P, sqrt P].
@@ -34,7 +34,7 @@ def typical_maps(model: PRIOR, patches: Tensor, sentences: Tensor) -> Tensor:
     return torch.stack(maps, dim=1)
 
 
-def departure_maps(model: PRIOR, patches: Tensor, sentences: Tensor, typical: Tensor) -> Tensor:
+def departure_maps(model: PRIORModel, patches: Tensor, sentences: Tensor, typical: Tensor) -> Tensor:
     """How far the attention departs from the typical one, summed over both directions: [N, sqrt P, sqrt P].
 
     Sigmoid weights are not normalized over the patches, so a part of them depends on the position alone, and the value

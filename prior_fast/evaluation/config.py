@@ -1,17 +1,15 @@
 """The settings of `prior-fast evaluate zero-shot` and `retrieval`."""
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from prior_fast.config import apply_overrides
-from prior_fast.data.store import CHEXPERT_LABELS
 from prior_fast.errors import UsageError
+from prior_fast.radiology.labels import CHEXPERT_LABELS, FIVE_CLASSES
+from prior_fast.spelling import nearest
 
-# The classes of CheXpert 5x200, in the order of the authors' list.
-FIVE_CLASSES = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 TEMPLATE, GENERATED = "template", "generated"
 # Settings that mean something to one task alone.
 OWN = {
@@ -148,6 +146,5 @@ def chexpert_label(name: str) -> str:
     key = name.strip().lower()
     if key in labels:
         return labels[key]
-    near = difflib.get_close_matches(key, labels, n=1)
-    hint = f"did you mean {labels[near[0]]!r}?" if near else f"choose from {', '.join(CHEXPERT_LABELS)}"
-    raise UsageError(f"classes: {name!r} is no CheXpert label: {hint}")
+    hint = nearest(name.strip().title(), CHEXPERT_LABELS) or f": choose from {', '.join(CHEXPERT_LABELS)}"
+    raise UsageError(f"classes: {name!r} is no CheXpert label{hint}")

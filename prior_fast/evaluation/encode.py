@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from prior_fast.data.batch import PackedBatch, pack_reports
-from prior_fast.data.images import normalize
+from prior_fast.batch import PackedBatch, pack_reports
 from prior_fast.data.loader import cut_report
-from prior_fast.data.prepare.tokenizer import tokenize
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
+from prior_fast.radiology.normalize import normalize
+from prior_fast.radiology.tokenizer import tokenize
 from prior_fast.training.checkpoint import Checkpoint
 from prior_fast.training.distributed import choose_device
 
@@ -31,7 +31,7 @@ def no_track(name: str, total: int) -> Advance:
 
 
 @dataclass(frozen=True)
-class EncodedImages:
+class EmbeddedImages:
     """patches [N, P, D] and whole [N, D], float32, on the encoder's device, not normalized."""
 
     patches: Tensor
@@ -39,7 +39,7 @@ class EncodedImages:
 
 
 @dataclass(frozen=True)
-class EncodedTexts:
+class EmbeddedTexts:
     """Texts of one or more sentences, float32, on the encoder's device.
 
     Attributes:
@@ -80,7 +80,7 @@ class Encoder:
     @torch.inference_mode()
     def images(
         self, images: np.ndarray, rows: Sequence[int] | np.ndarray, advance: Advance | None = None
-    ) -> EncodedImages:
+    ) -> EmbeddedImages:
         """Encode rows of images uint8 [., 224, 224]; `advance` is told the number of images after each batch."""
         parts = []
         for first in range(0, len(rows), self.batch_size):
@@ -88,7 +88,7 @@ class Encoder:
             parts.append(self.model.encode_images(self.normalized(images[batch])))
             if advance:
                 advance(len(batch))
-        return EncodedImages(torch.cat([part.patches for part in parts]), torch.cat([part.whole for part in parts]))
+        return EmbeddedImages(torch.cat([part.patches for part in parts]), torch.cat([part.whole for part in parts]))
 
     def normalized(self, images: np.ndarray) -> Tensor:
         """uint8 [N, 224, 224] -> [N, 1, 224, 224] as the model was trained to see them."""
@@ -96,7 +96,7 @@ class Encoder:
         return normalize(pixels, self.checkpoint.image_mean, self.checkpoint.image_std)
 
     @torch.inference_mode()
-    def texts(self, texts: Sequence[Sequence[str]], advance: Advance | None = None) -> EncodedTexts:
+    def texts(self, texts: Sequence[Sequence[str]], advance: Advance | None = None) -> EmbeddedTexts:
         """Encode texts, each a sequence of sentences, with the checkpoint's tokenizer.
 
         Sentences without a token are left out.
@@ -117,7 +117,7 @@ class Encoder:
             if advance:
                 advance(len(batch))
         offsets = torch.tensor(counts, device=self.device).cumsum(0).int()
-        return EncodedTexts(torch.cat(sentences), torch.cat(prototypes), torch.cat(pooled), offsets, cut)
+        return EmbeddedTexts(torch.cat(sentences), torch.cat(prototypes), torch.cat(pooled), offsets, cut)
 
     def read_bank(self, sentences: Tensor) -> Tensor:
         """Sentences [S, D] -> prototypes [S, D], without noise; the sentences themselves before stage 2."""
@@ -138,12 +138,7 @@ class Encoder:
     def _packed(self, reports: Sequence[Sequence[np.ndarray]]) -> PackedBatch:
         text = pack_reports(reports, self.tokenizer.cls_token_id, self.tokenizer.sep_token_id)
         none = torch.zeros(len(reports), dtype=torch.int64)
-        batch = PackedBatch(
-            images=torch.empty(len(reports), 1, 0, 0),
-            **text.tensors(),  # type: ignore[arg-type]
-            study_ids=none,
-            image_rows=none,
-        )
+        batch = text.with_images(torch.empty(len(reports), 1, 0, 0), study_ids=none, image_rows=none)
         return batch.to(self.device, non_blocking=False)
 
 

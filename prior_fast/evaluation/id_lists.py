@@ -4,8 +4,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from prior_fast.config.overrides import nearest
 from prior_fast.errors import UsageError
+from prior_fast.spelling import nearest
 
 ID_COLUMNS = ("study_id", "image_id")
 CLASS_COLUMN = "class"

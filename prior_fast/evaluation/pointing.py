@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from prior_fast.data.store import Annotation
+from prior_fast.data.prepared_dataset import Annotation
 from prior_fast.evaluation.attention_map import attention_maps, departure_maps, typical_maps, upsample
 from prior_fast.evaluation.encode import Encoder
 

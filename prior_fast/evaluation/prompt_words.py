@@ -8,8 +8,8 @@ from itertools import product
 
 import numpy as np
 
-from prior_fast.config.overrides import nearest
 from prior_fast.errors import UsageError
+from prior_fast.spelling import nearest
 
 # For each class: severities, kinds, places. An empty word leaves its part out.
 WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {

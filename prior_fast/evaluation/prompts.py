@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from prior_fast.config.overrides import nearest
 from prior_fast.errors import UsageError
 from prior_fast.evaluation.config import GENERATED, TEMPLATE, EvaluationConfig
 from prior_fast.evaluation.prompt_words import generated_prompts
+from prior_fast.spelling import nearest
 
 SIDES = ("positive", "negative")
 

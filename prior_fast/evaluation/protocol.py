@@ -5,8 +5,8 @@ from typing import Any
 from prior_fast.config import to_dict
 from prior_fast.evaluation.config import GENERATED, OWN, TEMPLATE, EvaluationConfig
 from prior_fast.evaluation.encode import Encoder
-from prior_fast.evaluation.outcome import Material
-from prior_fast.evaluation.selection import UNCERTAIN_IS_POSITIVE
+from prior_fast.evaluation.result import EvaluationSet
+from prior_fast.radiology.labels import UNCERTAIN_IS_POSITIVE
 
 CANDIDATES = {
     "zero-shot": "the classes, for each image",
@@ -19,7 +19,7 @@ GLORIA_SCORE = (
 )
 
 
-def protocol(task: str, config: EvaluationConfig, encoder: Encoder, material: Material) -> dict[str, Any]:
+def protocol(task: str, config: EvaluationConfig, encoder: Encoder, evaluation_set: EvaluationSet) -> dict[str, Any]:
     """The settings and the conventions of a task; how things were chosen stands with the data."""
     unused = {"batch_size", "device", "pictures", *(key for name, keys in OWN.items() if name != task for key in keys)}
     if config.prompts != TEMPLATE:
@@ -37,13 +37,13 @@ def protocol(task: str, config: EvaluationConfig, encoder: Encoder, material: Ma
         **({} if gloria else {"softmax_over": CANDIDATES[task]}),
         "selection": _selection(config, config.image_ids),
         "image": "the first frontal image of each study"
-        if material.images.source.id_column == "study_id"
+        if evaluation_set.images.source.id_column == "study_id"
         else "each image of the list",
         "bank": f"read without noise, tau {encoder.tau:.4g}"
         if encoder.uses_bank
         else "not read: not trained in stage 1",
     }
-    facts |= _retrieval(config, material) if task == "retrieval" else _zero_shot(config)
+    facts |= _retrieval(config, evaluation_set) if task == "retrieval" else _zero_shot(config)
     if encoder.model.config.attention == "softmax":
         facts["local_score"] = "left out: the mean weight of softmax attention is the same for all images"
     return facts
@@ -71,8 +71,8 @@ def _zero_shot(config: EvaluationConfig) -> dict[str, Any]:
     return facts
 
 
-def _retrieval(config: EvaluationConfig, material: Material) -> dict[str, Any]:
-    apart = material.reports is not material.images
+def _retrieval(config: EvaluationConfig, evaluation_set: EvaluationSet) -> dict[str, Any]:
+    apart = evaluation_set.reports is not evaluation_set.images
     within = config.rank_within
     return {
         **({"selection_of_reports": _selection(config, config.report_ids)} if apart else {}),

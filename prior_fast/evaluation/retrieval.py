@@ -12,8 +12,8 @@ import numpy as np
 from prior_fast.errors import UsageError
 from prior_fast.evaluation.config import EvaluationConfig
 from prior_fast.evaluation.encode import Encoder, Track, no_track
-from prior_fast.evaluation.outcome import Material, Outcome, table_row
 from prior_fast.evaluation.ranking import first_hit, ranks
+from prior_fast.evaluation.result import EvaluationResult, EvaluationSet, table_row
 from prior_fast.evaluation.retrieval_metrics import DIRECTIONS, Truth, merge, retrieval_metrics
 from prior_fast.evaluation.scores import PairScores, score_images
 from prior_fast.evaluation.selection import Chosen
@@ -21,13 +21,15 @@ from prior_fast.evaluation.selection import Chosen
 SHOWN = 5  # best reports of each image in predictions.csv
 
 
-def retrieval(encoder: Encoder, material: Material, config: EvaluationConfig, track: Track = no_track) -> Outcome:
+def retrieval(
+    encoder: Encoder, evaluation_set: EvaluationSet, config: EvaluationConfig, track: Track = no_track
+) -> EvaluationResult:
     """Rank the reports for each image, and the images for each report.
 
     Raises:
         UsageError: a report has no word, or batches are asked for of unequal numbers of images and reports.
     """
-    images, reports = material.images, material.reports or material.images
+    images, reports = evaluation_set.images, evaluation_set.reports or evaluation_set.images
     if config.rank_within and len(images) != len(reports):
         raise UsageError(
             f"rank_within={config.rank_within} cuts images and reports into pairs, but there are {len(images)} and "
@@ -48,7 +50,9 @@ def retrieval(encoder: Encoder, material: Material, config: EvaluationConfig, tr
     )
     found["reports_cut"] = texts.cut
     header, rows = _predictions(images, reports, pairs, text, config)
-    return Outcome(found, _table(found), header, rows, pictures=_pictures(images, reports, sentences, pairs, config))
+    return EvaluationResult(
+        found, _table(found), header, rows, pictures=_pictures(images, reports, sentences, pairs, config)
+    )
 
 
 def same_studies(images: Chosen, reports: Chosen) -> bool:
@@ -104,7 +108,7 @@ def _pictures(
     if not config.pictures:
         return {}
     # matplotlib takes a second to load.
-    from prior_fast.pictures.retrieved import Found, draw_retrieved_images, draw_retrieved_reports
+    from prior_fast.plotting.retrieved import Found, draw_retrieved_images, draw_retrieved_reports
 
     def found(scores: np.ndarray, queries: Chosen, candidates: Chosen) -> Found:
         # The first query of each class.

@@ -11,9 +11,9 @@ from scipy.special import softmax
 from torch import Tensor
 from torch.nn import functional as F
 
-from prior_fast.evaluation.encode import Advance, EncodedImages, EncodedTexts, Encoder, Track
+from prior_fast.evaluation.encode import Advance, EmbeddedImages, EmbeddedTexts, Encoder, Track
 from prior_fast.model.local_alignment import LocalCrossAttention
-from prior_fast.model.prior import PRIOR
+from prior_fast.model.prior import PRIORModel
 
 # Attention weights of patches and sentences computed at once: 16 MiB in float32.
 CHUNK = 2**22
@@ -70,7 +70,7 @@ def gloria_scores(pairs: PairScores, owner: np.ndarray, how: str, local_weight: 
 
 
 def score_images(
-    encoder: Encoder, images: np.ndarray, rows: np.ndarray, texts: EncodedTexts, track: Track, at_once: int = IMAGES
+    encoder: Encoder, images: np.ndarray, rows: np.ndarray, texts: EmbeddedTexts, track: Track, at_once: int = IMAGES
 ) -> PairScores:
     """Encode rows int64 [N] of images uint8 [., 224, 224] and score them with the texts, `at_once` at a time."""
     encoding, scoring = track("images", len(rows)), track("scores", len(rows))
@@ -84,7 +84,7 @@ def score_images(
 
 @torch.inference_mode()
 def pair_scores(
-    model: PRIOR, images: EncodedImages, texts: EncodedTexts, chunk: int = CHUNK, advance: Advance | None = None
+    model: PRIORModel, images: EmbeddedImages, texts: EmbeddedTexts, chunk: int = CHUNK, advance: Advance | None = None
 ) -> PairScores:
     """The scores of every image with every text.
 

@@ -7,17 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prior_fast.config.overrides import nearest
-from prior_fast.data.labelled.dataset import FORMAT as LABELLED
-from prior_fast.data.store import CHEXPERT_LABELS, PreparedDataset, read_info
+from prior_fast.data.dataset_folder import read_info
+from prior_fast.data.labelled_dataset import FORMAT as LABELLED
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
 from prior_fast.evaluation.config import EvaluationConfig
+from prior_fast.evaluation.evaluation_source import EvaluationSource, prepared_source
 from prior_fast.evaluation.id_lists import read_ids
-from prior_fast.evaluation.source import Source, prepared_source
-
-# The rule that all 1000 rows of the authors' CheXpert 5x200 list follow: an uncertain label counts as positive for
-# these classes and as negative for the others; a blank one is negative.
-UNCERTAIN_IS_POSITIVE = frozenset({"Atelectasis", "Edema", "Pleural Effusion"})
+from prior_fast.radiology.labels import CHEXPERT_LABELS, UNCERTAIN_IS_POSITIVE
+from prior_fast.spelling import nearest
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Chosen:
         answers: the classes; of one class, the class and its absence. The selection's truth is a number in it.
     """
 
-    source: Source
+    source: EvaluationSource
     selection: Selection
     answers: tuple[str, ...]
 
@@ -129,7 +127,7 @@ def _draw(pools: Sequence[np.ndarray], per_class: int, seeds: Sequence[Sequence[
 
 
 def choose(
-    source: Source,
+    source: EvaluationSource,
     config: EvaluationConfig,
     per_class: int,
     setting: Literal["image_ids", "report_ids"] = "image_ids",
@@ -160,7 +158,12 @@ def choose(
 
 
 def _by_ids(
-    source: Source, config: EvaluationConfig, setting: str, path: str, answers: tuple[str, ...], pools: tuple[int, ...]
+    source: EvaluationSource,
+    config: EvaluationConfig,
+    setting: str,
+    path: str,
+    answers: tuple[str, ...],
+    pools: tuple[int, ...],
 ) -> Selection:
     """The positions of a file's ids in its order; their classes are the file's, or those of the labels."""
     listed = read_ids(setting, path, answers)

@@ -9,8 +9,8 @@ from prior_fast.errors import UsageError
 from prior_fast.evaluation.classification_metrics import auroc, classification_metrics, metric, one_class_metrics
 from prior_fast.evaluation.config import TEMPLATE, EvaluationConfig
 from prior_fast.evaluation.encode import Encoder, Track, no_track
-from prior_fast.evaluation.outcome import Material, Outcome, table_row
 from prior_fast.evaluation.prompts import Prompts, make_prompts
+from prior_fast.evaluation.result import EvaluationResult, EvaluationSet, table_row
 from prior_fast.evaluation.scores import PairScores, gloria_scores, score_images
 from prior_fast.evaluation.selection import Chosen
 
@@ -21,23 +21,25 @@ SCALARS = (
 PER_CLASS = ("auroc", "max_f1")
 
 
-def zero_shot(encoder: Encoder, material: Material, config: EvaluationConfig, track: Track = no_track) -> Outcome:
+def zero_shot(
+    encoder: Encoder, evaluation_set: EvaluationSet, config: EvaluationConfig, track: Track = no_track
+) -> EvaluationResult:
     """Give each image the class, or the answer, whose prompts score best.
 
     Raises:
         UsageError: the prompts can't be used.
     """
-    prompts, chosen = make_prompts(config), material.images
+    prompts, chosen = make_prompts(config), evaluation_set.images
     try:
         texts = encoder.texts([[text] for text in prompts.texts], track("prompts", len(prompts.texts)))
     except ValueError as error:
         setting = "prompt" if config.prompts == TEMPLATE else "prompts"
         raise UsageError(f"{setting}={getattr(config, setting)}: {error}") from None
     pairs = score_images(encoder, chosen.source.images, chosen.rows, texts, track)
-    return outcome(chosen, config, prompts, pairs)
+    return result(chosen, config, prompts, pairs)
 
 
-def outcome(chosen: Chosen, config: EvaluationConfig, prompts: Prompts, pairs: PairScores) -> Outcome:
+def result(chosen: Chosen, config: EvaluationConfig, prompts: Prompts, pairs: PairScores) -> EvaluationResult:
     """Metrics and rows of the scores of images and prompts."""
     classes = pairs.pooled(prompts.owner, config.prompt_pooling)
     if config.score == "gloria":
@@ -51,7 +53,7 @@ def outcome(chosen: Chosen, config: EvaluationConfig, prompts: Prompts, pairs: P
         if "value" not in metrics[name]:
             rows += [(f"{name} {key}", value) for key, value in metrics[name].items()]
     answers, truth = chosen.answers, chosen.truth
-    return Outcome(
+    return EvaluationResult(
         metrics=metrics,
         table=[table_row(name, value) for name, value in rows],
         header=(chosen.source.id_column, "class", "predicted", *(f"score {name}" for name in answers)),
@@ -83,8 +85,8 @@ def _pictures(chosen: Chosen, config: EvaluationConfig, metrics: dict[str, Any],
     if not config.pictures:
         return {}
     # matplotlib takes a second to load.
-    from prior_fast.pictures.confusion import draw_confusion
-    from prior_fast.pictures.roc import draw_roc
+    from prior_fast.plotting.confusion import draw_confusion
+    from prior_fast.plotting.roc import draw_roc
 
     if config.one_class:
         true, shown, names = chosen.truth[:, None] == 0, scores[:, :1] - scores[:, 1:], chosen.answers[:1]

@@ -5,7 +5,7 @@ import struct
 from collections import Counter
 from dataclasses import dataclass
 
-from prior_fast.kernel_report.chips import (
+from prior_fast.hardware.chips import (
     REGISTER_UNIT,
     REGISTERS_PER_THREAD,
     SHARED_RESERVED,

@@ -9,13 +9,13 @@ from prior_fast.config import DataConfig, ModelConfig
 from prior_fast.errors import UsageError
 from prior_fast.model.image_encoder import load_resnet_weights
 from prior_fast.model.pretrained_bert import check_vocabulary, read_bert
-from prior_fast.model.prior import PRIOR
+from prior_fast.model.prior import PRIORModel
 from prior_fast.model.weights import load_strictly
 
 
 def build_model(
     config: ModelConfig, vocab_size: int, seed: int, vocabulary: Mapping[str, int] | None = None
-) -> tuple[PRIOR, list[str]]:
+) -> tuple[PRIORModel, list[str]]:
     """A model with the starting weights that `config` names, and a line for each encoder that says what they are.
 
     seed: of the weights that are random.
@@ -27,17 +27,17 @@ def build_model(
     weights = config.text.weights
     torch.manual_seed(seed)
     if weights == "random":
-        model, text = PRIOR(config, vocab_size), "random weights"
+        model, text = PRIORModel(config, vocab_size), "random weights"
     else:
         pretrained = read_bert(weights)
         text = f"weights from {weights}{check_vocabulary(pretrained, weights, vocab_size, vocabulary)}"
-        model = PRIOR(dataclasses.replace(config, text=pretrained.structure), vocab_size)
+        model = PRIORModel(dataclasses.replace(config, text=pretrained.structure), vocab_size)
         load_strictly(model.text_encoder.encoder, pretrained.tensors, f"model.text.weights={weights}")
     image = load_resnet_weights(model.image_encoder.encoder, config.image.weights)
     return model, [image, f"text encoder: {text}"]
 
 
-def structure_of(model: PRIOR) -> ModelConfig:
+def structure_of(model: PRIORModel) -> ModelConfig:
     """The configuration that builds `model` again without fetching any weights."""
     config = model.config
     return dataclasses.replace(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prior_fast.model.joined_linear import JoinedLinear
-from prior_fast.ops._segments import segment_ids
+from prior_fast.ops.common.segments import segment_ids
 from prior_fast.ops.segment_mean import segment_mean
 from prior_fast.ops.segment_softmax_pool import segment_softmax_pool
 from prior_fast.ops.sigmoid_attention import sigmoid_attention

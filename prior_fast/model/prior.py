@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prior_fast.batch import PackedBatch
 from prior_fast.config import ModelConfig
-from prior_fast.data.batch import PackedBatch
 from prior_fast.model.image_decoder import ImageDecoder
 from prior_fast.model.image_encoder import ImageEncoder, tokens_to_map
 from prior_fast.model.local_alignment import LocalCrossAttention, SimSiamPredictor
@@ -28,7 +28,7 @@ class ImageEmbedding(NamedTuple):
     whole: Tensor
 
 
-class PRIOR(nn.Module):
+class PRIORModel(nn.Module):
     """The two encoders, the prototype bank, the local alignment module and the two decoders.
 
     vocab_size: tokens of the dataset's tokenizer.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from prior_fast.config import TextEncoderConfig
 from prior_fast.model.bert import Bert, BertStructure
 from prior_fast.model.report_attention import report_attention
-from prior_fast.ops._segments import pad, padding_mask, unpad
+from prior_fast.ops.common.segments import pad, padding_mask, unpad
 
 
 class TextEncoder(nn.Module):

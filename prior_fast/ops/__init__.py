@@ -1,12 +1,13 @@
 """The ops of PRIOR: one op, one file; each file's `__all__` is exported here, so `ops.sigmoid_attention(...)` works.
 
-Every op takes `backend=None`, the best backend for its input; `prior_fast.ops._backend` tells how it is chosen.
+Every op takes `backend=None`, the best backend for its input; `prior_fast.ops.common.backend` tells how it is chosen.
 """
 
-import difflib
 import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any
+
+from prior_fast.spelling import nearest
 
 if TYPE_CHECKING:  # what type checkers and editors see; a running program finds the ops by itself
     from prior_fast.ops.attention_weights import attention_weights as attention_weights
@@ -27,7 +28,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a running program finds
 def _exports() -> dict[str, Any]:
     exports: dict[str, Any] = {}
     for info in pkgutil.iter_modules(__path__):
-        if not info.name.startswith("_"):
+        if not info.ispkg:
             module = importlib.import_module(f"{__name__}.{info.name}")
             exports.update({name: getattr(module, name) for name in module.__all__})
     return exports
@@ -40,6 +41,4 @@ __all__ = sorted(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:
-    nearest = difflib.get_close_matches(name, _EXPORTS, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    raise AttributeError(f"module {__name__!r} has no op {name!r}{hint}")
+    raise AttributeError(f"module {__name__!r} has no op {name!r}{nearest(name, _EXPORTS)}")

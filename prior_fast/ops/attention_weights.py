@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prior_fast.ops._attention import check_attention, default_scale, with_dense_rows
-from prior_fast.ops._backend import resolve_backend
-from prior_fast.ops._precision import accumulation_dtype, full_precision
-from prior_fast.ops._segments import pad, padding_mask, unpad
-from prior_fast.ops._triton import with_triton
+from prior_fast.ops.common.attention import check_attention, default_scale, with_dense_rows
+from prior_fast.ops.common.backend import resolve_backend
+from prior_fast.ops.common.precision import accumulation_dtype, full_precision
+from prior_fast.ops.common.segments import pad, padding_mask, unpad
+from prior_fast.ops.common.triton import with_triton
 
 __all__ = ["attention_weights"]
 
@@ -132,7 +132,7 @@ def attention_weights(
         scale: multiplies the inner products; D**-0.5 when None.
         bias: is added to the scaled products.
         activation: "sigmoid" (PRIOR's), or "softmax" over a segment's keys (supplement, section 4.2, table 3).
-        backend: see `prior_fast.ops._backend.resolve_backend`.
+        backend: see `prior_fast.ops.common.backend.resolve_backend`.
 
     Returns:
         [B, H, max_seqlen_q, max_seqlen_k] of the dtype of `q`, zero outside a segment. Differentiable in q and k.

@@ -6,10 +6,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from prior_fast.ops._backend import resolve_backend
-from prior_fast.ops._checks import check_scalar, check_tensors, values_are_checked
-from prior_fast.ops._precision import accumulation_dtype, full_precision
-from prior_fast.ops._triton import with_triton
+from prior_fast.ops.common.backend import resolve_backend
+from prior_fast.ops.common.checks import check_scalar, check_tensors, values_are_checked
+from prior_fast.ops.common.precision import accumulation_dtype, full_precision
+from prior_fast.ops.common.triton import with_triton
 
 __all__ = ["info_nce"]
 
@@ -123,14 +123,14 @@ def info_nce(
         b: [B, D] unit vectors of the dtype of `a`; row i belongs to row i of `a`.
         logit_scale: the multiplier itself (already exponentiated), a number or a tensor without dimensions.
         group: the process group to join; None for a single process.
-        backend: see `prior_fast.ops._backend.resolve_backend`.
+        backend: see `prior_fast.ops.common.backend.resolve_backend`.
 
     Returns:
         [] float32 (float64 for float64), 0 when B is 0. Differentiable in a, b and logit_scale.
 
     Raises:
         ValueError: a shape, dtype, device or backend that does not fit; and, where values are checked
-            (`prior_fast.ops._checks`), a number of rows that differs between ranks.
+            (`prior_fast.ops.common.checks`), a number of rows that differs between ranks.
     """
     check_tensors(a=(a, "B D"), b=(b, "B D"))
     check_scalar("logit_scale", logit_scale, "a", a)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from prior_fast import extension
-from prior_fast.ops._backend import ENVIRONMENT_VARIABLE as BACKEND_VARIABLE
-from prior_fast.ops._backend import constant_while_tracing, resolve_backend
-from prior_fast.ops._checks import ENVIRONMENT_VARIABLE as CHECK_VARIABLE
-from prior_fast.ops._checks import FLOAT_DTYPES, check_dtype, check_is_tensor
-from prior_fast.ops._precision import accumulation_dtype
+from prior_fast.ops.common.backend import ENVIRONMENT_VARIABLE as BACKEND_VARIABLE
+from prior_fast.ops.common.backend import constant_while_tracing, resolve_backend
+from prior_fast.ops.common.checks import ENVIRONMENT_VARIABLE as CHECK_VARIABLE
+from prior_fast.ops.common.checks import FLOAT_DTYPES, check_dtype, check_is_tensor
+from prior_fast.ops.common.precision import accumulation_dtype
 
 __all__ = ["Assignment", "linear_sum_assignment"]
 
@@ -148,7 +148,7 @@ def linear_sum_assignment(
         maximize: look for the greatest total.
         backend: "cuda" or "cpp", the compiled solver of csrc/ (a warp or a block of the GPU for each problem, without
             reading anything back; threads of the CPU); "scipy" (the same as "reference"), which reads the costs on the
-            host and serves where nothing is built; see `prior_fast.ops._backend.resolve_backend`.
+            host and serves where nothing is built; see `prior_fast.ops.common.backend.resolve_backend`.
         return_status: return an `Assignment`, and raise nothing for problems that can't be solved.
 
     Returns:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from prior_fast.ops._checks import check_offsets, check_tensors
-from prior_fast.ops._precision import accumulation_dtype, full_precision
-from prior_fast.ops._segments import pad, segment_lengths
+from prior_fast.ops.common.checks import check_offsets, check_tensors
+from prior_fast.ops.common.precision import accumulation_dtype, full_precision
+from prior_fast.ops.common.segments import pad, segment_lengths
 from prior_fast.ops.linear_sum_assignment import (
     choose_solver,
     is_strict,
@@ -90,7 +90,7 @@ def match_prototypes(
 
     Raises:
         ValueError: a shape, dtype, device, offset, metric or backend that does not fit; where values are checked
-            (`prior_fast.ops._checks`), a report of more than Q sentences; a prediction or target that is NaN.
+            (`prior_fast.ops.common.checks`), a report of more than Q sentences; a prediction or target that is NaN.
     """
     check_tensors(prediction=(prediction, "B Q D"), target=(target, "S D"))
     reports, queries = prediction.shape[:2]

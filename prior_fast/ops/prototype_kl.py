@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prior_fast.ops._backend import resolve_backend
-from prior_fast.ops._checks import check_tensors
-from prior_fast.ops._precision import accumulation_dtype, full_precision
-from prior_fast.ops._triton import with_triton
+from prior_fast.ops.common.backend import resolve_backend
+from prior_fast.ops.common.checks import check_tensors
+from prior_fast.ops.common.precision import accumulation_dtype, full_precision
+from prior_fast.ops.common.triton import with_triton
 
 __all__ = ["prototype_kl"]
 
@@ -96,7 +96,7 @@ def prototype_kl(target: Tensor, prediction: Tensor, prototypes: Tensor, *, back
         target: [N, D] embeddings that set the target distributions; they get a gradient too.
         prediction: [N, D] embeddings of the dtype of `target`.
         prototypes: [K, D] the bank E, K >= 1, of the dtype of `target`.
-        backend: see `prior_fast.ops._backend.resolve_backend`.
+        backend: see `prior_fast.ops.common.backend.resolve_backend`.
 
     Returns:
         [] float32 (float64 for float64), 0 when N is 0. Differentiable in all three tensors.

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from prior_fast.ops._backend import resolve_backend
-from prior_fast.ops._checks import (
+from prior_fast.ops.common.backend import resolve_backend
+from prior_fast.ops.common.checks import (
     check_device,
     check_dtype,
     check_is_tensor,
@@ -16,9 +16,9 @@ from prior_fast.ops._checks import (
     check_tensors,
     values_are_checked,
 )
-from prior_fast.ops._philox import gumbel as gumbel_noise
-from prior_fast.ops._precision import accumulation_dtype, full_precision
-from prior_fast.ops._triton import with_triton
+from prior_fast.ops.common.philox import gumbel as gumbel_noise
+from prior_fast.ops.common.precision import accumulation_dtype, full_precision
+from prior_fast.ops.common.triton import with_triton
 
 __all__ = ["PrototypeLookup", "prototype_lookup"]
 
@@ -34,7 +34,7 @@ class PrototypeLookup(NamedTuple):
 def prototype_lookup_reference(
     x: Tensor, prototypes: Tensor, tau: float | Tensor, *, gumbel: Tensor | None = None
 ) -> PrototypeLookup:
-    """`prototype_lookup` in plain PyTorch; noise from a seed is made by `prior_fast.ops._philox.gumbel`."""
+    """`prototype_lookup` in plain PyTorch; noise from a seed is made by `prior_fast.ops.common.philox.gumbel`."""
     dtype = accumulation_dtype(x)
     temperature = tau.detach().to(dtype) if isinstance(tau, Tensor) else tau
     with full_precision(x):
@@ -148,10 +148,10 @@ def prototype_lookup(
         tau: temperature > 0, a number or a tensor without dimensions; it gets no gradient.
         gumbel: [N, K] the noise g, of the dtype of `x` or float32; it gets no gradient.
         seed: makes the noise g inside: row n has the numbers of row first_row + n, by the contract of
-            `prior_fast.ops._philox`. An int64 value: an int, or a tensor of one element on the device of
+            `prior_fast.ops.common.philox`. An int64 value: an int, or a tensor of one element on the device of
             `x`; under torch.compile give a tensor, since another int may mean another compilation.
         first_row: index of the first row of `x` in the batch joined over all ranks.
-        backend: see `prior_fast.ops._backend.resolve_backend`.
+        backend: see `prior_fast.ops.common.backend.resolve_backend`.
 
     Without `gumbel` and `seed` there is no noise, which is what evaluation uses.
 

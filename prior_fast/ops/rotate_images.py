@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prior_fast import extension
-from prior_fast.ops._backend import constant_while_tracing, resolve_backend
-from prior_fast.ops._checks import (
+from prior_fast.ops.common.backend import constant_while_tracing, resolve_backend
+from prior_fast.ops.common.checks import (
     check_device,
     check_dtype,
     check_is_tensor,
@@ -16,7 +16,7 @@ from prior_fast.ops._checks import (
     check_shape,
     values_are_checked,
 )
-from prior_fast.ops._triton import with_triton
+from prior_fast.ops.common.triton import with_triton
 
 __all__ = ["rotate_images"]
 
@@ -105,7 +105,7 @@ def rotate_images(
         std: of the pixels in [0, 1]; what is left is divided by it.
         dtype: of the result, float32, bfloat16 or float16; the arithmetic is float32.
         backend: "triton" (one kernel), "cpp" (threads of the CPU) or "reference"; see
-            `prior_fast.ops._backend.resolve_backend`.
+            `prior_fast.ops.common.backend.resolve_backend`.
 
     Returns:
         [B, 1, H, W]. With one channel its memory is that of channels_last too. No gradient.

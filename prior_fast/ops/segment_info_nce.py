@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prior_fast.ops._backend import resolve_backend
-from prior_fast.ops._checks import check_offsets, check_scalar, check_tensors
-from prior_fast.ops._precision import accumulation_dtype, full_precision
-from prior_fast.ops._segments import pad, padding_mask, segment_lengths
-from prior_fast.ops._triton import with_triton
+from prior_fast.ops.common.backend import resolve_backend
+from prior_fast.ops.common.checks import check_offsets, check_scalar, check_tensors
+from prior_fast.ops.common.precision import accumulation_dtype, full_precision
+from prior_fast.ops.common.segments import pad, padding_mask, segment_lengths
+from prior_fast.ops.common.triton import with_triton
 
 __all__ = ["segment_info_nce"]
 
@@ -117,7 +117,7 @@ def segment_info_nce(
         logit_scale: the multiplier itself (already exponentiated), a number or a tensor without dimensions.
         cu_seqlens: [B + 1] int32 (or int64) offsets of the segments in the rows.
         max_seqlen: rows of the longest segment, or more; an int.
-        backend: see `prior_fast.ops._backend.resolve_backend`.
+        backend: see `prior_fast.ops.common.backend.resolve_backend`.
 
     Returns:
         [] float32 (float64 for float64), 0 without rows. Differentiable in a, b and logit_scale.

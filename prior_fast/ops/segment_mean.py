@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prior_fast.ops._backend import resolve_backend
-from prior_fast.ops._checks import check_offsets, check_tensors
-from prior_fast.ops._precision import accumulation_dtype
-from prior_fast.ops._segments import segment_ids, segment_lengths, segment_sum
-from prior_fast.ops._triton import with_triton
+from prior_fast.ops.common.backend import resolve_backend
+from prior_fast.ops.common.checks import check_offsets, check_tensors
+from prior_fast.ops.common.precision import accumulation_dtype
+from prior_fast.ops.common.segments import segment_ids, segment_lengths, segment_sum
+from prior_fast.ops.common.triton import with_triton
 
 __all__ = ["segment_mean"]
 
@@ -65,7 +65,7 @@ def segment_mean(x: Tensor, cu_seqlens: Tensor, *, backend: str | None = None) -
     Args:
         x: [T, D] packed rows.
         cu_seqlens: [S + 1] int32 (or int64) offsets of the segments in the rows.
-        backend: see `prior_fast.ops._backend.resolve_backend`.
+        backend: see `prior_fast.ops.common.backend.resolve_backend`.
 
     Returns:
         [S, D] of the dtype of `x`. Differentiable in x.

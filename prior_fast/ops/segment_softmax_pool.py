@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prior_fast.ops._backend import resolve_backend
-from prior_fast.ops._checks import check_offsets, check_tensors
-from prior_fast.ops._precision import accumulation_dtype
-from prior_fast.ops._segments import segment_ids, segment_sum
-from prior_fast.ops._triton import with_triton
+from prior_fast.ops.common.backend import resolve_backend
+from prior_fast.ops.common.checks import check_offsets, check_tensors
+from prior_fast.ops.common.precision import accumulation_dtype
+from prior_fast.ops.common.segments import segment_ids, segment_sum
+from prior_fast.ops.common.triton import with_triton
 
 __all__ = ["segment_softmax_pool"]
 
@@ -70,7 +70,7 @@ def segment_softmax_pool(x: Tensor, scores: Tensor, cu_seqlens: Tensor, *, backe
         x: [T, D] packed rows.
         scores: [T] finite logits, of the dtype of `x`.
         cu_seqlens: [S + 1] int32 (or int64) offsets of the segments in the rows.
-        backend: see `prior_fast.ops._backend.resolve_backend`.
+        backend: see `prior_fast.ops.common.backend.resolve_backend`.
 
     Returns:
         [S, D] of the dtype of `x`. Differentiable in x and scores.

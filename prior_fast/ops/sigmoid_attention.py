@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prior_fast.ops._attention import check_attention, default_scale, with_dense_rows
-from prior_fast.ops._backend import resolve_backend
-from prior_fast.ops._checks import check_tensors
-from prior_fast.ops._precision import accumulation_dtype, full_precision
-from prior_fast.ops._segments import pad, unpad
-from prior_fast.ops._triton import with_triton
 from prior_fast.ops.attention_weights import attention_weights_reference
+from prior_fast.ops.common.attention import check_attention, default_scale, with_dense_rows
+from prior_fast.ops.common.backend import resolve_backend
+from prior_fast.ops.common.checks import check_tensors
+from prior_fast.ops.common.precision import accumulation_dtype, full_precision
+from prior_fast.ops.common.segments import pad, unpad
+from prior_fast.ops.common.triton import with_triton
 
 __all__ = ["sigmoid_attention"]
 
@@ -181,7 +181,7 @@ def sigmoid_attention(
         scale: multiplies the inner products; D**-0.5 when None.
         bias: is added to the scaled products.
         activation: "sigmoid", or "softmax" over a segment's keys (the ablation of the supplement's table 3).
-        backend: see `prior_fast.ops._backend.resolve_backend`.
+        backend: see `prior_fast.ops.common.backend.resolve_backend`.
 
     Returns:
         [Tq, H, Dv] of the dtype of `q`. Differentiable in q, k and v.

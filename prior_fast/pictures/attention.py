@@ -10,10 +10,10 @@ from prior_fast.evaluation.attention_map import attention_maps, departure_maps, 
 from prior_fast.evaluation.encode import first_image_rows
 from prior_fast.evaluation.pointing import targets
 from prior_fast.evaluation.selection import positive
-from prior_fast.pictures.config import Material
-from prior_fast.pictures.figures import new_figure, outline, save, show_attention, show_image, wrap
+from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.findings import FINDINGS, OTHER, named_finding
 from prior_fast.pictures.page import Picture, Section
+from prior_fast.plotting.figures import new_figure, outline, save, show_attention, show_image, wrap
 
 PROMPT = "{} is observed"
 SENTENCES_SHOWN = 3
@@ -29,26 +29,26 @@ class Example:
     mask: np.ndarray | None
 
 
-def attention_section(material: Material) -> Section:
+def attention_section(inputs: PictureInputs) -> Section:
     """Heat maps of prompts, and of the sentences of a few reports."""
     text = (
         "Each heat map is the sigmoid attention between one sentence and the 7x7 patches of the image, the mean of "
         "both directions, enlarged bilinearly. Its colours run from the image's least weight to its greatest."
     )
-    if material.encoder.model.config.layout == "released":
+    if inputs.encoder.model.config.layout == "released":
         text += " With layout=released positions are mixed with channels: the maps have no place in the image."
     pictures = []
-    examples = choose_examples(material)
+    examples = choose_examples(inputs)
     if examples:
-        pictures.append(_findings_picture(material, examples))
-    pictures.append(_reports_picture(material))
+        pictures.append(_findings_picture(inputs, examples))
+    pictures.append(_reports_picture(inputs))
     facts = {"examples": {example.finding: example.image_row for example in examples}}
     return Section("attention", "Attention over the image", text, tuple(pictures), facts=facts)
 
 
-def choose_examples(material: Material) -> list[Example]:
+def choose_examples(inputs: PictureInputs) -> list[Example]:
     """For each finding an image that shows it: a marked one, or, without marks, one of a study labelled with it."""
-    dataset, rng = material.dataset, material.rng(0)
+    dataset, rng = inputs.dataset, inputs.rng(0)
     marked = targets(dataset.annotations(), FINDINGS)
     labelled = positive(dataset.labels, FINDINGS)
     examples = []
@@ -64,18 +64,18 @@ def choose_examples(material: Material) -> list[Example]:
     return examples
 
 
-def maps_of(material: Material, image_rows: Sequence[int], sentences: Sequence[str]) -> np.ndarray:
+def maps_of(inputs: PictureInputs, image_rows: Sequence[int], sentences: Sequence[str]) -> np.ndarray:
     """The heat map of each image with its sentence: [N, 224, 224]."""
-    patches = material.encoder.images(material.dataset.images, image_rows).patches
-    prototypes = material.encoder.texts([[sentence] for sentence in sentences]).prototypes
+    patches = inputs.encoder.images(inputs.dataset.images, image_rows).patches
+    prototypes = inputs.encoder.texts([[sentence] for sentence in sentences]).prototypes
     with torch.inference_mode():
-        return upsample(attention_maps(material.encoder.model, patches, prototypes)).cpu().numpy()
+        return upsample(attention_maps(inputs.encoder.model, patches, prototypes)).cpu().numpy()
 
 
-def departures_of(material: Material, image_rows: Sequence[int], sentences: Sequence[str]) -> np.ndarray:
+def departures_of(inputs: PictureInputs, image_rows: Sequence[int], sentences: Sequence[str]) -> np.ndarray:
     """How far each image's attention departs from its sentence's mean over some images: [N, 224, 224]."""
-    dataset, encoder = material.dataset, material.encoder
-    studies = material.rng(2).permutation(len(dataset))[:TYPICAL_IMAGES]
+    dataset, encoder = inputs.dataset, inputs.encoder
+    studies = inputs.rng(2).permutation(len(dataset))[:TYPICAL_IMAGES]
     prototypes = encoder.texts([[sentence] for sentence in sentences]).prototypes
     some = encoder.images(dataset.images, first_image_rows(dataset, studies)).patches
     own = encoder.images(dataset.images, image_rows).patches
@@ -83,16 +83,16 @@ def departures_of(material: Material, image_rows: Sequence[int], sentences: Sequ
     return upsample(departure_maps(encoder.model, own, prototypes, typical)).cpu().numpy()
 
 
-def _findings_picture(material: Material, examples: list[Example]) -> Picture:
+def _findings_picture(inputs: PictureInputs, examples: list[Example]) -> Picture:
     prompts, image_rows = [PROMPT.format(e.finding) for e in examples], [e.image_row for e in examples]
     rows = {
-        "attention": maps_of(material, image_rows, prompts),
-        "departure": departures_of(material, image_rows, prompts),
+        "attention": maps_of(inputs, image_rows, prompts),
+        "departure": departures_of(inputs, image_rows, prompts),
     }
     figure = new_figure(10 * len(examples) / len(FINDINGS) + 0.2, 5.7)
     axes = figure.subplots(1 + len(rows), len(examples), squeeze=False)
     for column, example in enumerate(examples):
-        image = material.dataset.image(example.image_row)
+        image = inputs.dataset.image(example.image_row)
         show_image(axes[0, column], image, example.finding)
         for row, attention in enumerate(rows.values(), start=1):
             show_attention(axes[row, column], image, attention[column])
@@ -103,7 +103,7 @@ def _findings_picture(material: Material, examples: list[Example]) -> Picture:
                 outline(axes[row, column], example.mask)
     for row, name in enumerate(("X-ray", *rows)):
         axes[row, 0].set_ylabel(name)
-    save(figure, material.out / "attention-findings.png")
+    save(figure, inputs.out / "attention-findings.png")
     marks = ", the cyan outline is where the finding is marked" if examples[0].mask is not None else ""
     caption = (
         f'Attention of "<finding> is observed" over an image that shows the finding, and how far it departs from '
@@ -112,14 +112,14 @@ def _findings_picture(material: Material, examples: list[Example]) -> Picture:
     return Picture("attention-findings.png", caption)
 
 
-def _reports_picture(material: Material) -> Picture:
-    dataset, rng = material.dataset, material.rng(1)
-    count = min(material.config.count, len(dataset))
+def _reports_picture(inputs: PictureInputs) -> Picture:
+    dataset, rng = inputs.dataset, inputs.rng(1)
+    count = min(inputs.config.count, len(dataset))
     studies = np.sort(rng.choice(len(dataset), count, replace=False))
     rows = first_image_rows(dataset, studies)
     chosen = [choose_sentences(dataset.sentences(int(study))) for study in studies]
     pairs = [(int(row), sentence) for row, sentences in zip(rows, chosen) for sentence in sentences]
-    maps = iter(maps_of(material, [row for row, _ in pairs], [sentence for _, sentence in pairs]))
+    maps = iter(maps_of(inputs, [row for row, _ in pairs], [sentence for _, sentence in pairs]))
     figure = new_figure(10, 3.2 * count)
     axes = figure.subplots(count, 1 + SENTENCES_SHOWN, squeeze=False)
     for line, (study, row, sentences) in enumerate(zip(studies, rows, chosen)):
@@ -130,7 +130,7 @@ def _reports_picture(material: Material) -> Picture:
                 show_attention(axes[line, 1 + column], dataset.image(int(row)), next(maps), title)
             else:
                 axes[line, 1 + column].set_axis_off()
-    save(figure, material.out / "attention-reports.png")
+    save(figure, inputs.out / "attention-reports.png")
     return Picture("attention-reports.png", "Attention of sentences from the studies' own reports.")
 
 

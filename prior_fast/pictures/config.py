@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from prior_fast.config import apply_overrides
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
 from prior_fast.evaluation.encode import Encoder
 
@@ -48,7 +48,7 @@ def pictures_config(words: Sequence[str]) -> PicturesConfig:
 
 
 @dataclass(frozen=True)
-class Material:
+class PictureInputs:
     """A checkpoint's encoder, a dataset's split, and the folder the pictures go to."""
 
     encoder: Encoder

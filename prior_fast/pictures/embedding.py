@@ -4,11 +4,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from sklearn.manifold import TSNE
 
-from prior_fast.data.store import PreparedDataset
-from prior_fast.pictures.config import Material
-from prior_fast.pictures.figures import new_figure, save
+from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.findings import FINDINGS, OTHER, SEVERAL, named_finding
 from prior_fast.pictures.page import Picture, Section
+from prior_fast.plotting.figures import new_figure, save
 
 KEY, TITLE, FILE = "embedding", "Sentence embeddings", "embedding.png"
 SENTENCES = 1000  # as many as the supplement shows
@@ -16,36 +16,36 @@ FEWEST = 10
 COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b")
 
 
-def embedding_section(material: Material) -> Section:
+def embedding_section(inputs: PictureInputs) -> Section:
     """t-SNE of the split's sentences, before and after the bank."""
-    sentences = draw_sentences(material.dataset, SENTENCES, material.rng(4))
+    sentences = draw_sentences(inputs.dataset, SENTENCES, inputs.rng(4))
     if len(sentences) < FEWEST:
-        reason = f"The {material.dataset.split} split has only {len(sentences)} different sentences."
+        reason = f"The {inputs.dataset.split} split has only {len(sentences)} different sentences."
         return Section(KEY, TITLE, absent=reason)
-    encoded = material.encoder.texts([[sentence] for sentence in sentences])
+    encoded = inputs.encoder.texts([[sentence] for sentence in sentences])
     panels = {"without the bank": encoded.sentences}
-    if material.encoder.uses_bank:
+    if inputs.encoder.uses_bank:
         panels["with the bank"] = encoded.prototypes
     names = [named_finding(sentence) for sentence in sentences]
     figure = new_figure(10, 5.4)
     axes = figure.subplots(1, 2, squeeze=False)[0]
     for index, (title, points) in enumerate(panels.items()):
-        scatter(axes[index], project(points.cpu().numpy(), material.config.seed), names, title)
+        scatter(axes[index], project(points.cpu().numpy(), inputs.config.seed), names, title)
     if len(panels) == 1:
         axes[1].set_axis_off()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    save(figure, material.out / FILE)
+    save(figure, inputs.out / FILE)
     text = (
-        f"{len(sentences)} different sentences of the {material.dataset.split} split, at random, in two dimensions "
+        f"{len(sentences)} different sentences of the {inputs.dataset.split} split, at random, in two dimensions "
         "by t-SNE; neighbours are alike, distances between groups mean little. The colour is the finding that a "
         "sentence names, present or denied, found by keywords."
     )
     absent = (
-        "" if material.encoder.uses_bank else "This checkpoint stands in stage 1: the bank is trained from stage 2 on."
+        "" if inputs.encoder.uses_bank else "This checkpoint stands in stage 1: the bank is trained from stage 2 on."
     )
     caption = "Each dot is a sentence, its embedding as the text encoder makes it"
-    if material.encoder.uses_bank:
+    if inputs.encoder.uses_bank:
         caption += ", and what it reads from the bank, where sentences that read the same prototypes lie on one another"
     return Section(
         KEY, TITLE, text, (Picture(FILE, f"{caption}."),), absent=absent, facts={"sentences": len(sentences)}

@@ -1,6 +1,6 @@
 """Which finding a sentence names, by keywords."""
 
-from prior_fast.evaluation.config import FIVE_CLASSES
+from prior_fast.radiology.labels import FIVE_CLASSES
 
 FINDINGS = (*FIVE_CLASSES, "Pneumothorax")
 KEYWORDS = {

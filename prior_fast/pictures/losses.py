@@ -7,9 +7,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from prior_fast.pictures.config import Material
-from prior_fast.pictures.figures import TRAINED, VALIDATED, new_figure, save
+from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.page import Picture, Section
+from prior_fast.plotting.figures import TRAINED, VALIDATED, new_figure, save
 
 KEY, TITLE, FILE = "losses", "Loss curves", "losses.png"
 TERMS = (
@@ -20,9 +20,9 @@ COLUMNS = 3
 Line = dict[str, Any]
 
 
-def losses_section(material: Material) -> Section:
+def losses_section(inputs: PictureInputs) -> Section:
     """The weighted sum and each term, while training and on the validation studies."""
-    path = find_log(material.encoder.checkpoint.path)
+    path = find_log(inputs.encoder.checkpoint.path)
     if path is None:
         reason = "The checkpoint does not lie in a run's folder with a log.jsonl, so there are no curves to show."
         return Section(KEY, TITLE, absent=reason)
@@ -39,7 +39,7 @@ def losses_section(material: Material) -> Section:
         panel.set_axis_off()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2)
-    save(figure, material.out / FILE)
+    save(figure, inputs.out / FILE)
     steps = max(line["total_steps"] for line in lines)
     text = (
         "Means over the steps between two lines of the log, unweighted but for the loss itself, which is the weighted "

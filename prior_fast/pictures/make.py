@@ -6,21 +6,21 @@ from pathlib import Path
 import matplotlib
 
 from prior_fast.console import print_table, progress, stdout
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.evaluation.encode import Encoder
 from prior_fast.files import write_json
 from prior_fast.pictures.attention import attention_section
-from prior_fast.pictures.config import Material, pictures_config
+from prior_fast.pictures.config import PictureInputs, pictures_config
 from prior_fast.pictures.embedding import embedding_section
-from prior_fast.pictures.figures import STYLE
 from prior_fast.pictures.losses import losses_section
 from prior_fast.pictures.page import Section, write_page
 from prior_fast.pictures.prototypes import prototypes_section
 from prior_fast.pictures.queries import queries_section, read_groups
 from prior_fast.pictures.reconstruction import reconstruction_section
+from prior_fast.plotting.figures import STYLE
 from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
 
-SECTIONS: tuple[Callable[[Material], Section], ...] = (
+SECTIONS: tuple[Callable[[PictureInputs], Section], ...] = (
     attention_section,
     reconstruction_section,
     embedding_section,
@@ -45,11 +45,11 @@ def make_pictures(checkpoint_path: Path, data: Path, out: Path, split: str, word
     dataset = PreparedDataset.open(data, split)
     encoder = Encoder(checkpoint, config.device, config.batch_size)
     out.mkdir(parents=True, exist_ok=True)
-    material, sections = Material(encoder, dataset, config, out), []
+    inputs, sections = PictureInputs(encoder, dataset, config, out), []
     with progress() as bar, matplotlib.rc_context(STYLE):
         task = bar.add_task("pictures", total=len(SECTIONS))
         for make in SECTIONS:
-            sections.append(make(material))
+            sections.append(make(inputs))
             bar.advance(task)
     title, facts = "What the model has learned", describe(checkpoint, checkpoint_path, data, split, len(dataset))
     write_page(out, title, facts, sections)

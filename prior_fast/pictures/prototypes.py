@@ -5,12 +5,12 @@ import torch
 from matplotlib.ticker import MaxNLocator
 from torch.nn import functional as F
 
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.files import write_json
-from prior_fast.pictures.config import Material
+from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.embedding import draw_sentences
-from prior_fast.pictures.figures import TRAINED, new_figure, save
 from prior_fast.pictures.page import Picture, Section
+from prior_fast.plotting.figures import TRAINED, new_figure, save
 
 KEY, TITLE = "prototypes", "The prototypes"
 FILE, TABLE_FILE = "prototype-use.png", "prototypes.json"
@@ -19,15 +19,15 @@ NEAREST = 3
 ROWS = 15
 
 
-def prototypes_section(material: Material) -> Section:
+def prototypes_section(inputs: PictureInputs) -> Section:
     """How often each prototype is read, and the sentences nearest to those that are read most."""
-    if not material.encoder.uses_bank:
+    if not inputs.encoder.uses_bank:
         return Section(KEY, TITLE, absent="This checkpoint stands in stage 1: the bank is trained from stage 2 on.")
-    splits = material.dataset.info["splits"]
-    split = "train" if splits.get("train", {}).get("studies") else material.dataset.split
-    dataset = PreparedDataset.open(material.dataset.root, split)
-    sentences = draw_sentences(dataset, SENTENCES, material.rng(5))
-    use, nearest, similarity = read_prototypes(material, sentences)
+    splits = inputs.dataset.info["splits"]
+    split = "train" if splits.get("train", {}).get("studies") else inputs.dataset.split
+    dataset = PreparedDataset.open(inputs.dataset.root, split)
+    sentences = draw_sentences(dataset, SENTENCES, inputs.rng(5))
+    use, nearest, similarity = read_prototypes(inputs, sentences)
     table = [
         {
             "prototype": index,
@@ -39,8 +39,8 @@ def prototypes_section(material: Material) -> Section:
         }
         for index in range(len(use))
     ]
-    write_json(material.out / TABLE_FILE, {"split": split, "sentences": len(sentences), "prototypes": table})
-    _use_picture(material, use)
+    write_json(inputs.out / TABLE_FILE, {"split": split, "sentences": len(sentences), "prototypes": table})
+    _use_picture(inputs, use)
     order = np.argsort(-use, kind="stable")[:ROWS]
     rows = [
         (int(index), int(use[index]), "; ".join(item["sentence"] for item in table[index]["nearest"]))
@@ -66,23 +66,23 @@ def prototypes_section(material: Material) -> Section:
 
 
 @torch.inference_mode()
-def read_prototypes(material: Material, sentences: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_prototypes(inputs: PictureInputs, sentences: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Look sentences up in the bank of K prototypes.
 
     Returns:
         use int64 [K], how many sentences each prototype is the strongest of; nearest int64 [K, n] and similarity
         float32 [K, n], the sentences nearest to each prototype by cosine, and the cosines.
     """
-    bank = material.encoder.model.sentence_bank
-    embedded = material.encoder.texts([[sentence] for sentence in sentences]).sentences
-    index = bank(embedded, material.encoder.tau).index
+    bank = inputs.encoder.model.sentence_bank
+    embedded = inputs.encoder.texts([[sentence] for sentence in sentences]).sentences
+    index = bank(embedded, inputs.encoder.tau).index
     use = torch.bincount(index, minlength=bank.embed.num_embeddings)
     cosine = F.normalize(bank.embed.weight.float(), dim=-1) @ F.normalize(embedded.float(), dim=-1).T
     similarity, nearest = cosine.topk(min(NEAREST, len(sentences)), dim=1)
     return use.cpu().numpy(), nearest.cpu().numpy(), similarity.cpu().numpy()
 
 
-def _use_picture(material: Material, use: np.ndarray) -> None:
+def _use_picture(inputs: PictureInputs, use: np.ndarray) -> None:
     figure = new_figure(10, 2.8)
     axes = figure.subplots()
     axes.bar(np.arange(len(use)), np.sort(use)[::-1], width=1.0, color=TRAINED)
@@ -90,4 +90,4 @@ def _use_picture(material: Material, use: np.ndarray) -> None:
     axes.set_xlabel("prototypes, most read first")
     axes.set_ylabel("sentences")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    save(figure, material.out / FILE)
+    save(figure, inputs.out / FILE)

@@ -11,9 +11,9 @@ import torch
 from matplotlib.axes import Axes
 
 from prior_fast.errors import UsageError
-from prior_fast.pictures.config import Material
-from prior_fast.pictures.figures import TRAINED, new_figure, save, wrap
+from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.page import Picture, Section
+from prior_fast.plotting.figures import TRAINED, new_figure, save, wrap
 
 KEY, TITLE, FILE = "queries", "Synonymous sentences in the bank", "queries.png"
 Groups = dict[str, list[str]]
@@ -33,23 +33,23 @@ GROUPS: Groups = {
 }
 
 
-def queries_section(material: Material) -> Section:
+def queries_section(inputs: PictureInputs) -> Section:
     """For each group of sentences, how each of them spreads over the prototypes."""
-    groups = read_groups(Path(material.config.sentences)) if material.config.sentences else GROUPS
-    if not material.encoder.uses_bank:
+    groups = read_groups(Path(inputs.config.sentences)) if inputs.config.sentences else GROUPS
+    if not inputs.encoder.uses_bank:
         return Section(KEY, TITLE, absent="This checkpoint stands in stage 1: the bank is trained from stage 2 on.")
-    weights = {name: query_weights(material, sentences) for name, sentences in groups.items()}
+    weights = {name: query_weights(inputs, sentences) for name, sentences in groups.items()}
     lines = sum(map(len, groups.values()))
     figure = new_figure(10, 0.45 * lines + 0.6 * len(groups) + 0.3)
     axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True, height_ratios=[len(s) for s in groups.values()])
     for panel, (name, sentences) in zip(axes[:, 0], groups.items()):
         draw_group(panel, name, sentences, weights[name])
     axes[-1, 0].set_xlabel("prototype (its number in the bank)")
-    save(figure, material.out / FILE)
+    save(figure, inputs.out / FILE)
     agreement = {name: agreeing(rows) for name, rows in weights.items()}
     text = (
         "Each line is a sentence; the bars are its weights over the prototypes, softmax of the inner products at the "
-        f"temperature of the checkpoint ({material.encoder.tau:.3g}), without noise. A full line is a weight of 1; the "
+        f"temperature of the checkpoint ({inputs.encoder.tau:.3g}), without noise. A full line is a weight of 1; the "
         "number is that of the strongest prototype. Sentences that say the same should read the same prototypes."
     )
     caption = "Sentences of a group that read the same prototype: " + ", ".join(
@@ -83,18 +83,18 @@ def read_groups(path: Path) -> Groups:
 
 
 @torch.inference_mode()
-def query_weights(material: Material, sentences: list[str]) -> np.ndarray:
+def query_weights(inputs: PictureInputs, sentences: list[str]) -> np.ndarray:
     """softmax(x E^T / tau) of each sentence x: float64 [S, K].
 
     Raises:
         UsageError: a sentence without a token.
     """
     try:
-        embedded = material.encoder.texts([[sentence] for sentence in sentences]).sentences
+        embedded = inputs.encoder.texts([[sentence] for sentence in sentences]).sentences
     except ValueError as error:
-        raise UsageError(f"sentences={material.config.sentences}: {error}") from None
-    logits = embedded.double() @ material.encoder.model.sentence_bank.embed.weight.double().T
-    return torch.softmax(logits / material.encoder.tau, dim=-1).cpu().numpy()
+        raise UsageError(f"sentences={inputs.config.sentences}: {error}") from None
+    logits = embedded.double() @ inputs.encoder.model.sentence_bank.embed.weight.double().T
+    return torch.softmax(logits / inputs.encoder.tau, dim=-1).cpu().numpy()
 
 
 def agreeing(weights: np.ndarray) -> int:

@@ -4,23 +4,23 @@ import numpy as np
 import torch
 
 from prior_fast.evaluation.encode import first_image_rows
-from prior_fast.pictures.config import Material
-from prior_fast.pictures.figures import new_figure, save, show_image
+from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.page import Picture, Section
+from prior_fast.plotting.figures import new_figure, save, show_image
 
 KEY, TITLE, FILE = "reconstruction", "Reconstructed images", "reconstruction.png"
 
 
-def reconstruction_section(material: Material) -> Section:
+def reconstruction_section(inputs: PictureInputs) -> Section:
     """X-rays beside what the image decoder makes of them, without and with the channel mask."""
-    if material.stage < 3:
-        reason = f"This checkpoint stands in stage {material.stage}: the image decoder is trained in stage 3."
+    if inputs.stage < 3:
+        reason = f"This checkpoint stands in stage {inputs.stage}: the image decoder is trained in stage 3."
         return Section(KEY, TITLE, absent=reason)
-    dataset, rng, ratio = material.dataset, material.rng(2), material.encoder.model.config.mask_ratio
-    studies = np.sort(rng.choice(len(dataset), min(material.config.count, len(dataset)), replace=False))
+    dataset, rng, ratio = inputs.dataset, inputs.rng(2), inputs.encoder.model.config.mask_ratio
+    studies = np.sort(rng.choice(len(dataset), min(inputs.config.count, len(dataset)), replace=False))
     rows = first_image_rows(dataset, studies)
     originals = np.asarray(dataset.images[rows]) / 255
-    unmasked, masked = reconstruct(material, studies)
+    unmasked, masked = reconstruct(inputs, studies)
     figure = new_figure(10, 10 * 3 / max(len(rows), 3) + 0.4)
     axes = figure.subplots(3, len(rows), squeeze=False)
     names = (
@@ -32,7 +32,7 @@ def reconstruction_section(material: Material) -> Section:
         axes[line, 0].set_ylabel(name)
         for column, image in enumerate(images):
             show_image(axes[line, column], image, f"study {dataset.study_ids[studies[column]]}" if line == 0 else "")
-    save(figure, material.out / FILE)
+    save(figure, inputs.out / FILE)
     errors = [float(np.abs(images - originals).mean()) for images in (unmasked, masked)]
     text = (
         "The image decoder sees the image's 7x7 embedding and, for each patch, what it gathers from the report's "
@@ -47,15 +47,15 @@ def reconstruction_section(material: Material) -> Section:
 
 
 @torch.inference_mode()
-def reconstruct(material: Material, studies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def reconstruct(inputs: PictureInputs, studies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The studies' first images from all channels and from the unmasked ones: float [N, 224, 224] in [0, 1] each."""
-    encoder, model = material.encoder, material.encoder.model
-    patches = encoder.images(material.dataset.images, first_image_rows(material.dataset, studies)).patches
-    texts = encoder.texts([material.dataset.sentences(int(study)) for study in studies])
+    encoder, model = inputs.encoder, inputs.encoder.model
+    patches = encoder.images(inputs.dataset.images, first_image_rows(inputs.dataset, studies)).patches
+    texts = encoder.texts([inputs.dataset.sentences(int(study)) for study in studies])
     longest = int(texts.cu_sentences.diff().max())
     context = model.local_cross_attention(patches, texts.prototypes, texts.cu_sentences, longest).for_image
     ratio = model.config.mask_ratio
-    keep = material.rng(3).random((len(studies), patches.shape[-1])) >= ratio
+    keep = inputs.rng(3).random((len(studies), patches.shape[-1])) >= ratio
     mask = torch.from_numpy(keep / (1 - ratio)).to(patches)
     unmasked, masked = (model.reconstruct_images(patches, context, factors) for factors in (None, mask))
     checkpoint = encoder.checkpoint

@@ -22,11 +22,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from prior_fast.config import ModelConfig, RunConfig, from_dict, to_dict
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
 from prior_fast.files import atomic_directory, write_json
 from prior_fast.model.build import structure_of
-from prior_fast.model.prior import PRIOR
+from prior_fast.model.prior import PRIORModel
 from prior_fast.model.weights import load_strictly
 
 FORMAT, VERSION = "prior-fast-checkpoint", 1
@@ -59,13 +59,13 @@ class Checkpoint:
     image_mean: float
     image_std: float
 
-    def load_model(self) -> PRIOR:
+    def load_model(self) -> PRIORModel:
         """The model, in evaluation mode, on the CPU.
 
         Raises:
             UsageError: the weights are missing, damaged or of another structure.
         """
-        model = PRIOR(self.structure, self.vocab_size)
+        model = PRIORModel(self.structure, self.vocab_size)
         name = "model.safetensors"
         load_strictly(model, self.tensors(name), str(self.path / name), "model of its checkpoint.json")
         return model.eval()
@@ -118,7 +118,7 @@ def save_checkpoint(
     folder: Path,
     position: Position,
     config: RunConfig,
-    model: PRIOR,
+    model: PRIORModel,
     optimizer: torch.optim.Optimizer,
     names: Mapping[str, Tensor],
     dataset: PreparedDataset,

@@ -17,9 +17,9 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from prior_fast.data.batch import PackedBatch
+from prior_fast.batch import PackedBatch
 from prior_fast.model.image_encoder import MAP_SIZE
-from prior_fast.model.prior import PRIOR
+from prior_fast.model.prior import PRIORModel
 
 WARM_UP = 3  # calls before the recording: compiling, cuDNN's choice of algorithms, workspaces
 Function = Callable[..., Sequence[Tensor]]
@@ -161,7 +161,7 @@ def _backward(ctx: Any, douts: list[Tensor]) -> tuple[None, list[Tensor | None],
 _replay_forward.register_autograd(_backward, setup_context=_setup_context)
 
 
-def image_parts(model: PRIOR, stage: int, batch: PackedBatch, device: torch.device) -> "list[Replayed]":
+def image_parts(model: PRIORModel, stage: int, batch: PackedBatch, device: torch.device) -> "list[Replayed]":
     """Record what `stage` trains of the image encoder and decoder, for batches of as many pairs as `batch`.
 
     Called within autocast, if the step is. Random generators are as before after it: a step's noise follows from its
@@ -171,7 +171,7 @@ def image_parts(model: PRIOR, stage: int, batch: PackedBatch, device: torch.devi
         return _image_parts(model, stage, batch, device)
 
 
-def _image_parts(model: PRIOR, stage: int, batch: PackedBatch, device: torch.device) -> "list[Replayed]":
+def _image_parts(model: PRIORModel, stage: int, batch: PackedBatch, device: torch.device) -> "list[Replayed]":
     half = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if half else torch.float32
     # Its cache of narrowed weights would be a part of the recording, and of no use after the first step.

@@ -7,8 +7,8 @@ from threadpoolctl import threadpool_limits
 
 from prior_fast.config import RunConfig
 from prior_fast.data.loader import evaluation_batches
-from prior_fast.data.store import PreparedDataset
-from prior_fast.model.prior import PRIOR
+from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.model.prior import PRIORModel
 from prior_fast.training.distributed import Ranks
 
 SENTENCES_PER_PROTOTYPE = 32
@@ -16,7 +16,7 @@ ITERATIONS = 20
 
 
 @torch.no_grad()
-def fill_bank(model: PRIOR, dataset: PreparedDataset, config: RunConfig, ranks: Ranks) -> None:
+def fill_bank(model: PRIORModel, dataset: PreparedDataset, config: RunConfig, ranks: Ranks) -> None:
     """Make the prototypes the mean directions of clusters of the training split's sentences (spherical k-means).
 
     The bank is read by inner products, so that of two prototypes in a direction the longer one always wins: all get

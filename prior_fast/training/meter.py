@@ -14,9 +14,9 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from prior_fast.batch import PackedBatch
 from prior_fast.config import ModelConfig
-from prior_fast.data.batch import PackedBatch
-from prior_fast.kernel_report.chips import CHIPS
+from prior_fast.hardware.chips import CHIPS
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.operations import Sizes, step_operations
 
@@ -184,7 +184,7 @@ def device_name(device: torch.device) -> str:
 def peak_rate(name: str, half: bool) -> float | None:
     """Operations/s that the chip's tensor cores do in bfloat16, or in tf32; None where it is not known.
 
-    That of H100 and H200 is the one measured on an H200 (`prior_fast.kernel_report.chips`), lower than the data
+    That of H100 and H200 is the one measured on an H200 (`prior_fast.hardware.chips`), lower than the data
     sheet's: a share of the data sheet's rate is a fifth smaller.
     """
     for pattern, chip in ((r"\bA100\b", "sm_80"), (r"\bH200\b(?! NVL)|\bH100 80GB HBM3\b", "sm_90")):

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 from torchvision.models.resnet import Bottleneck
 
+from prior_fast.batch import PackedBatch
 from prior_fast.config import ImageEncoderConfig, ModelConfig
-from prior_fast.data.batch import PackedBatch
 from prior_fast.model.image_decoder import BLOCKS
 from prior_fast.model.image_encoder import MAP_SIZE
 

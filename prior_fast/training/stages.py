@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.nn import functional as F
 
+from prior_fast.batch import PackedBatch
 from prior_fast.config import LossWeights
-from prior_fast.data.batch import PackedBatch
 from prior_fast.model.image_decoder import reconstruction_loss
 from prior_fast.model.local_alignment import LocalContext, simsiam_loss
-from prior_fast.model.prior import PRIOR, ImageEmbedding
-from prior_fast.ops._philox import uniform
+from prior_fast.model.prior import ImageEmbedding, PRIORModel
+from prior_fast.ops.common.philox import uniform
 from prior_fast.ops.info_nce import info_nce
 from prior_fast.ops.match_prototypes import match_prototypes
 from prior_fast.ops.segment_info_nce import segment_info_nce
@@ -43,7 +43,7 @@ class StepContext:
         return None if self.seed is None else self.seed * 4 + stream
 
 
-def stage1(model: PRIOR, batch: PackedBatch, step: StepContext) -> Terms:
+def stage1(model: PRIORModel, batch: PackedBatch, step: StepContext) -> Terms:
     """Global and local alignment on sentence embeddings, without the bank."""
     image = model.encode_images(batch.images)
     sentences = model.encode_sentences(batch)
@@ -54,7 +54,7 @@ def stage1(model: PRIOR, batch: PackedBatch, step: StepContext) -> Terms:
     }
 
 
-def stage2(model: PRIOR, batch: PackedBatch, step: StepContext) -> Terms:
+def stage2(model: PRIORModel, batch: PackedBatch, step: StepContext) -> Terms:
     """Stage 1 on the prototypes that the sentences read from the bank, and the bank's own loss."""
     image = model.encode_images(batch.images)
     sentences = model.encode_sentences(batch)
@@ -67,7 +67,7 @@ def stage2(model: PRIOR, batch: PackedBatch, step: StepContext) -> Terms:
     }
 
 
-def stage3(model: PRIOR, batch: PackedBatch, step: StepContext) -> Terms:
+def stage3(model: PRIORModel, batch: PackedBatch, step: StepContext) -> Terms:
     """Stage 2, and conditional reconstruction of the masked image and of the report's prototypes."""
     image = model.encode_images(batch.images)
     sentences = model.encode_sentences(batch)
@@ -95,7 +95,7 @@ def weighted_sum(terms: Terms, weights: LossWeights, stage: int) -> Tensor:
     return torch.stack([terms[name].float() * factors[name] for name in terms]).sum()
 
 
-def global_alignment(model: PRIOR, a: Tensor, b: Tensor, step: StepContext) -> Tensor:
+def global_alignment(model: PRIORModel, a: Tensor, b: Tensor, step: StepContext) -> Tensor:
     """Symmetric InfoNCE [] of two sets of embeddings [B, D], with the negatives of all ranks."""
     a, b = F.normalize(widen(a), dim=-1), F.normalize(widen(b), dim=-1)
     if step.group is not None:
@@ -119,7 +119,7 @@ def gradient_of_all_ranks(x: Tensor, group: ProcessGroup) -> Tensor:
 
 
 def local_alignment(
-    model: PRIOR, batch: PackedBatch, image: ImageEmbedding, sentences: Tensor
+    model: PRIORModel, batch: PackedBatch, image: ImageEmbedding, sentences: Tensor
 ) -> tuple[Terms, LocalContext]:
     """SimSiam between patches and the text's context for them, InfoNCE within a report the other way.
 
@@ -149,7 +149,7 @@ def channel_mask(patches: Tensor, ratio: float, batch: PackedBatch, seed: int | 
 
 
 def prototype_generation(
-    model: PRIOR,
+    model: PRIORModel,
     batch: PackedBatch,
     step: StepContext,
     image: ImageEmbedding,

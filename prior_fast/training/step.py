@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from prior_fast.batch import PackedBatch
 from prior_fast.config import RunConfig
-from prior_fast.data.batch import PackedBatch
 from prior_fast.errors import UsageError
-from prior_fast.model.prior import PRIOR
+from prior_fast.model.prior import PRIORModel
 from prior_fast.training.cuda_graphs import Replayed, image_parts
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
@@ -19,7 +19,7 @@ from prior_fast.training.stages import STAGES, StepContext, weighted_sum
 class StageLoss(nn.Module):
     """A stage's loss as a module, so that data parallelism can wrap it."""
 
-    def __init__(self, model: PRIOR, stage: int, config: RunConfig) -> None:
+    def __init__(self, model: PRIORModel, stage: int, config: RunConfig) -> None:
         super().__init__()
         self.model = model
         self.stage = stage
@@ -34,7 +34,7 @@ class StageLoss(nn.Module):
 class StageTrainer:
     """Takes the steps of one stage; the optimizer starts anew in each stage (supplement 2.4)."""
 
-    def __init__(self, model: PRIOR, stage: int, config: RunConfig, ranks: Ranks) -> None:
+    def __init__(self, model: PRIORModel, stage: int, config: RunConfig, ranks: Ranks) -> None:
         self.model, self.stage = model, stage
         self.config = config
         self.ranks = ranks
@@ -136,7 +136,7 @@ def for_compiler(batch: PackedBatch, context: StepContext) -> tuple[PackedBatch,
     )
 
 
-def train_only(model: PRIOR, stage: int) -> dict[str, nn.Parameter]:
+def train_only(model: PRIORModel, stage: int) -> dict[str, nn.Parameter]:
     """Let gradients flow into the parts that `stage` trains and no others; returns their parameters by name."""
     model.requires_grad_(False)
     for part in model.stage_modules(stage):

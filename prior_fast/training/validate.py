@@ -4,14 +4,14 @@ import torch
 
 from prior_fast.config import RunConfig
 from prior_fast.data.loader import evaluation_batches
-from prior_fast.data.store import PreparedDataset
-from prior_fast.model.prior import PRIOR
+from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.model.prior import PRIORModel
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
 
 
 @torch.no_grad()
 def validate(
-    model: PRIOR, dataset: PreparedDataset, config: RunConfig, stage: int, tau: float, device: torch.device
+    model: PRIORModel, dataset: PreparedDataset, config: RunConfig, stage: int, tau: float, device: torch.device
 ) -> dict[str, float]:
     """Means of a stage's terms over batches of the training size, without noise, masking or augmentation.
 

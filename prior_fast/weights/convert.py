@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from prior_fast.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig, preset, to_dict
-from prior_fast.data.prepare.tokenizer import load_tokenizer
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import atomic_directory, write_json
-from prior_fast.model.prior import PRIOR
+from prior_fast.model.prior import PRIORModel
 from prior_fast.model.weights import load_tensors, named, nonfinite
+from prior_fast.radiology.tokenizer import load_tokenizer
 from prior_fast.training.checkpoint import FORMAT, VERSION
 from prior_fast.weights.names import Renamed, rename
 
@@ -139,7 +139,7 @@ def convert(path: Path, out: Path, tokenizer: str | None) -> Inspected:
 def model_state(structure: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
     """The state dict of a whole model, without values."""
     with torch.device("meta"):
-        return dict(PRIOR(structure, vocab_size).state_dict())
+        return dict(PRIORModel(structure, vocab_size).state_dict())
 
 
 def _facts(found: Inspected) -> dict[str, Any]:

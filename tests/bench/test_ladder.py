@@ -13,18 +13,18 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._inductor.utils import run_and_get_code
 
-from prior_fast.bench.plain.batch import pad_batch
-from prior_fast.benchmarks.ladder.batches import made_up_batches
-from prior_fast.benchmarks.ladder.check import compare, evaluate, require_movement, snapshot
-from prior_fast.benchmarks.ladder.count import count
-from prior_fast.benchmarks.ladder.generated import calls_of, compiled_head_calls
-from prior_fast.benchmarks.ladder.measure import Measured, Plan, measure, slower_than_before
-from prior_fast.benchmarks.ladder.run import Options, make_config, run_ladder
-from prior_fast.benchmarks.ladder.rungs import LADDER, RungStep, backends
 from prior_fast.cli.main import main
 from prior_fast.config import RunConfig, apply_overrides, preset
 from prior_fast.errors import RunError, UsageError
-from prior_fast.model.prior import PRIOR
+from prior_fast.measure.ladder.batches import made_up_batches
+from prior_fast.measure.ladder.check import compare, evaluate, require_movement, snapshot
+from prior_fast.measure.ladder.count import count
+from prior_fast.measure.ladder.generated import calls_of, compiled_head_calls
+from prior_fast.measure.ladder.ladder import LadderOptions, make_config, run_ladder
+from prior_fast.measure.ladder.measure import Measured, MeasurePlan, measure, slower_than_before
+from prior_fast.measure.ladder.rungs import LADDER, RungStep, backends
+from prior_fast.measure.plain.batch import pad_batch
+from prior_fast.model.prior import PRIORModel
 from prior_fast.ops import segment_mean
 from prior_fast.training.stages import StepContext
 
@@ -41,9 +41,9 @@ def config(small_settings: list[str]) -> RunConfig:
     return apply_overrides(preset("tiny"), [*small_settings, "batch_size=4"])
 
 
-def make_model(config: RunConfig, dtype: torch.dtype = torch.float32) -> PRIOR:
+def make_model(config: RunConfig, dtype: torch.dtype = torch.float32) -> PRIORModel:
     torch.manual_seed(0)
-    return PRIOR(config.model, VOCABULARY).to(dtype)
+    return PRIORModel(config.model, VOCABULARY).to(dtype)
 
 
 def make_batches(config: RunConfig, number: int = 2, dtype: torch.dtype = torch.float32):
@@ -226,7 +226,9 @@ class Infinite(RungStep):
     ],
 )
 def test_a_rung_that_returns_without_computing_is_caught(small_settings: list[str], fake, message: str) -> None:
-    options = Options("tiny", stage=1, batch=4, steps=1, warm_up=1, mean_tokens=40, rungs="af", settings=small_settings)
+    options = LadderOptions(
+        "tiny", stage=1, batch=4, steps=1, warm_up=1, mean_tokens=40, rungs="af", settings=small_settings
+    )
     with pytest.raises(RunError, match=message):
         run_ladder(options, make=fake)
 
@@ -246,7 +248,9 @@ class Failing(RungStep):
 def test_a_rung_that_fails_does_not_take_the_others_along(
     tmp_path: Path, small_settings: list[str], fake: type[RungStep], key: str, message: str
 ) -> None:
-    options = Options("tiny", 1, batch=4, steps=3, mean_tokens=40, rungs="adf", out=tmp_path, settings=small_settings)
+    options = LadderOptions(
+        "tiny", 1, batch=4, steps=3, mean_tokens=40, rungs="adf", out=tmp_path, settings=small_settings
+    )
     with pytest.raises(RunError, match=message):
         run_ladder(options, make=fake)
     report = json.loads((tmp_path / "train.json").read_text())
@@ -269,8 +273,10 @@ def test_what_was_measured_is_written_after_each_rung_and_each_turn(
         timed = {row["key"]: len(row["steps"]) for row in report["rungs"] if "steps" in row}
         written.append((report["complete"], timed))
 
-    monkeypatch.setattr("prior_fast.benchmarks.ladder.run.write_json", keep)
-    options = Options("tiny", 1, batch=4, steps=3, mean_tokens=40, rungs="af", out=tmp_path, settings=small_settings)
+    monkeypatch.setattr("prior_fast.measure.ladder.ladder.write_json", keep)
+    options = LadderOptions(
+        "tiny", 1, batch=4, steps=3, mean_tokens=40, rungs="af", out=tmp_path, settings=small_settings
+    )
     run_ladder(options)
     each = [{"a": 1}, {"a": 1, "f": 1}, {"a": 2, "f": 2}, {"a": 3, "f": 3}]
     assert written == [*((False, timed) for timed in each), (True, each[-1])]
@@ -280,7 +286,7 @@ def test_rungs_are_compared_on_fewer_pairs_than_are_timed(
     small_settings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float32 the plain step of 128 pairs wants more memory than most GPUs have."""
-    monkeypatch.setattr("prior_fast.benchmarks.ladder.run.CHECKED_PAIRS", 3)
+    monkeypatch.setattr("prior_fast.measure.ladder.ladder.CHECKED_PAIRS", 3)
     seen = []
 
     class Watched(RungStep):
@@ -288,7 +294,9 @@ def test_rungs_are_compared_on_fewer_pairs_than_are_timed(
             seen.append((len(batch), self.same_noise))
             return super().terms(batch, context)
 
-    run_ladder(Options("tiny", 1, 6, steps=1, warm_up=1, mean_tokens=40, rungs="a", settings=small_settings), Watched)
+    run_ladder(
+        LadderOptions("tiny", 1, 6, steps=1, warm_up=1, mean_tokens=40, rungs="a", settings=small_settings), Watched
+    )
     assert {pairs for pairs, checked in seen if checked} == {3}
     assert {pairs for pairs, checked in seen if not checked} == {6}
 
@@ -304,7 +312,7 @@ def test_a_compiled_rung_is_compiled_once_and_checked_both_ways(
     config = apply_overrides(config, ["precision=bf16", "model.text.dropout=0.01"])
     rungs = [rung for rung in LADDER if rung.key in "ae"]
     batches = make_batches(config)
-    plan = Plan(batches, batches, CONTEXT, steps=2, warm_up=1)
+    plan = MeasurePlan(batches, batches, CONTEXT, steps=2, warm_up=1)
     model = make_model(config)
     plain, compiled = measure(rungs, lambda rung: RungStep(rung, model, 1, config, CPU), plan)
     assert not plain.problem and not compiled.problem
@@ -324,7 +332,7 @@ def test_what_the_compiler_makes_wrong_is_seen(config: RunConfig, monkeypatch: p
 
     monkeypatch.setattr(torch, "compile", lambda loss, **how: loss)
     batches = make_batches(config)
-    plan = Plan(batches, batches, CONTEXT, steps=1, warm_up=1)
+    plan = MeasurePlan(batches, batches, CONTEXT, steps=1, warm_up=1)
     model = make_model(config)
     rungs = [rung for rung in LADDER if rung.key in "ae"]
     _, compiled = measure(rungs, lambda rung: Miscompiled(rung, model, 1, config, CPU), plan)
@@ -412,7 +420,7 @@ def test_the_command_measures_a_prepared_dataset(small_store: Path, small_settin
 
 
 def test_every_width_is_divided_at_the_same_depths() -> None:
-    whole, small = make_config(Options()).model, make_config(Options(width_divisor=4)).model
+    whole, small = make_config(LadderOptions()).model, make_config(LadderOptions(width_divisor=4)).model
     assert (small.image.width, small.text.hidden_size, small.embed_dim) == (16, 192, 192)
     assert (small.text.intermediate_size, small.sentence_decoder.intermediate_size) == (768, 768)
     for name in ("depths", "pool_heads"):

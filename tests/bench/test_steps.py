@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prior_fast.bench.gpu import steps
-from prior_fast.benchmarks.page.fill import fill
+from prior_fast.measure.page.fill import fill
 
 KERNELS = {
     "_sigmoid_attention_bwd_kernel": steps.OWN,

@@ -7,12 +7,13 @@ from statistics import median
 import pytest
 import torch
 
-from prior_fast.bench._case import Public, Work
-from prior_fast.benchmarks import bursts, contest
-from prior_fast.benchmarks.bursts import BURST, Pacer, pace
-from prior_fast.benchmarks.contest import Contest, Entry
-from prior_fast.benchmarks.kernels_schedule import PASSES
-from prior_fast.benchmarks.timing import time_pass
+from prior_fast.bench.common.case import Public, Work
+from prior_fast.measure import bursts
+from prior_fast.measure.bursts import BURST, Pacer, pace
+from prior_fast.measure.kernels import contest
+from prior_fast.measure.kernels.contest import Contest, Entry
+from prior_fast.measure.kernels.schedule import PASSES
+from prior_fast.measure.timing import time_pass
 
 SECONDS = 0.1  # of a row
 TURNS = [(torch.zeros(1),)]
@@ -77,8 +78,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     monkeypatch.setattr("torch.cuda.Event", Event)
     monkeypatch.setattr("torch.cuda.synchronize", gpu.wait)
     monkeypatch.setattr("torch.cuda._sleep", gpu.sleep)
-    monkeypatch.setattr("prior_fast.benchmarks.bursts.perf_counter", gpu.clock)
-    monkeypatch.setattr("prior_fast.benchmarks.timing.perf_counter", gpu.clock)
+    monkeypatch.setattr("prior_fast.measure.bursts.perf_counter", gpu.clock)
+    monkeypatch.setattr("prior_fast.measure.timing.perf_counter", gpu.clock)
     return gpu
 
 

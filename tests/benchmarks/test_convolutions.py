@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from prior_fast.benchmarks import convolutions, convolutions_report
-from prior_fast.benchmarks.convolutions import Options, Trial, compared_images, run_convolutions
-from prior_fast.benchmarks.convolutions_found import DATA, DIRECTIONS, FORWARD, WEIGHT, Convolution, Found, collect
-from prior_fast.benchmarks.kernels_schedule import PASSES, ROOM, Limit
-from prior_fast.benchmarks.ladder.run import Options as StepOptions
-from prior_fast.benchmarks.ladder.run import make_config
 from prior_fast.cli.main import main
 from prior_fast.config import RunConfig
-from prior_fast.model.prior import PRIOR
+from prior_fast.measure.convolutions import report as convolutions_report
+from prior_fast.measure.convolutions import timing as convolutions
+from prior_fast.measure.convolutions.found import DATA, DIRECTIONS, FORWARD, WEIGHT, Convolution, Found, collect
+from prior_fast.measure.convolutions.timing import ConvolutionOptions, Trial, compared_images, run_convolutions
+from prior_fast.measure.kernels.schedule import PASSES, ROOM, Limit
+from prior_fast.measure.ladder.ladder import LadderOptions, make_config
+from prior_fast.model.prior import PRIORModel
 from prior_fast.training.step import train_only
 
 CPU = torch.device("cpu")
@@ -29,17 +29,17 @@ WORDS = ["bench", "convolutions", "--preset", "tiny", "--batch", "3", "--device"
 
 @pytest.fixture(autouse=True)
 def short_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prior_fast.benchmarks.roofline.LEAST_SECONDS", 0.01)
+    monkeypatch.setattr("prior_fast.measure.roofline.LEAST_SECONDS", 0.01)
 
 
 def config_of(preset: str, batch: int, *settings: str) -> RunConfig:
-    return make_config(StepOptions(preset, batch=batch, settings=settings))
+    return make_config(LadderOptions(preset, batch=batch, settings=settings))
 
 
 def counted(config: RunConfig, stage: int) -> int:
     """Operations of the convolutions, forward and backward, as PyTorch counts them."""
     with torch.device("meta"):
-        model = PRIOR(config.model, 100).train()
+        model = PRIORModel(config.model, 100).train()
         images = torch.empty(config.batch_size, 1, 224, 224)
     train_only(model, stage)
     with FlopCounterMode(display=False) as counter:
@@ -71,7 +71,7 @@ def test_operations_are_those_that_torch_counts(preset: str, batch: int, stage: 
 def test_the_convolutions_of_the_paper() -> None:
     config = config_of("paper", 128)
     with torch.device("meta"):
-        layers = {name: m for name, m in PRIOR(config.model, 100).named_modules() if isinstance(m, nn.Conv2d)}
+        layers = {name: m for name, m in PRIORModel(config.model, 100).named_modules() if isinstance(m, nn.Conv2d)}
     found = collect(config, 3, compiled=False)
     assert sorted(name for modules in found.values() for name in modules) == sorted(layers)
     encoder, decoder = part(found, "image_encoder."), part(found, "image_decoder.")
@@ -206,7 +206,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
 
 def test_stage_1_has_no_decoder_and_a_precision_can_be_asked_for() -> None:
     report = run_convolutions(
-        Options("tiny", 1, 2, device="cpu", seconds=0.001, settings=["precision=fp32", "cudnn_benchmark=false", *SMALL])
+        ConvolutionOptions(
+            "tiny", 1, 2, device="cpu", seconds=0.001, settings=["precision=fp32", "cudnn_benchmark=false", *SMALL]
+        )
     )
     assert report["options"]["dtype"] == "float32" and report["complete"]
     assert not report["options"]["config"]["cudnn_benchmark"]
@@ -244,7 +246,7 @@ def test_too_little_memory_for_one_leaves_the_others(monkeypatch: pytest.MonkeyP
         return copies(case, backward)
 
     monkeypatch.setattr(convolutions, "copies", failing)
-    report = run_convolutions(Options("tiny", 3, 2, device="cpu", seconds=0.001, settings=SMALL))
+    report = run_convolutions(ConvolutionOptions("tiny", 3, 2, device="cpu", seconds=0.001, settings=SMALL))
     assert len(report["problems"]) == len(report["unfinished"]) == 5 and not report["complete"]
     assert report["rows"] and not any(row["transposed"] for row in report["rows"])
 
@@ -260,7 +262,7 @@ def test_a_limit_leaves_the_smaller_ones_out(tmp_path: Path, capsys: pytest.Capt
             Short.asked += 1
             return 1.0 if Short.asked <= PASSES + 3 else -1.0
 
-    options = Options("tiny", 3, 2, device="cpu", seconds=0.001, out=tmp_path, settings=SMALL, limit=Short())
+    options = ConvolutionOptions("tiny", 3, 2, device="cpu", seconds=0.001, out=tmp_path, settings=SMALL, limit=Short())
     report = run_convolutions(options)
     found = collect(config_of("tiny", 2, *SMALL), 3, compiled=False)
     assert [len(row["passes"]) for row in report["rows"]] == 3 * [PASSES] + 3 * [3]

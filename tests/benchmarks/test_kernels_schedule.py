@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from prior_fast.bench._case import Public, Work
-from prior_fast.benchmarks import kernels_schedule
-from prior_fast.benchmarks.contest import COMPILED, Contest, Entry, contestants, entries
-from prior_fast.benchmarks.kernels import Options, public_cases, run_kernels
-from prior_fast.benchmarks.kernels_schedule import PASSES, ROOM, Limit, groups
-from prior_fast.benchmarks.timing import Timing
+from prior_fast.bench.common.case import Public, Work
 from prior_fast.cli.main import main
-from prior_fast.ops._backend import BackendError
+from prior_fast.measure.kernels import schedule
+from prior_fast.measure.kernels.contest import COMPILED, Contest, Entry, contestants, entries
+from prior_fast.measure.kernels.contests import OpsOptions, public_cases, run_kernels
+from prior_fast.measure.kernels.schedule import PASSES, ROOM, Limit, groups
+from prior_fast.measure.timing import Timing
+from prior_fast.ops.common.backend import BackendError
 
 CPU = torch.device("cpu")
 
@@ -50,16 +50,16 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("prior_fast.benchmarks.roofline.LEAST_SECONDS", 0.001)
+    monkeypatch.setattr("prior_fast.measure.roofline.LEAST_SECONDS", 0.001)
     for module in ("kernels_schedule", "verbs.kernels"):
-        monkeypatch.setattr(f"prior_fast.benchmarks.{module}.perf_counter", lambda: clock.now)
-    monkeypatch.setattr(kernels_schedule, "prepare", clock.prepare)
+        monkeypatch.setattr(f"prior_fast.measure.{module}.perf_counter", lambda: clock.now)
+    monkeypatch.setattr(schedule, "prepare", clock.prepare)
     monkeypatch.setattr(Contest, "time", lambda contest, *rest: clock.time(contest, *rest))
     return clock
 
 
 def run(folder: Path, *ops: str, limit: float | None = None, seconds: float = 0.1) -> dict[str, Any]:
-    run_kernels(Options(CPU, ops, out=folder, limit=Limit(limit), seconds=seconds))
+    run_kernels(OpsOptions(CPU, ops, out=folder, limit=Limit(limit), seconds=seconds))
     return read(folder)
 
 
@@ -223,12 +223,12 @@ def test_a_limit_ends_the_passes_too(tmp_path: Path, clock: Clock) -> None:
 
 def test_a_limit_that_is_used_up_at_once_is_no_failure(tmp_path: Path, clock: Clock) -> None:
     before = run(tmp_path, "segment_mean")
-    report = run_kernels(Options(CPU, ["segment_mean"], out=tmp_path, limit=Limit(ROOM / 2)))
+    report = run_kernels(OpsOptions(CPU, ["segment_mean"], out=tmp_path, limit=Limit(ROOM / 2)))
     assert report["rows"] == [] and not report["complete"] and read(tmp_path) == before
 
 
 def compiled(folder: Path, clock: Clock, limit: float | None) -> dict[str, Any]:
-    run_kernels(Options(CPU, ["segment_mean"], compile=True, out=folder, limit=Limit(limit)))
+    run_kernels(OpsOptions(CPU, ["segment_mean"], compile=True, out=folder, limit=Limit(limit)))
     return read(folder)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from prior_fast.benchmarks.ladder.batches import made_up_batches
-from prior_fast.benchmarks.memory import Options, SavedTensors, first_pairs, line, run_memory
 from prior_fast.cli.main import main
 from prior_fast.config import apply_overrides, preset
+from prior_fast.measure.ladder.batches import made_up_batches
+from prior_fast.measure.memory import MemoryOptions, SavedTensors, first_pairs, line, run_memory
 
 SMALL = [
     *("model.image.width=8", "model.image.pool_heads=2", "model.text.hidden_size=32", "model.text.heads=2"),
@@ -67,7 +67,7 @@ def test_half_precision_keeps_less() -> None:
     settings = [*SMALL, "model.text.dropout=0"]
     kept = {
         precision: run_memory(
-            Options("tiny", 1, (2, 4), 8, mean_tokens=40, settings=[*settings, f"precision={precision}"])
+            MemoryOptions("tiny", 1, (2, 4), 8, mean_tokens=40, settings=[*settings, f"precision={precision}"])
         )["saved_bytes_per_pair"]
         for precision in ("fp32", "bf16")
     }

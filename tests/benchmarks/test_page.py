@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prior_fast.benchmarks.page.fill import fill
-from prior_fast.benchmarks.page.tables import KINDS
 from prior_fast.cli.main import main
 from prior_fast.errors import UsageError
+from prior_fast.measure.page.fill import fill
+from prior_fast.measure.page.tables import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results"

@@ -9,10 +9,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from prior_fast import ops
-from prior_fast.bench._case import Public, Work, size
-from prior_fast.benchmarks.contest import OURS, contestants
-from prior_fast.benchmarks.kernels import op_names, public_cases
-from prior_fast.benchmarks.roofline import (
+from prior_fast.bench.common.case import Public, Work, size
+from prior_fast.hardware.chips import BOARDS, CHIPS
+from prior_fast.measure.kernels.contest import OURS, contestants
+from prior_fast.measure.kernels.contests import op_names, public_cases
+from prior_fast.measure.roofline import (
     Ceilings,
     better,
     chip_limits,
@@ -22,8 +23,7 @@ from prior_fast.benchmarks.roofline import (
     record_launches,
     what_binds,
 )
-from prior_fast.benchmarks.timing import flatten, make_run, ready
-from prior_fast.kernel_report.chips import BOARDS, CHIPS
+from prior_fast.measure.timing import flatten, make_run, ready
 
 CPU = torch.device("cpu")
 PRODUCTS = (
@@ -131,7 +131,7 @@ def test_what_binds(seconds: float, bound: str, host: float | None, words: str) 
 
 
 def test_ceilings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prior_fast.benchmarks.roofline.LEAST_SECONDS", 0.01)
+    monkeypatch.setattr("prior_fast.measure.roofline.LEAST_SECONDS", 0.01)
     ceilings = measure_ceilings(CPU, ["float32"])
     # Between what no working machine falls below and what no memory and no CPU reaches.
     assert 1e8 < ceilings.bandwidth < 1e13 and 1e8 < ceilings.rates["float32"] < 1e15
@@ -139,8 +139,8 @@ def test_ceilings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_numbers_may_be_widened(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {torch.float32: 100.0, torch.float16: 3.0, torch.bfloat16: 200.0}
-    monkeypatch.setattr("prior_fast.benchmarks.roofline._rate", lambda dtype, device: rates[dtype])
-    monkeypatch.setattr("prior_fast.benchmarks.roofline.LEAST_SECONDS", 0.01)
+    monkeypatch.setattr("prior_fast.measure.roofline._rate", lambda dtype, device: rates[dtype])
+    monkeypatch.setattr("prior_fast.measure.roofline.LEAST_SECONDS", 0.01)
     ceilings = measure_ceilings(CPU, ["float16", "bfloat16"])
     assert ceilings.rates == {"float16": 100.0, "bfloat16": 200.0, "float32": 100.0}
 

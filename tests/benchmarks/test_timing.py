@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from prior_fast.bench._case import Public, Work
-from prior_fast.benchmarks.timing import (
+from prior_fast.bench.common.case import Public, Work
+from prior_fast.errors import RunError
+from prior_fast.measure.timing import (
     LEAST_SAMPLES,
     Timing,
     check,
@@ -20,7 +21,6 @@ from prior_fast.benchmarks.timing import (
     time_pass,
     truth,
 )
-from prior_fast.errors import RunError
 from prior_fast.ops import segment_mean
 
 OFFSETS = torch.tensor([0, 3, 4, 8], dtype=torch.int32)

@@ -10,7 +10,8 @@ import torch
 
 from prior_fast import ops
 from prior_fast.cli import doctor
-from prior_fast.ops._backend import BACKENDS, resolve_backend
+from prior_fast.hardware import versions
+from prior_fast.ops.common.backend import BACKENDS, resolve_backend
 
 
 def run(out: Path | None = None) -> int:
@@ -77,10 +78,10 @@ def test_reasons_why_a_backend_cannot_serve_are_kept() -> None:
 
 def test_missing_tools_and_packages_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
+    monkeypatch.setattr(versions, "PACKAGES", ("no-such-package",))
     assert run() == 0
     assert dict(doctor.compilers())["nvcc"] == "not found"
-    assert dict(doctor.versions())["no-such-package"].startswith("not installed")
+    assert dict(versions.versions())["no-such-package"].startswith("not installed")
 
 
 def test_a_tool_that_does_not_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

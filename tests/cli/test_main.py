@@ -46,7 +46,7 @@ def test_a_full_disk_is_one_line_and_exit_code_1(
     def fail(settings: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
 
-    monkeypatch.setattr("prior_fast.data.phantom.generate.generate_dataset", fail)
+    monkeypatch.setattr("prior_fast.phantom.generate.generate_dataset", fail)
     assert main(["phantom", "--out", "y"]) == 1
     assert capsys.readouterr().err == "prior-fast: No space left on device: somewhere\n"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from prior_fast.data.store import CHEXPERT_LABELS
+from prior_fast.radiology.labels import CHEXPERT_LABELS
 
 METADATA = ("dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns")
 SPLIT = ("dicom_id", "study_id", "subject_id", "split")

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prior_fast.data.batch import PackedBatch, pack_reports
+from prior_fast.batch import PackedBatch, pack_reports
 from prior_fast.data.loader import cut_report
 
 REPORTS = st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=5), min_size=1, max_size=5)
@@ -16,11 +16,8 @@ def make(lengths: list[list[int]]) -> tuple[list[list[np.ndarray]], PackedBatch]
     numbers = iter(range(10, 10_000))
     reports = [[np.array([next(numbers) for _ in range(n)]) for n in sentences] for sentences in lengths]
     count = len(reports)
-    batch = PackedBatch(
-        images=torch.zeros(count, 1, 2, 2),
-        **pack_reports(reports, cls_id=2, sep_id=3).tensors(),  # type: ignore[arg-type]
-        study_ids=torch.arange(count),
-        image_rows=torch.arange(count),
+    batch = pack_reports(reports, cls_id=2, sep_id=3).with_images(
+        torch.zeros(count, 1, 2, 2), study_ids=torch.arange(count), image_rows=torch.arange(count)
     )
     return reports, batch
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from prior_fast.batch import PackedBatch
 from prior_fast.config import DataConfig
-from prior_fast.data.batch import PackedBatch
 from prior_fast.data.loader import LoaderConfig, TrainingLoader, evaluation_batches
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
 
 CONFIG = LoaderConfig(DataConfig(workers=0), batch_size=4, seed=3)

@@ -15,13 +15,14 @@ from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
 from prior_fast.cli.main import main
-from prior_fast.data.phantom import generate, layout
-from prior_fast.data.phantom.anatomy import Patient, draw_chest
-from prior_fast.data.phantom.generate import Settings, generate_dataset, plan_of
-from prior_fast.data.phantom.layout import place_studies
-from prior_fast.data.phantom.plan import FINDINGS, FIVE, Finding, Plan, plan_study, stream
-from prior_fast.data.phantom.render import Drawing, render_frontal
-from prior_fast.data.phantom.textures import Grid
+from prior_fast.phantom import generate, mimic
+from prior_fast.phantom.anatomy import Patient, draw_chest
+from prior_fast.phantom.contents import FINDINGS, Finding, StudyContents, plan_study, stream
+from prior_fast.phantom.generate import PhantomOptions, contents_of, generate_dataset
+from prior_fast.phantom.mimic import place_studies
+from prior_fast.phantom.render import Drawing, render_frontal
+from prior_fast.phantom.textures import Grid
+from prior_fast.radiology.labels import FIVE_CLASSES
 
 SIZE = 224
 
@@ -39,7 +40,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def render(finding: Finding | None, number: int) -> Drawing:
-    plan = Plan(()) if finding is None else Plan((finding,))
+    plan = StudyContents(()) if finding is None else StudyContents((finding,))
     return render_frontal(Patient.sample(stream(3, number)), plan, 3, number, 0, SIZE)
 
 
@@ -55,17 +56,17 @@ def lone_finding(name: str, number: int) -> Finding:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("phantom") / "data"
-    generate_dataset(Settings(out, studies=40, seed=7, size=160))
+    generate_dataset(PhantomOptions(out, studies=40, seed=7, size=160))
     return out
 
 
 def test_bytes_do_not_depend_on_workers(dataset: Path, tmp_path: Path) -> None:
-    generate_dataset(Settings(tmp_path / "two", studies=40, seed=7, size=160, workers=2))
+    generate_dataset(PhantomOptions(tmp_path / "two", studies=40, seed=7, size=160, workers=2))
     assert digests(tmp_path / "two") == digests(dataset)
 
 
 def test_a_longer_dataset_begins_with_the_shorter_one(dataset: Path, tmp_path: Path) -> None:
-    generate_dataset(Settings(tmp_path / "short", studies=9, seed=7, size=160))
+    generate_dataset(PhantomOptions(tmp_path / "short", studies=9, seed=7, size=160))
     whole = digests(dataset)
     short = {**digests(tmp_path / "short", "files"), **digests(tmp_path / "short", "masks")}
     assert short and short.items() <= whole.items()
@@ -75,7 +76,7 @@ def test_a_longer_dataset_begins_with_the_shorter_one(dataset: Path, tmp_path: P
 
 
 def test_another_seed_gives_other_studies(dataset: Path, tmp_path: Path) -> None:
-    generate_dataset(Settings(tmp_path / "other", studies=3, seed=8, size=160))
+    generate_dataset(PhantomOptions(tmp_path / "other", studies=3, seed=8, size=160))
     assert not set(digests(tmp_path / "other", "files").values()) & set(digests(dataset, "files").values())
 
 
@@ -132,11 +133,11 @@ def test_subjects_do_not_cross_splits() -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_each_of_the_five_stands_alone_often_enough(seed: int) -> None:
     places = place_studies(seed, 1000)
-    plans = [plan_of(seed, place) for place in places]
-    names = [{finding.name for finding in plan.findings} & set(FIVE) for plan in plans]
+    plans = [contents_of(seed, place) for place in places]
+    names = [{finding.name for finding in plan.findings} & set(FIVE_CLASSES) for plan in plans]
     assert sum(len(n) == 1 for n in names) == pytest.approx(550, abs=60)
     assert sum(not plan.findings for plan in plans) == pytest.approx(150, abs=20)
-    for finding in FIVE:
+    for finding in FIVE_CLASSES:
         alone = sum(n == {finding} for n, place in zip(names, places) if place.split == "test")
         assert alone >= 15, finding
 
@@ -144,7 +145,7 @@ def test_each_of_the_five_stands_alone_often_enough(seed: int) -> None:
 def test_findings_of_one_study_have_room() -> None:
     """No two share a zone, and nothing is drawn into a pneumothorax."""
     for place in place_studies(seed=9, studies=1500):
-        plan = plan_of(9, place)
+        plan = contents_of(9, place)
         zones = [(side, f.zone) for f in plan.findings if f.zone for side in f.sides]
         assert len(zones) == len(set(zones))
         pneumothorax = plan.finding("Pneumothorax")
@@ -212,7 +213,7 @@ def test_shape_tells_findings_apart_and_brightness_does_not() -> None:
     """A linear probe on 32 x 32 pixels beats chance (0.2) clearly; mean and deviation of the gray levels don't."""
     pixels, labels = [], []
     for number in range(230):
-        finding = lone_finding(FIVE[number % 5], number)
+        finding = lone_finding(FIVE_CLASSES[number % 5], number)
         image = Image.fromarray(render(finding, 1000 + number).pixels)
         pixels.append(np.asarray(image.resize((32, 32), Image.Resampling.BOX), np.float64) / 255)
         labels.append(number % 5)
@@ -235,7 +236,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(generate, "write_tables", fail)
     with pytest.raises(OSError, match="disk full"):
-        generate_dataset(Settings(tmp_path / "out", studies=1, size=64))
+        generate_dataset(PhantomOptions(tmp_path / "out", studies=1, size=64))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -275,4 +276,4 @@ def test_command_writes_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "2 studies" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} >= {"files", "masks", "annotations.csv", "report.json"}
     assert len(read_table(out / "mimic-cxr-2.0.0-chexpert.csv.gz")) == 2
-    assert layout.CHEXPERT_COLUMNS[0] == "subject_id"
+    assert mimic.CHEXPERT_COLUMNS[0] == "subject_id"

@@ -5,10 +5,11 @@ from collections import Counter
 
 import pytest
 
-from prior_fast.data.phantom.generate import plan_of
-from prior_fast.data.phantom.layout import place_studies
-from prior_fast.data.phantom.plan import FINDINGS, Plan, stream
-from prior_fast.data.phantom.report import LABELS, Report, write_report
+from prior_fast.phantom.contents import FINDINGS, StudyContents, stream
+from prior_fast.phantom.generate import contents_of
+from prior_fast.phantom.mimic import place_studies
+from prior_fast.phantom.report import Report, write_report
+from prior_fast.radiology.labels import CHEXPERT_LABELS
 
 NAMES = {
     "Atelectasis": r"atelecta|collapse|volume loss",
@@ -22,9 +23,9 @@ NEGATED = re.compile(r"\b(no|not|without|normal|sharp)\b", re.IGNORECASE)
 
 
 @pytest.fixture(scope="module")
-def studies() -> list[tuple[Plan, Report]]:
+def studies() -> list[tuple[StudyContents, Report]]:
     views = ("AP", "PA", "PA AND LAT")
-    plans = [plan_of(11, place) for place in place_studies(11, 1200)]
+    plans = [contents_of(11, place) for place in place_studies(11, 1200)]
     return [(plan, write_report(stream(12, i), plan, views[i % 3])) for i, plan in enumerate(plans)]
 
 
@@ -32,16 +33,16 @@ def sentences(report: Report) -> tuple[str, ...]:
     return report.findings + report.impression
 
 
-def test_sentences_span_3_to_20(studies: list[tuple[Plan, Report]]) -> None:
+def test_sentences_span_3_to_20(studies: list[tuple[StudyContents, Report]]) -> None:
     counts = Counter(len(sentences(report)) for _, report in studies)
     assert set(counts) == set(range(3, 21))
     assert counts[3] < 0.05 * len(studies)
 
 
-def test_labels_agree_with_what_is_drawn(studies: list[tuple[Plan, Report]]) -> None:
+def test_labels_agree_with_what_is_drawn(studies: list[tuple[StudyContents, Report]]) -> None:
     values = Counter()
     for plan, report in studies:
-        assert set(report.labels) <= set(LABELS)
+        assert set(report.labels) <= set(CHEXPERT_LABELS)
         for name in FINDINGS:
             finding, value = plan.finding(name), report.labels.get(name)
             if finding is None:
@@ -54,7 +55,7 @@ def test_labels_agree_with_what_is_drawn(studies: list[tuple[Plan, Report]]) -> 
     assert min(values[value] for value in (1.0, 0.0, -1.0, None)) > 20
 
 
-def test_absent_findings_are_only_named_to_be_denied(studies: list[tuple[Plan, Report]]) -> None:
+def test_absent_findings_are_only_named_to_be_denied(studies: list[tuple[StudyContents, Report]]) -> None:
     denials = 0
     for plan, report in studies:
         for name, words in NAMES.items():
@@ -67,13 +68,13 @@ def test_absent_findings_are_only_named_to_be_denied(studies: list[tuple[Plan, R
     assert denials > 1000
 
 
-def test_a_denial_sets_the_label_to_zero(studies: list[tuple[Plan, Report]]) -> None:
+def test_a_denial_sets_the_label_to_zero(studies: list[tuple[StudyContents, Report]]) -> None:
     for _, report in studies:
         said = any(re.search(r"\bno\b.*pneumothorax", s, re.IGNORECASE) for s in sentences(report))
         assert (report.labels.get("Pneumothorax") == 0.0) == said, report.text
 
 
-def test_drawn_findings_are_named_and_never_denied(studies: list[tuple[Plan, Report]]) -> None:
+def test_drawn_findings_are_named_and_never_denied(studies: list[tuple[StudyContents, Report]]) -> None:
     for plan, report in studies:
         for finding in plan.findings:
             about = [s for s in sentences(report) if re.search(NAMES[finding.name], s, re.IGNORECASE)]
@@ -84,7 +85,7 @@ def test_drawn_findings_are_named_and_never_denied(studies: list[tuple[Plan, Rep
             assert not [s for s in denied if "markings" not in s], (finding, denied)
 
 
-def test_sides_and_severities_are_those_drawn(studies: list[tuple[Plan, Report]]) -> None:
+def test_sides_and_severities_are_those_drawn(studies: list[tuple[StudyContents, Report]]) -> None:
     degrees = {"mild": r"\b(mild|small|mildly)\b", "moderate": r"\bmoderate", "severe": r"\b(severe|large|marked)\b"}
     for plan, report in studies:
         for finding in plan.findings:
@@ -105,7 +106,7 @@ def test_each_finding_is_often_stated_by_its_chexpert_name() -> None:
         pattern = re.compile(rf"{name}\b.* is observed", re.IGNORECASE)
         stated = [0, 0]
         for i, place in enumerate(place_studies(11, 1200)):
-            plan = plan_of(11, place)
+            plan = contents_of(11, place)
             finding = plan.finding(name)
             if finding and not finding.hedged:
                 report = write_report(stream(12, i), plan, "AP")
@@ -114,7 +115,7 @@ def test_each_finding_is_often_stated_by_its_chexpert_name() -> None:
         assert stated[0] > 0.1 * stated[1], name
 
 
-def test_text_has_the_layout_of_mimic(studies: list[tuple[Plan, Report]]) -> None:
+def test_text_has_the_layout_of_mimic(studies: list[tuple[StudyContents, Report]]) -> None:
     kinds = Counter()
     order = ("EXAMINATION", "INDICATION", "TECHNIQUE", "COMPARISON", "FINDINGS", "IMPRESSION")
     for _, report in studies:
@@ -130,19 +131,19 @@ def test_text_has_the_layout_of_mimic(studies: list[tuple[Plan, Report]]) -> Non
     assert min(kinds[kind] for kind in ((True, True), (True, False), (False, True))) > 40
 
 
-def test_reports_do_not_count_the_views(studies: list[tuple[Plan, Report]]) -> None:
+def test_reports_do_not_count_the_views(studies: list[tuple[StudyContents, Report]]) -> None:
     """A study may have one frontal image or two; its report is written without knowing."""
     said = [sentence for _, report in studies for sentence in sentences(report)]
     assert not [sentence for sentence in said if re.search(r"\b(single|one|two) .*(view|radiograph)", sentence, re.I)]
 
 
-def test_sentences_that_are_hard_to_split_occur(studies: list[tuple[Plan, Report]]) -> None:
+def test_sentences_that_are_hard_to_split_occur(studies: list[tuple[StudyContents, Report]]) -> None:
     text = "\n".join(report.text for _, report in studies)
     for hard in ("Dr. ___", "3:15 p.m.", " cm ", "1. ", "2. ", "___", "a.m."):
         assert hard in text
 
 
-def test_wording_varies(studies: list[tuple[Plan, Report]]) -> None:
+def test_wording_varies(studies: list[tuple[StudyContents, Report]]) -> None:
     distinct = {sentence for _, report in studies for sentence in sentences(report)}
     assert len(distinct) > 1000
     assert all(re.fullmatch(r"[A-Z].*[.]", sentence) and "{" not in sentence for sentence in distinct)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prior_fast.data.prepare.images import UnreadableImage, box_mask, encode_mask, read_mask, read_xray
+from prior_fast.radiology.masks import box_mask, encode_mask, read_mask
+from prior_fast.radiology.xray import UnreadableImage, read_xray
 
 
 def save(path, pixels, **options):

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from prior_fast.data.prepare import chunks, pipeline
-from prior_fast.data.prepare.pipeline import Settings, prepare_mimic
-from prior_fast.data.store import CHEXPERT_LABELS, PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import RunError
+from prior_fast.prepare.studies import chunks, pipeline
+from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
+from prior_fast.radiology.labels import CHEXPERT_LABELS
 from tests.data.mimic_tree import contents, rejected
 
 
@@ -25,7 +26,7 @@ def small_chunks(monkeypatch):
 def real(real_cxr, tmp_path_factory):
     """The real bundle, prepared once."""
     out = tmp_path_factory.mktemp("real") / "prepared"
-    prepare_mimic(Settings(images=real_cxr, out=out))
+    prepare_mimic(PrepareOptions(images=real_cxr, out=out))
     return out
 
 
@@ -97,7 +98,7 @@ def overlaid(real_cxr, real_cxr_broken, tmp_path_factory):
 
 
 def test_broken_studies_change_nothing_but_the_list(real, overlaid, real_cxr_broken, tmp_path):
-    report = prepare_mimic(Settings(images=overlaid, out=tmp_path / "out", workers=2))
+    report = prepare_mimic(PrepareOptions(images=overlaid, out=tmp_path / "out", workers=2))
     assert report["broken_files"] == 6
     before, after = contents(real), contents(tmp_path / "out")
     assert {name for name in before if before[name] != after[name]} == {"dataset.json", "rejected.csv"}
@@ -127,16 +128,16 @@ def test_broken_studies_change_nothing_but_the_list(real, overlaid, real_cxr_bro
 @pytest.mark.parametrize("workers", [1, 2])
 def test_strict_stops_at_a_broken_file(overlaid, tmp_path, workers):
     with pytest.raises(RunError, match=r"--strict: study 51046992, files/p18/p18724056/s51046992.txt: .*UTF-8"):
-        prepare_mimic(Settings(images=overlaid, out=tmp_path / "out", workers=workers, strict=True))
+        prepare_mimic(PrepareOptions(images=overlaid, out=tmp_path / "out", workers=workers, strict=True))
     assert not (tmp_path / "out").exists()
 
 
 def test_strict_lets_filters_do_their_work(real, real_cxr, tmp_path):
-    prepare_mimic(Settings(images=real_cxr, out=tmp_path / "out", strict=True))
+    prepare_mimic(PrepareOptions(images=real_cxr, out=tmp_path / "out", strict=True))
     assert contents(tmp_path / "out") == contents(real)
 
 
 def test_the_number_of_workers_changes_nothing(real, real_cxr, tmp_path, small_chunks):
-    prepare_mimic(Settings(images=real_cxr, out=tmp_path / "out", workers=2))
+    prepare_mimic(PrepareOptions(images=real_cxr, out=tmp_path / "out", workers=2))
     assert contents(tmp_path / "out") == contents(real)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from prior_fast.data.prepare.sections import canonical_name, findings_and_impression, split_sections
+from prior_fast.radiology.sections import canonical_name, findings_and_impression, split_sections
 
 
 def test_recorded_reports(golden):

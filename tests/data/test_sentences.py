@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prior_fast.data.prepare.sections import findings_and_impression
-from prior_fast.data.prepare.sentences import split_sentences
+from prior_fast.radiology.sections import findings_and_impression
+from prior_fast.radiology.sentences import split_sentences
 
 TABLE = [
     ("", []),

@@ -17,11 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
+from prior_fast.batch import PackedBatch
 from prior_fast.config import DataConfig
-from prior_fast.data.batch import PackedBatch
+from prior_fast.data.batch_plan import EpochPlan
 from prior_fast.data.loader import LoaderConfig, TrainingLoader
-from prior_fast.data.plan import EpochPlan
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
 
 STILL = DataConfig(rotation=0.0, flip=False)

@@ -5,10 +5,11 @@ import shutil
 import numpy as np
 import pytest
 
-from prior_fast.data.batch import pack_reports
-from prior_fast.data.prepare.pipeline import Settings, prepare_mimic
-from prior_fast.data.store import CHEXPERT_LABELS, PreparedDataset
+from prior_fast.batch import pack_reports
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
+from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
+from prior_fast.radiology.labels import CHEXPERT_LABELS
 from tests.data.mimic_tree import small_tree
 
 FILES = (
@@ -21,7 +22,7 @@ FILES = (
 def made(tmp_path_factory):
     """A small prepared dataset; not to be changed."""
     folder = tmp_path_factory.mktemp("store")
-    prepare_mimic(Settings(images=small_tree(folder / "tree").root, out=folder / "prepared"))
+    prepare_mimic(PrepareOptions(images=small_tree(folder / "tree").root, out=folder / "prepared"))
     return folder / "prepared"
 
 
@@ -150,10 +151,10 @@ def test_what_is_no_dataset(copy, tmp_path):
 
 
 def test_splits_that_are_not_there(tmp_path, made):
-    with pytest.raises(UsageError, match=r"no split 'valid' \(is it 'validate'\?\); it has train \(12 studies\)"):
+    with pytest.raises(UsageError, match=r"no split 'valid': did you mean 'validate'\? it has train \(12 studies\)"):
         PreparedDataset.open(made, "valid")
     tree = small_tree(tmp_path / "tree", studies=3)
-    prepare_mimic(Settings(images=tree.root, out=tmp_path / "out"))
+    prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "out"))
     with pytest.raises(
         UsageError, match=r"the split 'test' of .* has no study; it has train \(3 studies\), validate \(0"
     ):

@@ -3,9 +3,9 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from prior_fast.data.prepare import tokenizer as module
-from prior_fast.data.prepare.tokenizer import load_tokenizer, tokenize, train_tokenizer
 from prior_fast.errors import UsageError
+from prior_fast.radiology import tokenizer as module
+from prior_fast.radiology.tokenizer import load_tokenizer, tokenize, train_tokenizer
 
 # Many words seen equally often, so that a trainer that breaks ties by chance shows it.
 SENTENCES = [

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prior_fast.data.labelled.write import Contents, Record, SplitLists, write_labelled
-from prior_fast.data.prepare.images import encode_mask
+from prior_fast.prepare.labelled.write import Contents, Record, SplitLists, write_labelled
+from prior_fast.radiology.masks import encode_mask
 
 SIDE = 224
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prior_fast.data.labelled.dataset import LabelledDataset
+from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.downstream.config import task_config
 from prior_fast.downstream.images import draw_flips, epoch_order
 from prior_fast.downstream.presets import find_preset
 from prior_fast.downstream.targets import box_truth, choose_classes, choose_splits, class_truth, mask_truth
 from prior_fast.errors import UsageError
-from prior_fast.evaluation.config import FIVE_CLASSES
+from prior_fast.radiology.labels import FIVE_CLASSES
 from tests.downstream.fake_dataset import write_labels
 
 NAN = float("nan")

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 from sklearn.metrics import roc_auc_score
 
-from prior_fast.downstream.run import read_log
+from prior_fast.downstream.splits import read_log
 from tests.downstream.fake_dataset import write_labels
 
 Evaluate = Callable[..., int]

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from prior_fast.config import preset
-from prior_fast.data.prepare.tokenizer import tokenize, train_tokenizer
-from prior_fast.data.store import CHEXPERT_LABELS, PreparedDataset
-from prior_fast.evaluation.config import FIVE_CLASSES
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.model.build import build_model
+from prior_fast.radiology.labels import CHEXPERT_LABELS, FIVE_CLASSES
+from prior_fast.radiology.tokenizer import tokenize, train_tokenizer
 from prior_fast.training.checkpoint import Position, save_checkpoint
 
 SENTENCES = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prior_fast.data.loader import evaluation_batches
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
 from prior_fast.evaluation.encode import Encoder, first_image_rows
 from prior_fast.training.checkpoint import Checkpoint, open_checkpoint

@@ -102,7 +102,7 @@ def test_a_dataset_with_another_tokenizer_and_no_marks(store: Path, checkpoint: 
         (["prompt=effusion"], "wants one {}"),
         (["local_weight=nan"], "local_weight=nan"),
         (["--split", "validate"], "the split 'validate'"),
-        (["--split", "tets"], "is it 'test'?"),
+        (["--split", "tets"], "did you mean 'test'?"),
     ],
 )
 def test_wrong_use_is_one_line(

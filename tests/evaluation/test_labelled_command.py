@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from prior_fast.cli.main import main
-from prior_fast.data.labelled.dataset import LabelledDataset
-from prior_fast.evaluation.config import FIVE_CLASSES
+from prior_fast.data.labelled_dataset import LabelledDataset
+from prior_fast.radiology.labels import FIVE_CLASSES
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from prior_fast.data.store import Annotation, PreparedDataset
+from prior_fast.data.prepared_dataset import Annotation, PreparedDataset
 from prior_fast.evaluation.attention_map import attention_maps, departure_maps, directions, typical_maps, upsample
-from prior_fast.evaluation.config import FIVE_CLASSES
 from prior_fast.evaluation.encode import Encoder
 from prior_fast.evaluation.pointing import play, pointing_game, targets
+from prior_fast.radiology.labels import FIVE_CLASSES
 from prior_fast.training.checkpoint import open_checkpoint
 
 

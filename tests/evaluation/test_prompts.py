@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from prior_fast.errors import UsageError
-from prior_fast.evaluation.config import FIVE_CLASSES, EvaluationConfig, evaluation_config
+from prior_fast.evaluation.config import EvaluationConfig, evaluation_config
 from prior_fast.evaluation.prompt_words import WORDS, generated_prompts
 from prior_fast.evaluation.prompts import make_prompts
+from prior_fast.radiology.labels import FIVE_CLASSES
 
 TWO = ("Edema", "Cardiomegaly")
 

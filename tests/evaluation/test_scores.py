@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from prior_fast.data.store import PreparedDataset
-from prior_fast.evaluation.encode import EncodedImages, EncodedTexts, Encoder, no_track
+from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.evaluation.encode import EmbeddedImages, EmbeddedTexts, Encoder, no_track
 from prior_fast.evaluation.scores import PairScores, gloria_scores, local_scores, pair_scores, pool, score_images
 from prior_fast.model.local_alignment import LocalCrossAttention
 from prior_fast.training.checkpoint import open_checkpoint
 
 
 @pytest.fixture(scope="module")
-def encoded(store: Path, checkpoint: Path) -> tuple[Encoder, EncodedImages, EncodedTexts]:
+def encoded(store: Path, checkpoint: Path) -> tuple[Encoder, EmbeddedImages, EmbeddedTexts]:
     dataset, encoder = PreparedDataset.open(store, "test"), Encoder(open_checkpoint(checkpoint), "cpu")
     texts = [dataset.sentences(study)[: 1 + study] for study in range(4)]
     return encoder, encoder.images(dataset.images, [0, 3, 5]), encoder.texts(texts)
 
 
 @torch.inference_mode()
-def test_pairs_equal_a_loop_over_pairs(encoded: tuple[Encoder, EncodedImages, EncodedTexts]) -> None:
+def test_pairs_equal_a_loop_over_pairs(encoded: tuple[Encoder, EmbeddedImages, EmbeddedTexts]) -> None:
     encoder, images, texts = encoded
     scores = pair_scores(encoder.model, images, texts)
     bounds = texts.cu_sentences.tolist()
@@ -41,14 +41,14 @@ def test_pairs_equal_a_loop_over_pairs(encoded: tuple[Encoder, EncodedImages, En
             assert scores.local[n, m] == pytest.approx(float(wanted), rel=1e-6)
 
 
-def test_the_chunk_changes_nothing(encoded: tuple[Encoder, EncodedImages, EncodedTexts]) -> None:
+def test_the_chunk_changes_nothing(encoded: tuple[Encoder, EmbeddedImages, EmbeddedTexts]) -> None:
     encoder, images, texts = encoded
     whole = pair_scores(encoder.model, images, texts)
     for chunk in (1, 49 * 10, 49 * 10 * 2):
         np.testing.assert_allclose(pair_scores(encoder.model, images, texts, chunk).local, whole.local, rtol=1e-6)
 
 
-def test_images_a_few_at_a_time(store: Path, encoded: tuple[Encoder, EncodedImages, EncodedTexts]) -> None:
+def test_images_a_few_at_a_time(store: Path, encoded: tuple[Encoder, EmbeddedImages, EmbeddedTexts]) -> None:
     encoder, _, texts = encoded
     images, rows = PreparedDataset.open(store, "test").images, np.array([9, 3, 5, 0, 12])
     together = score_images(encoder, images, rows, texts, no_track)
@@ -58,7 +58,7 @@ def test_images_a_few_at_a_time(store: Path, encoded: tuple[Encoder, EncodedImag
     assert apart.whole.shape == (5, 4) and apart.scale == together.scale
 
 
-def test_progress_counts_every_image(encoded: tuple[Encoder, EncodedImages, EncodedTexts]) -> None:
+def test_progress_counts_every_image(encoded: tuple[Encoder, EmbeddedImages, EmbeddedTexts]) -> None:
     encoder, images, texts = encoded
     counts: list[int] = []
     pair_scores(encoder.model, images, texts, chunk=1, advance=counts.append)

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prior_fast.data.store import CHEXPERT_LABELS, PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
-from prior_fast.evaluation.config import FIVE_CLASSES, EvaluationConfig
+from prior_fast.evaluation.config import EvaluationConfig
+from prior_fast.evaluation.evaluation_source import prepared_source
 from prior_fast.evaluation.selection import choose, positive, select, select_one_class
-from prior_fast.evaluation.source import prepared_source
+from prior_fast.radiology.labels import CHEXPERT_LABELS, FIVE_CLASSES
 
 
 def labels(*rows: dict[str, float]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prior_fast.kernel_report.chips import CHIPS, KB, least_time
+from prior_fast.hardware.chips import CHIPS, KB, least_time
 from prior_fast.kernel_report.resources import count_instructions, occupancy, parse_usage
 
 USAGE = """

@@ -6,7 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from prior_fast.errors import RunError
-from prior_fast.kernel_report import run
+from prior_fast.kernel_report import report
 from prior_fast.kernel_report.compile import Compiled, compile_version
 from prior_fast.kernel_report.resources import MachineCode
 from prior_fast.kernel_report.specialize import Version
@@ -17,7 +17,7 @@ VERSION = Version("no.such.module", "_a_kernel", TYPES, (("N", 3),), ("x_ptr",),
 
 
 def row(compiled: Compiled) -> dict[str, object]:
-    return run.make_row("an_op", VERSION, "sm_80", [("bfloat16", "N=3 forward")], compiled)
+    return report.make_row("an_op", VERSION, "sm_80", [("bfloat16", "N=3 forward")], compiled)
 
 
 def test_a_compiler_s_error_is_told_for_its_kernel(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,4 +52,4 @@ def test_a_compiler_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("prior_fast.processes.parallel_map", dies)
     with pytest.raises(RunError, match="a compiling process died, at _a_kernel on sm_90 or one of the next"):
-        run._compile_jobs([(VERSION, "sm_80"), (VERSION, "sm_90")], 2)
+        report._compile_jobs([(VERSION, "sm_80"), (VERSION, "sm_90")], 2)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prior_fast.kernel_report.chips import CHIPS
+from prior_fast.hardware.chips import CHIPS
 from prior_fast.kernel_report.collect import op_names
 
 # Minutes on two cores, until Triton has the kernels in its cache.

@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from prior_fast.config import preset
-from prior_fast.data.prepare.tokenizer import train_tokenizer
 from prior_fast.errors import UsageError
 from prior_fast.model.build import build_model, structure_of
 from prior_fast.model.pretrained_bert import check_vocabulary, read_bert
+from prior_fast.radiology.tokenizer import train_tokenizer
 
 State = dict[str, Tensor]
 SENTENCES = ["no pleural effusion is seen", "the heart is enlarged", "no effusion is seen", "the heart is not enlarged"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from prior_fast.batch import pack_reports
 from prior_fast.config import TextEncoderConfig
-from prior_fast.data.batch import pack_reports
 from prior_fast.model.text_encoder import TextEncoder, packed_attention, padded_attention
 
 SIZES = TextEncoderConfig(weights="random", hidden_size=48, layers=3, heads=4, intermediate_size=96, dropout=0.0)
@@ -43,8 +43,8 @@ def test_a_report_does_not_see_another(rng: np.random.Generator) -> None:
     encoder = TextEncoder(SIZES, vocab_size=90).double()
     names = ("token_ids", "position_ids", "cu_tokens", "max_tokens")
     texts = reports(rng, [[4, 4], [3, 5, 2]])
-    alone = pack_reports(texts[:1], 2, 3).tensors()
-    both = pack_reports(texts, 2, 3).tensors()
-    a = encoder(*(alone[name] for name in names))
-    b = encoder(*(both[name] for name in names))
+    alone = pack_reports(texts[:1], 2, 3)
+    both = pack_reports(texts, 2, 3)
+    a = encoder(*(getattr(alone, name) for name in names))
+    b = encoder(*(getattr(both, name) for name in names))
     assert (a - b[:10]).abs().max() < 1e-12

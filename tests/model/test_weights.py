@@ -14,7 +14,7 @@ from prior_fast.config import ImageEncoderConfig, preset
 from prior_fast.errors import UsageError
 from prior_fast.model.build import build_model, structure_of
 from prior_fast.model.image_encoder import ResNet, load_resnet_weights
-from prior_fast.model.prior import PRIOR
+from prior_fast.model.prior import PRIORModel
 from prior_fast.model.weights import nonfinite
 
 
@@ -139,8 +139,8 @@ def test_presets_build_their_structure(name: str) -> None:
     text = dataclasses.replace(config.text, weights="random")
     config = dataclasses.replace(config, text=text, image=dataclasses.replace(config.image, weights="random"))
     with torch.device("meta"):
-        model = PRIOR(config, vocab_size=1000)
-        again = PRIOR(structure_of(model), vocab_size=1000)
+        model = PRIORModel(config, vocab_size=1000)
+        again = PRIORModel(structure_of(model), vocab_size=1000)
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     assert shapes == {key: value.shape for key, value in again.state_dict().items()}
     layers = {key.split(".")[4] for key in shapes if key.startswith("sentence_decoder.decoder.encoder.layer.")}

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from prior_fast import ops
-from prior_fast.ops._backend import resolve_backend
+from prior_fast.ops.common.backend import resolve_backend
 
 AVAILABLE = {"triton": "wants a GPU, x is on cpu", "reference": None}
 
@@ -27,7 +27,7 @@ def test_the_environment_sets_the_default(monkeypatch):
     [
         ("triton", AVAILABLE, r"op: backend='triton' can't serve this call. can serve: reference; triton: wants a GPU"),
         ("cuda", AVAILABLE, r"op: backend='cuda': this op has no such backend. can serve: reference"),
-        ("trition", AVAILABLE, r"op: backend='trition' is no backend, did you mean 'triton'\? can serve: reference"),
+        ("trition", AVAILABLE, r"op: backend='trition' is no backend: did you mean 'triton'\? can serve: reference"),
         (1, AVAILABLE, r"op: backend=1 is no backend"),
         (None, {"triton": "no GPU"}, r"op: no backend can serve this call: can serve: none; triton: no GPU"),
     ],

@@ -34,7 +34,7 @@ def test_type_checkers_see_what_runs():
 
 
 def test_misspelt_names_get_the_nearest():
-    with pytest.raises(AttributeError, match=r"has no op 'sigmod_attention'; did you mean 'sigmoid_attention'\?"):
+    with pytest.raises(AttributeError, match=r"has no op 'sigmod_attention': did you mean 'sigmoid_attention'\?"):
         _ = ops.sigmod_attention
 
 

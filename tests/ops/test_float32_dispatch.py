@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from prior_fast.ops._triton import with_triton
+from prior_fast.ops.common.triton import with_triton
 from prior_fast.ops.info_nce import KEPT_PRODUCTS, _kernels_win
 
 

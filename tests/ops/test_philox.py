@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from prior_fast import extension
-from prior_fast.ops._philox import gumbel, philox_uint32, uniform, uniform_reference
+from prior_fast.ops.common.philox import gumbel, philox_uint32, uniform, uniform_reference
 
 
 def signed(value: int) -> int:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prior_fast import ops
-from prior_fast.ops._philox import gumbel
+from prior_fast.ops.common.philox import gumbel
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

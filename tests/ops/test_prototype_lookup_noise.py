@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from prior_fast import ops
-from prior_fast.ops._philox import gumbel
+from prior_fast.ops.common.philox import gumbel
 
 
 @pytest.mark.parametrize("key", [0, -1, 2**40 + 7, 2**63 - 1, -(2**63)])
@@ -14,7 +14,7 @@ def test_noise_has_the_words_of_the_contract(key):
     import triton.language as tl
 
     from prior_fast.kernels._philox import philox_word
-    from prior_fast.ops._philox import philox_uint32
+    from prior_fast.ops.common.philox import philox_uint32
 
     @triton.jit
     def kernel(seed_ptr, counter_ptr, word_ptr, philox_word: tl.constexpr, BLOCK: tl.constexpr):

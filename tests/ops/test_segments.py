@@ -3,7 +3,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prior_fast.ops._segments import pad, padded_index, padding_mask, segment_ids, segment_lengths, segment_sum, unpad
+from prior_fast.ops.common.segments import (
+    pad,
+    padded_index,
+    padding_mask,
+    segment_ids,
+    segment_lengths,
+    segment_sum,
+    unpad,
+)
 
 lengths_strategy = st.lists(st.integers(0, 6), max_size=8)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.evaluation.encode import Encoder
-from prior_fast.pictures.config import Material, PicturesConfig
+from prior_fast.pictures.config import PictureInputs, PicturesConfig
 from prior_fast.training.checkpoint import open_checkpoint
 from tests.evaluation.fake_store import write_checkpoint, write_store
 
@@ -48,7 +48,7 @@ def run_folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def material(store: Path, run_folder: Path, tmp_path: Path) -> Material:
+def inputs(store: Path, run_folder: Path, tmp_path: Path) -> PictureInputs:
     """What the sections are made from, of stage 3."""
     encoder = Encoder(open_checkpoint(run_folder), "cpu")
-    return Material(encoder, PreparedDataset.open(store, "test"), PicturesConfig(count=2), tmp_path)
+    return PictureInputs(encoder, PreparedDataset.open(store, "test"), PicturesConfig(count=2), tmp_path)

@@ -10,11 +10,10 @@ import torch
 
 from prior_fast.config import preset
 from prior_fast.data.loader import evaluation_batches
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
-from prior_fast.evaluation.config import FIVE_CLASSES
 from prior_fast.pictures.attention import attention_section, choose_examples, choose_sentences
-from prior_fast.pictures.config import Material
+from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.embedding import draw_sentences, project
 from prior_fast.pictures.findings import named_finding
 from prior_fast.pictures.losses import find_log, read_log
@@ -22,6 +21,7 @@ from prior_fast.pictures.page import Picture, Section, write_page
 from prior_fast.pictures.prototypes import prototypes_section, read_prototypes
 from prior_fast.pictures.queries import GROUPS, agreeing, query_weights, read_groups
 from prior_fast.pictures.reconstruction import reconstruct
+from prior_fast.radiology.labels import FIVE_CLASSES
 from tests.evaluation.fake_store import write_store
 
 
@@ -40,19 +40,19 @@ class ChannelSums(torch.nn.Module):
 
 
 @torch.inference_mode()
-def test_reconstruction_is_that_of_stage_3_without_noise(material: Material) -> None:
-    model, dataset = material.encoder.model, material.dataset
+def test_reconstruction_is_that_of_stage_3_without_noise(inputs: PictureInputs) -> None:
+    model, dataset = inputs.encoder.model, inputs.dataset
     model.image_decoder = decoder = ChannelSums()
     studies = np.array([1, 4, 6])
     batch = next(evaluation_batches(dataset, len(dataset), 256))
     image = model.encode_images(batch.images)
-    read = model.sentence_bank(model.encode_sentences(batch), material.encoder.tau).output
+    read = model.sentence_bank(model.encode_sentences(batch), inputs.encoder.tau).output
     context = model.local_cross_attention(image.patches, read, batch.cu_sentences, batch.max_sentences).for_image
     wanted = model.reconstruct_images(image.patches, context)[torch.from_numpy(studies), 0]
-    mean, std = material.encoder.checkpoint.image_mean, material.encoder.checkpoint.image_std
+    mean, std = inputs.encoder.checkpoint.image_mean, inputs.encoder.checkpoint.image_std
     gray = (wanted * std + mean).clamp(0, 1).numpy()
     assert gray.std() > 0.005  # not a constant picture, which any reconstruction would equal
-    unmasked, masked = reconstruct(material, studies)
+    unmasked, masked = reconstruct(inputs, studies)
     np.testing.assert_allclose(unmasked, gray, atol=1e-5)
     whole, half = decoder.image_maps[1:]
     dropped = (half == 0).all(dim=(2, 3))
@@ -62,11 +62,11 @@ def test_reconstruction_is_that_of_stage_3_without_noise(material: Material) -> 
 
 
 @torch.inference_mode()
-def test_prototypes_are_read_and_matched_as_by_a_loop(material: Material) -> None:
-    sentences = draw_sentences(material.dataset, 12, np.random.default_rng(0))
-    use, nearest, similarity = read_prototypes(material, sentences)
-    bank = material.encoder.model.sentence_bank.embed.weight.double().numpy()
-    embedded = material.encoder.texts([[sentence] for sentence in sentences]).sentences.double().numpy()
+def test_prototypes_are_read_and_matched_as_by_a_loop(inputs: PictureInputs) -> None:
+    sentences = draw_sentences(inputs.dataset, 12, np.random.default_rng(0))
+    use, nearest, similarity = read_prototypes(inputs, sentences)
+    bank = inputs.encoder.model.sentence_bank.embed.weight.double().numpy()
+    embedded = inputs.encoder.texts([[sentence] for sentence in sentences]).sentences.double().numpy()
     strongest = [int(np.argmax([row @ prototype for prototype in bank])) for row in embedded]
     np.testing.assert_array_equal(use, np.bincount(strongest, minlength=len(use)))
     for prototype in (0, 17, 63):
@@ -76,9 +76,9 @@ def test_prototypes_are_read_and_matched_as_by_a_loop(material: Material) -> Non
         assert nearest[prototype].tolist() == order.tolist()
 
 
-def test_prototypes_file_has_every_prototype_and_training_sentences(material: Material) -> None:
-    section = prototypes_section(material)
-    saved = json.loads((material.out / "prototypes.json").read_text())
+def test_prototypes_file_has_every_prototype_and_training_sentences(inputs: PictureInputs) -> None:
+    section = prototypes_section(inputs)
+    saved = json.loads((inputs.out / "prototypes.json").read_text())
     assert saved["split"] == "train" and len(saved["prototypes"]) == preset("tiny").model.bank.prototypes
     assert sum(row["sentences_that_read_it"] for row in saved["prototypes"]) == saved["sentences"]
     use = {row["prototype"]: row["sentences_that_read_it"] for row in saved["prototypes"]}
@@ -86,12 +86,12 @@ def test_prototypes_file_has_every_prototype_and_training_sentences(material: Ma
     assert all(use[row[0]] == row[1] for row in section.rows)
 
 
-def test_query_weights_are_the_softmax_of_inner_products(material: Material) -> None:
+def test_query_weights_are_the_softmax_of_inner_products(inputs: PictureInputs) -> None:
     sentences = GROUPS["Cardiomegaly"]
-    weights = query_weights(material, sentences)
-    embedded = material.encoder.texts([[sentence] for sentence in sentences]).sentences.double().numpy()
-    bank = material.encoder.model.sentence_bank.embed.weight.detach().double().numpy()
-    logits = embedded @ bank.T / material.encoder.tau
+    weights = query_weights(inputs, sentences)
+    embedded = inputs.encoder.texts([[sentence] for sentence in sentences]).sentences.double().numpy()
+    bank = inputs.encoder.model.sentence_bank.embed.weight.detach().double().numpy()
+    logits = embedded @ bank.T / inputs.encoder.tau
     wanted = np.exp(logits - logits.max(axis=1, keepdims=True))
     np.testing.assert_allclose(weights, wanted / wanted.sum(axis=1, keepdims=True), rtol=1e-6, atol=1e-12)
 
@@ -115,17 +115,17 @@ def test_groups_of_a_file(tmp_path: Path) -> None:
         read_groups(path)
 
 
-def test_a_sentence_without_a_token_is_told(material: Material) -> None:
+def test_a_sentence_without_a_token_is_told(inputs: PictureInputs) -> None:
     with pytest.raises(UsageError, match="has no token"):
-        query_weights(material, [" "])
+        query_weights(inputs, [" "])
 
 
-def test_sentences_are_drawn_once_and_by_the_seed(material: Material) -> None:
-    first, again, other = (draw_sentences(material.dataset, 8, np.random.default_rng(seed)) for seed in (3, 3, 4))
+def test_sentences_are_drawn_once_and_by_the_seed(inputs: PictureInputs) -> None:
+    first, again, other = (draw_sentences(inputs.dataset, 8, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert first == again != other
     assert len(set(first)) == 8
-    everything = {s for study in range(len(material.dataset)) for s in material.dataset.sentences(study)}
-    assert set(draw_sentences(material.dataset, 1000, np.random.default_rng(0))) == everything
+    everything = {s for study in range(len(inputs.dataset)) for s in inputs.dataset.sentences(study)}
+    assert set(draw_sentences(inputs.dataset, 1000, np.random.default_rng(0))) == everything
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.0])
@@ -165,11 +165,11 @@ def test_sentences_that_name_a_finding_come_first() -> None:
     ]
 
 
-def test_examples_are_images_with_the_finding(material: Material) -> None:
-    examples = choose_examples(material)
+def test_examples_are_images_with_the_finding(inputs: PictureInputs) -> None:
+    examples = choose_examples(inputs)
     assert [example.finding for example in examples] == list(FIVE_CLASSES)
     for example in examples:
-        image = material.dataset.image(example.image_row)
+        image = inputs.dataset.image(example.image_row)
         assert example.mask is not None and (image[example.mask] == 255).all()
 
 
@@ -191,9 +191,9 @@ def test_the_page_escapes_what_it_shows(tmp_path: Path) -> None:
         assert escaped in page
 
 
-def test_without_marks_the_labels_choose_the_images(material: Material, tmp_path: Path) -> None:
+def test_without_marks_the_labels_choose_the_images(inputs: PictureInputs, tmp_path: Path) -> None:
     plain = write_store(tmp_path / "plain", per_class=2, annotated=False)
-    unmarked = dataclasses.replace(material, dataset=PreparedDataset.open(plain, "test"))
+    unmarked = dataclasses.replace(inputs, dataset=PreparedDataset.open(plain, "test"))
     examples = choose_examples(unmarked)
     assert [example.finding for example in examples] == list(FIVE_CLASSES)
     for index, example in enumerate(examples):
@@ -202,7 +202,7 @@ def test_without_marks_the_labels_choose_the_images(material: Material, tmp_path
     assert "outline" not in attention_section(unmarked).pictures[0].caption
 
 
-def test_a_model_with_the_released_layout_says_so(material: Material) -> None:
-    model = material.encoder.model
+def test_a_model_with_the_released_layout_says_so(inputs: PictureInputs) -> None:
+    model = inputs.encoder.model
     model.config = dataclasses.replace(model.config, layout="released")
-    assert "no place in the image" in attention_section(material).text
+    assert "no place in the image" in attention_section(inputs).text

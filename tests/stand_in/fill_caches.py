@@ -14,9 +14,9 @@ import stand_in_here  # noqa: F401
 import torch
 from convolutions import skip_convolutions
 
-from prior_fast.benchmarks.ladder.run import SEED, Options, make_batches, make_config
-from prior_fast.benchmarks.ladder.rungs import LADDER, RungStep
-from prior_fast.model.prior import PRIOR
+from prior_fast.measure.ladder.ladder import SEED, Options, make_batches, make_config
+from prior_fast.measure.ladder.rungs import LADDER, RungStep
+from prior_fast.model.prior import PRIORModel
 from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.stages import StepContext
 
@@ -26,7 +26,7 @@ def main(batch: str, *stages: str) -> None:
     options = Options(batch=int(batch))
     config = make_config(options)
     batches, vocabulary = make_batches(options, config, 2)
-    model = PRIOR(config.model, vocabulary)
+    model = PRIORModel(config.model, vocabulary)
     for stage in map(int, stages):
         began = time.perf_counter()
         step = RungStep(LADDER[-1], model, stage, config, torch.device("cuda", 0))

@@ -19,7 +19,7 @@ from prior_fast.cli.main import main
 from prior_fast.training.signals import StopSignals
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__, "prior_fast.training.run", "prior_fast.data.loader"])
+CONTEXT.set_forkserver_preload([__name__, "prior_fast.training.pretrain", "prior_fast.data.loader"])
 
 Main = Callable[[Sequence[str]], int]
 

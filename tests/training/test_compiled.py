@@ -10,15 +10,15 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
+from prior_fast.batch import PackedBatch
 from prior_fast.cli.main import main
 from prior_fast.config import RunConfig, apply_overrides, preset
-from prior_fast.data.batch import PackedBatch
+from prior_fast.data.batch_plan import LoaderConfig
 from prior_fast.data.loader import TrainingLoader
-from prior_fast.data.plan import LoaderConfig
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.kernels._launch import recording
 from prior_fast.model.build import build_model
-from prior_fast.model.prior import PRIOR
+from prior_fast.model.prior import PRIORModel
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.stages import StepContext
 from prior_fast.training.step import StageTrainer, compiles
@@ -53,7 +53,7 @@ def count(graphs: CompileCounterWithBackend) -> int:
     return sum(len(graph.graph.nodes) > 0 for graph in graphs.graphs)
 
 
-def both(model: PRIOR, stage: int, config: RunConfig) -> tuple[StageTrainer, StageTrainer]:
+def both(model: PRIORModel, stage: int, config: RunConfig) -> tuple[StageTrainer, StageTrainer]:
     """The plain stage, and that of a run that compiles."""
     plain, compiled = (
         StageTrainer(model, stage, dataclasses.replace(config, compile=how), ONE) for how in ("off", "on")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prior_fast.config import apply_overrides, preset
 from prior_fast.errors import UsageError
-from prior_fast.model.prior import PRIOR
+from prior_fast.model.prior import PRIORModel
 from prior_fast.training import cuda_graphs
 from prior_fast.training.cuda_graphs import Function, Recorded, Replayed, apart
 from prior_fast.training.distributed import Ranks
@@ -236,7 +236,7 @@ def test_the_image_parts_of_a_step_are_replayed(
     config = apply_overrides(preset("tiny"), [*small_settings, "compile=on", "precision=fp32"])
     ranks = Ranks(0, 1, None, torch.device("cpu"))
     torch.manual_seed(0)
-    model = PRIOR(config.model, vocab_size=50).train()
+    model = PRIORModel(config.model, vocab_size=50).train()
     plain = StageTrainer(copy.deepcopy(model), stage, dataclasses.replace(config, compile="off"), ranks)
     trainer = StageTrainer(model, stage, config, ranks)
     trainer.records = True  # as on a GPU

@@ -12,9 +12,9 @@ import safetensors.torch
 
 from prior_fast.cli.main import main
 from prior_fast.config import apply_overrides, preset
+from prior_fast.data.batch_plan import LoaderConfig
 from prior_fast.data.loader import TrainingLoader
-from prior_fast.data.plan import LoaderConfig
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.model.build import build_model
 from prior_fast.training.checkpoint import list_checkpoints
 from prior_fast.training.meter import MEASURED

@@ -6,7 +6,7 @@ import torch
 
 from prior_fast.config import apply_overrides, preset
 from prior_fast.data.loader import evaluation_batches
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.model.build import build_model
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.fill_bank import fill_bank

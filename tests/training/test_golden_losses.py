@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prior_fast.model.local_alignment import LocalCrossAttention, SimSiamPredictor
-from prior_fast.model.prior import PRIOR, ImageEmbedding
+from prior_fast.model.prior import ImageEmbedding, PRIORModel
 from prior_fast.model.prototypes import SentencePrototypeBank
 from prior_fast.ops.match_prototypes import match_prototypes
 from prior_fast.training.stages import StepContext, gather_matched, global_alignment, local_alignment
@@ -50,7 +50,9 @@ def test_local_alignment(golden: Path, case: str, side: str, dtype: torch.dtype,
     attention.load_state_dict({k[7:]: torch.tensor(v) for k, v in data.items() if k.startswith("p.attn.")})
     predictor.load_state_dict({k[7:]: torch.tensor(v) for k, v in data.items() if k.startswith("p.pred.")})
     scale = leaf(data[f"{case}.local_logit_scale"], dtype)
-    model = cast(PRIOR, SimpleNamespace(local_cross_attention=attention, predictor=predictor, local_logit_scale=scale))
+    model = cast(
+        PRIORModel, SimpleNamespace(local_cross_attention=attention, predictor=predictor, local_logit_scale=scale)
+    )
     image, text = leaf(data["image"], dtype), leaf(data["text"], dtype)
     lengths = data["lengths"]
     batch = cast(Any, SimpleNamespace(cu_sentences=offsets(lengths), max_sentences=int(lengths.max())))
@@ -74,7 +76,7 @@ def test_local_alignment(golden: Path, case: str, side: str, dtype: torch.dtype,
 def test_global_alignment(golden: Path, dtype: torch.dtype) -> None:
     data = load(golden, "global_alignment")
     image, text, scale = (leaf(data[name], dtype) for name in ("image", "text", "logit_scale"))
-    loss = global_alignment(cast(PRIOR, SimpleNamespace(logit_scale=scale)), image, text, StepContext(1.0))
+    loss = global_alignment(cast(PRIORModel, SimpleNamespace(logit_scale=scale)), image, text, StepContext(1.0))
     assert loss.item() == pytest.approx(data["loss_f64"].item(), rel=TOLERANCE[dtype])
     loss.backward()
     for name, x in (("image", image), ("text", text), ("logit_scale", scale)):

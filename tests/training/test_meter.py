@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from prior_fast.batch import PackedBatch, pack_reports
 from prior_fast.cli.main import main
 from prior_fast.config import preset
-from prior_fast.data.batch import PackedBatch, pack_reports
 from prior_fast.training import meter as module
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.meter import MEASURED, WARM_UP, Meter, peak_memory, peak_rate, sum_of_squares
@@ -24,12 +24,8 @@ MODEL = preset("tiny").model
 def make_batch(rng: np.random.Generator, sentences: tuple[int, ...]) -> PackedBatch:
     reports = [[rng.integers(5, 50, rng.integers(1, 9)) for _ in range(n)] for n in sentences]
     numbers = torch.arange(len(sentences))
-    return PackedBatch(
-        images=torch.zeros(len(sentences), 1, 1, 1),
-        **pack_reports(reports, 2, 3).tensors(),  # type: ignore[arg-type]
-        study_ids=numbers,
-        image_rows=numbers,
-    )
+    images = torch.zeros(len(sentences), 1, 1, 1)
+    return pack_reports(reports, 2, 3).with_images(images, study_ids=numbers, image_rows=numbers)
 
 
 class Clock:

@@ -15,19 +15,19 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from prior_fast.batch import PackedBatch, pack_reports
 from prior_fast.cli.main import main
 from prior_fast.config import RunConfig, apply_overrides, preset
-from prior_fast.data.batch import PackedBatch, pack_reports
+from prior_fast.data.batch_plan import EpochPlan, LoaderConfig
 from prior_fast.data.loader import TrainingLoader
-from prior_fast.data.plan import EpochPlan, LoaderConfig
-from prior_fast.data.store import PreparedDataset
-from prior_fast.data.text import to_device
-from prior_fast.model.prior import PRIOR
+from prior_fast.data.packing import to_device
+from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.model.prior import PRIORModel
 from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.log import LossWindow
 from prior_fast.training.meter import Meter
-from prior_fast.training.run import Run, seed_everything, step_seed
+from prior_fast.training.pretrain import Run, seed_everything, step_seed
 from prior_fast.training.schedule import Schedule
 from prior_fast.training.stages import StepContext
 from prior_fast.training.step import StageTrainer
@@ -130,14 +130,14 @@ def make_batch(rng: np.random.Generator) -> PackedBatch:
     reports = [[rng.integers(5, 50, rng.integers(1, 9)) for _ in range(n)] for n in (3, 1, 16, 5)]
     images = torch.tensor(rng.normal(size=(4, 1, 224, 224)), dtype=torch.float32)
     numbers = torch.arange(4)
-    return PackedBatch(images=images, **pack_reports(reports, 2, 3).tensors(), study_ids=numbers, image_rows=numbers)  # type: ignore[arg-type]
+    return pack_reports(reports, 2, 3).with_images(images, study_ids=numbers, image_rows=numbers)
 
 
 def make_stepper(config: RunConfig, stage: int, device: torch.device, batch: PackedBatch) -> Callable[[int], None]:
     """Takes a step of a stage as the loop does, the notes for the log and the meter included."""
     torch.manual_seed(0)
     ranks = Ranks(0, 1, None, device)
-    model = PRIOR(config.model, vocab_size=50).to(device).train()
+    model = PRIORModel(config.model, vocab_size=50).to(device).train()
     trainer, window = StageTrainer(model, stage, config, ranks), LossWindow()
     meter, schedule = Meter(config.model, config.data.max_tokens, ranks, False), Schedule(config, 100)
     meter.start_stage(stage)
@@ -311,9 +311,9 @@ def test_packing_the_text_of_a_batch_reads_nothing(
             with pause(syncs):  # page-locked on the way to a GPU
                 return to_device(values, device)
 
-        monkeypatch.setattr("prior_fast.data.text.to_device", copied)
+        monkeypatch.setattr("prior_fast.data.packing.to_device", copied)
         packed = loader.text.pack(plan)
-    assert packed["token_ids"].numel() == packed["cu_tokens"][-1] + packed["filler"]
+    assert packed.token_ids.numel() == packed.cu_tokens[-1] + packed.filler
 
 
 @pytest.mark.gpu

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from prior_fast.batch import PackedBatch, pack_reports
 from prior_fast.config import ModelConfig, preset
-from prior_fast.data.batch import PackedBatch, pack_reports
-from prior_fast.model.prior import PRIOR
+from prior_fast.model.prior import PRIORModel
 from prior_fast.training.operations import Sizes, forward_operations, sizes_of, step_operations
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
 
@@ -36,10 +36,10 @@ def make_batch(rng: np.random.Generator, sentences: list[list[int]]) -> PackedBa
     reports = [[rng.integers(5, 50, n) for n in report] for report in sentences]
     images = torch.tensor(rng.normal(size=(len(reports), 1, 224, 224)), dtype=torch.float32)
     numbers = torch.arange(len(reports))
-    return PackedBatch(images=images, **pack_reports(reports, 2, 3).tensors(), study_ids=numbers, image_rows=numbers)  # type: ignore[arg-type]
+    return pack_reports(reports, 2, 3).with_images(images, study_ids=numbers, image_rows=numbers)
 
 
-def counted(model: PRIOR, batch: PackedBatch, stage: int) -> tuple[FlopCounterMode, dict[str, Tensor]]:
+def counted(model: PRIORModel, batch: PackedBatch, stage: int) -> tuple[FlopCounterMode, dict[str, Tensor]]:
     # The reference of an op is plain matrix products, which torch's counter knows. So is attention by its formula; of
     # flash attention on CPUs torch 2.14 counts nothing.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -51,7 +51,7 @@ def counted(model: PRIOR, batch: PackedBatch, stage: int) -> tuple[FlopCounterMo
 @pytest.mark.parametrize("name", ["tiny", "paper", "released"])
 def test_forward_operations_are_those_that_torch_counts(name: str, stage: int, rng: np.random.Generator) -> None:
     config = preset("tiny").model if name == "tiny" else narrow_paper(name)
-    model = PRIOR(config, vocab_size=50)
+    model = PRIORModel(config, vocab_size=50)
     batch = make_batch(rng, [[9, 5, 12, 8]] * 3)
     counter, _ = counted(model, batch, stage)
     expected = forward_operations(config, stage, sizes_of([batch]))
@@ -66,7 +66,7 @@ def test_forward_operations_are_those_that_torch_counts(name: str, stage: int, r
 
 def test_backward_operations_are_those_that_torch_counts(rng: np.random.Generator) -> None:
     config = preset("tiny").model
-    model = PRIOR(config, vocab_size=50)
+    model = PRIORModel(config, vocab_size=50)
     model.requires_grad_(True)
     batch = make_batch(rng, [[9, 5, 12, 8]] * 3)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

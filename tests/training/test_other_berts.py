@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from prior_fast.cli.main import main
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.training.checkpoint import open_checkpoint
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from prior_fast.batch import PackedBatch, pack_reports
 from prior_fast.config import ModelConfig, apply_overrides, preset
-from prior_fast.data.batch import PackedBatch, pack_reports
 from prior_fast.errors import RunError
-from prior_fast.model.prior import PRIOR
+from prior_fast.model.prior import PRIORModel
 from prior_fast.training.checkpoint import Position
 from prior_fast.training.log import LossWindow
 from prior_fast.training.stages import STAGES, StepContext, channel_mask, gather_matched, stage1, stage2, weighted_sum
@@ -31,16 +31,16 @@ def config(small_settings: list[str]):
     return apply_overrides(preset("tiny"), small_settings)
 
 
-def make_model(config: ModelConfig) -> PRIOR:
+def make_model(config: ModelConfig) -> PRIORModel:
     torch.manual_seed(0)
-    return PRIOR(config, vocab_size=50)
+    return PRIORModel(config, vocab_size=50)
 
 
 def make_batch(rng: np.random.Generator, sentences: tuple[int, ...] = (3, 1, 16, 5)) -> PackedBatch:
     reports = [[rng.integers(5, 50, rng.integers(1, 9)) for _ in range(n)] for n in sentences]
     images = torch.tensor(rng.normal(size=(len(sentences), 1, 224, 224)), dtype=torch.float32)
     numbers = torch.arange(len(sentences))
-    return PackedBatch(images=images, **pack_reports(reports, 2, 3).tensors(), study_ids=numbers, image_rows=numbers)  # type: ignore[arg-type]
+    return pack_reports(reports, 2, 3).with_images(images, study_ids=numbers, image_rows=numbers)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from prior_fast.cli.main import main
 from prior_fast.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig, preset
-from prior_fast.data.store import PreparedDataset
-from prior_fast.model.prior import PRIOR
+from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.model.prior import PRIORModel
 from prior_fast.training.checkpoint import open_checkpoint
 from prior_fast.weights.convert import inspect, structure_of_tensors
 from prior_fast.weights.names import rename
@@ -21,7 +21,7 @@ from prior_fast.weights.names import rename
 VOCABULARY_FILE = "tokenizer"
 
 
-def small_released(vocab_size: int) -> PRIOR:
+def small_released(vocab_size: int) -> PRIORModel:
     """The released structure, narrow: heads stay 64 wide, as in BERT."""
     released = preset("released").model
     config = dataclasses.replace(
@@ -34,10 +34,10 @@ def small_released(vocab_size: int) -> PRIOR:
         report_pool_heads=8,
     )
     torch.manual_seed(0)
-    return PRIOR(config, vocab_size)
+    return PRIORModel(config, vocab_size)
 
 
-def released_names(model: PRIOR) -> dict[str, Tensor]:
+def released_names(model: PRIORModel) -> dict[str, Tensor]:
     """A model's tensors under the names of the authors' checkpoint, with what theirs has besides."""
     state = {}
     for name, tensor in model.state_dict().items():
@@ -56,13 +56,13 @@ def dataset(small_store: Path) -> PreparedDataset:
 
 
 @pytest.fixture(scope="module")
-def model(dataset: PreparedDataset) -> PRIOR:
+def model(dataset: PreparedDataset) -> PRIORModel:
     return small_released(dataset.vocab_size)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_whole_checkpoint_becomes_one_here(
-    wrapped: bool, model: PRIOR, dataset: PreparedDataset, tmp_path: Path
+    wrapped: bool, model: PRIORModel, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     state = released_names(model)
     torch.save({"state_dict": state, "epoch": 3} if wrapped else state, tmp_path / "total_prior.ckpt")
@@ -81,7 +81,7 @@ def test_a_whole_checkpoint_becomes_one_here(
 
 
 def test_a_missing_tensor_is_named_and_nothing_is_written(
-    model: PRIOR, dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture
+    model: PRIORModel, dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     state = released_names(model)
     del state["local_cross_attention.key2.bias"]
@@ -92,7 +92,7 @@ def test_a_missing_tensor_is_named_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_unknown_and_misshapen_tensors_are_refused(model: PRIOR, tmp_path: Path) -> None:
+def test_unknown_and_misshapen_tensors_are_refused(model: PRIORModel, tmp_path: Path) -> None:
     state = released_names(model)
     torch.save({**state, "mystery.weight": torch.zeros(2)}, tmp_path / "unknown.pt")
     assert "that no part here takes: mystery.weight" in str(inspect(tmp_path / "unknown.pt").problem)
@@ -103,7 +103,7 @@ def test_unknown_and_misshapen_tensors_are_refused(model: PRIOR, tmp_path: Path)
 
 
 def test_values_that_are_not_finite_are_refused(
-    model: PRIOR, dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture
+    model: PRIORModel, dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     state = released_names(model)
     state["sentence_bank.embed.weight"][2, 1] = float("nan")
@@ -127,7 +127,7 @@ def test_an_image_encoder_alone(prefix: str, tmp_path: Path) -> None:
     assert all(torch.equal(written[name], tensor) for name, tensor in state.items())
 
 
-def test_the_released_sizes_are_read_from_the_tensors(model: PRIOR) -> None:
+def test_the_released_sizes_are_read_from_the_tensors(model: PRIORModel) -> None:
     state = {name: released_names(model)[key] for name, key in rename(released_names(model)).used.items()}
     structure, vocab_size = structure_of_tensors(Path("x"), state)
     assert isinstance(structure, ModelConfig)
@@ -154,7 +154,7 @@ def test_other_files_are_refused(
 
 
 def test_wrong_tokenizers_are_refused(
-    model: PRIOR, tmp_path: Path, capsys: pytest.CaptureFixture, dataset: PreparedDataset
+    model: PRIORModel, tmp_path: Path, capsys: pytest.CaptureFixture, dataset: PreparedDataset
 ) -> None:
     torch.save(released_names(small_released(77)), tmp_path / "file.pt")
     words = ["weights", "convert", str(tmp_path / "file.pt"), "--out", str(tmp_path / "out")]
@@ -164,7 +164,7 @@ def test_wrong_tokenizers_are_refused(
     assert f"it has {dataset.vocab_size} tokens, the weights 77" in capsys.readouterr().err
 
 
-def test_exported_encoders_serve_elsewhere(model: PRIOR, dataset: PreparedDataset, tmp_path: Path) -> None:
+def test_exported_encoders_serve_elsewhere(model: PRIORModel, dataset: PreparedDataset, tmp_path: Path) -> None:
     from transformers import AutoTokenizer, BertModel
 
     torch.save(released_names(model), tmp_path / "file.pt")

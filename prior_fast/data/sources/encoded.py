@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from prior_fast.data.prepare.images import UnreadableImage, read_xray
-from prior_fast.data.prepare.records import Tree
-from prior_fast.data.store import PreparedDataset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
+from prior_fast.radiology.study import Tree
+from prior_fast.radiology.xray import UnreadableImage, read_xray
 
 _END_OF_IMAGE = b"\xff\xd9"
 # Some writers pad files behind the end of the image.

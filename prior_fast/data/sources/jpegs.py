@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prior_fast.data.plan import BatchPlan, LoaderConfig
+from prior_fast.data.batch_plan import BatchPlan, LoaderConfig
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.data.sources.dali import augmented, new_pipeline, require_dali, run
 from prior_fast.data.sources.encoded import EncodedImages
 from prior_fast.data.sources.resize import Lines, with_pillows_border
-from prior_fast.data.store import PreparedDataset
 
 
 class JpegSource:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from prior_fast.data.plan import BatchPlan, LoaderConfig
+from prior_fast.data.batch_plan import BatchPlan, LoaderConfig
+from prior_fast.data.packing import shared_tensor, to_device
 from prior_fast.data.prefetch import prefetch
-from prior_fast.data.sources import DTYPES
-from prior_fast.data.store import PreparedDataset
-from prior_fast.data.text import shared_tensor, to_device
+from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.data.sources.image_source import DTYPES
 from prior_fast.errors import UsageError
 from prior_fast.ops.rotate_images import rotate_images
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from prior_fast.data.labelled.dataset import LabelledDataset
-from prior_fast.data.prepare.labelled.chexpert_table import FIVE, LABELS
+from prior_fast.data.labelled_dataset import LabelledDataset
+from prior_fast.radiology.labels import CHEXPERT_TABLE_LABELS, FIVE_CLASSES
 from tests.data.labelled.trees import CHEXPERT_HEADER, chexpert_row, info_of, rejected, run, write_chexpert, write_csv
 
 
@@ -17,7 +17,7 @@ def many(patients: int, studies: int = 2) -> list:
     rows = []
     for patient in range(1, patients + 1):
         for study in range(1, studies + 1):
-            label = FIVE[(patient + study) % 5].replace(" ", "_")
+            label = FIVE_CLASSES[(patient + study) % 5].replace(" ", "_")
             rows.append(chexpert_row(path_of(patient, study), **{label: 1.0}))
     return rows
 
@@ -39,10 +39,10 @@ def test_labels_are_kept_raw_and_paths_lose_their_prefix(tmp_path, out, prefix):
     names = ["train/patient00001/study1/view1_frontal.jpg", "train/patient00002/study1/view1_frontal.jpg"]
     assert dataset.image_ids == [*names, "valid/patient64541/study1/view1_frontal.jpg"]
     assert dataset.patient_ids == ["patient00001", "patient00002", "patient64541"]
-    assert dataset.classes == LABELS and dataset.name == "chexpert"
-    first = dict(zip(LABELS, dataset.labels[0]))
+    assert dataset.classes == CHEXPERT_TABLE_LABELS and dataset.name == "chexpert"
+    first = dict(zip(CHEXPERT_TABLE_LABELS, dataset.labels[0]))
     assert (first["Cardiomegaly"], first["Edema"], first["Consolidation"]) == (1, -1, 0)
-    assert np.isnan(first["Pneumonia"]) and dataset.labels[1, LABELS.index("Support Devices")] == 1
+    assert np.isnan(first["Pneumonia"]) and dataset.labels[1, CHEXPERT_TABLE_LABELS.index("Support Devices")] == 1
     assert not dataset.has_boxes and not dataset.has_masks
     assert "1 lateral image(s) were not read" in info_of(out)["notes"]
 
@@ -70,7 +70,7 @@ def test_splits_keep_patients_together_and_mgca_leaves_5x200_out(tmp_path, out):
         in_test = {dataset.image_ids[row].split("/")[0] for row in split.test}
         assert in_test == ({"valid"} if name == "mgca" else {"train"})
     mgca = dataset.split("mgca")
-    pneumonia = dataset.labels[:, LABELS.index("Pneumonia")] == 1
+    pneumonia = dataset.labels[:, CHEXPERT_TABLE_LABELS.index("Pneumonia")] == 1
     assert pneumonia[mgca.train].all() and pneumonia[mgca.validate].all()
     assert (len(mgca.train), len(mgca.validate), len(mgca.test)) == (16, 4, 1)
     assert len(dataset.split("mgca", 1).train) == 1

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from prior_fast.data.labelled.dataset import LabelledDataset
-from prior_fast.data.prepare.labelled.chexpert_table import FIVE
+from prior_fast.data.labelled_dataset import LabelledDataset
+from prior_fast.radiology.labels import FIVE_CLASSES
 from tests.data.labelled.trees import chexpert_row, info_of, rejected, run, write_chexpert, write_csv
 
 # What each row is labelled with, and the finding that it stands for by PRIOR's rule and by GLoRIA's.
@@ -49,8 +49,8 @@ def test_each_rule_on_each_case(root, out, rule, place):
     assert run("chexpert5x200", root, out, "--rule", rule) == 0
     expected = {path_of(n): case[place] for n, case in enumerate(CASES) if case[place]}
     dataset = LabelledDataset.open(out)
-    assert dataset.classes == FIVE and (dataset.labels.sum(axis=1) == 1).all()
-    shown = {name: FIVE[row.argmax()] for name, row in zip(dataset.image_ids, dataset.labels)}
+    assert dataset.classes == FIVE_CLASSES and (dataset.labels.sum(axis=1) == 1).all()
+    shown = {name: FIVE_CLASSES[row.argmax()] for name, row in zip(dataset.image_ids, dataset.labels)}
     assert shown == expected
     assert list(dataset.labels.argmax(axis=1)) == sorted(dataset.labels.argmax(axis=1))
     info = info_of(out)
@@ -76,7 +76,7 @@ def test_seeds_draw_others_and_repeat(tmp_path):
     rows = [
         chexpert_row(path_of(5 * n + k), **{name.replace(" ", "_"): 1.0})
         for n in range(12)
-        for k, name in enumerate(FIVE)
+        for k, name in enumerate(FIVE_CLASSES)
     ]
     root = write_chexpert(tmp_path / "in", rows)
     drawn = {}
@@ -93,7 +93,7 @@ def test_seeds_draw_others_and_repeat(tmp_path):
 def test_a_csv_list(root, out, tmp_path):
     given = tmp_path / "list.csv"
     rows = [[f"CheXpert-v1.0/{path_of(3)}", 0, 1, "", 0, 0.0], [path_of(0), 1.0, "", "", "", ""]]
-    write_csv(given, ("Path", *FIVE), rows)
+    write_csv(given, ("Path", *FIVE_CLASSES), rows)
     assert run("chexpert5x200", root, out, "--list", given) == 0
     dataset = LabelledDataset.open(out)
     assert dataset.image_ids == [path_of(3), path_of(0)]

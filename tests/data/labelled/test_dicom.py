@@ -9,9 +9,9 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import ImplicitVRLittleEndian
 
-from prior_fast.data.phantom.layouts.dicom import write_dicom
-from prior_fast.data.prepare.images import UnreadableImage, to_square
-from prior_fast.data.prepare.labelled.dicom import read_dicom
+from prior_fast.phantom.layouts.dicom import write_dicom
+from prior_fast.radiology.dicom import read_dicom
+from prior_fast.radiology.xray import UnreadableImage, to_square
 from tests.data.labelled.trees import raw_dicom, xray
 
 PIXELS = xray(3, 60, 44)

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prior_fast.data.prepare.images import box_mask
-from prior_fast.data.prepare.labelled.marks import scale_box, shrink_mask
+from prior_fast.radiology.masks import box_mask, scale_box, shrink_mask
 
 
 def shares_of(length: int) -> np.ndarray:

@@ -12,13 +12,13 @@ import pytest
 from pydicom import dcmread
 
 from prior_fast.cli.main import main
-from prior_fast.data.labelled.dataset import LabelledDataset
-from prior_fast.data.phantom.generate import plan_of
-from prior_fast.data.phantom.layout import place_studies
-from prior_fast.data.phantom.layouts import siim
-from prior_fast.data.phantom.layouts.square import draw_square
-from prior_fast.data.prepare.labelled.chexpert_table import FIVE
-from prior_fast.data.prepare.labelled.marks import shrink_mask
+from prior_fast.data.labelled_dataset import LabelledDataset
+from prior_fast.phantom.generate import contents_of
+from prior_fast.phantom.layouts import siim
+from prior_fast.phantom.layouts.square import draw_square
+from prior_fast.phantom.mimic import place_studies
+from prior_fast.radiology.labels import FIVE_CLASSES
+from prior_fast.radiology.masks import shrink_mask
 from tests.data.labelled.trees import CHEXPERT_HEADER, info_of, run
 
 STUDIES, SIZE = 14, 160
@@ -80,8 +80,11 @@ def test_chexperts_tables(tmp_path):
     root = make("chexpert", tmp_path / "a", studies=40, seed=1)
     train, valid = table(root / "train.csv"), table(root / "valid.csv")
     assert tuple(train[0]) == CHEXPERT_HEADER
-    values = {row[name] for row in train for name in FIVE}
-    assert values == {"1.0", "0.0", "-1.0", ""} and {row[name] for row in valid for name in FIVE} == {"1.0", "0.0"}
+    values = {row[name] for row in train for name in FIVE_CLASSES}
+    assert values == {"1.0", "0.0", "-1.0", ""} and {row[name] for row in valid for name in FIVE_CLASSES} == {
+        "1.0",
+        "0.0",
+    }
     assert {row["Frontal/Lateral"] for row in train} == {"Frontal", "Lateral"}
     assert {row["AP/PA"] for row in train if row["Frontal/Lateral"] == "Lateral"} == {""}
     patients = [{row["Path"].split("/")[2] for row in rows} for rows in (train, valid)]
@@ -116,7 +119,7 @@ def test_a_prepared_mask_is_the_drawn_one(tmp_path):
     compared = 0
     for name, place in zip(ids, places, strict=True):
         row = dataset.image_ids.index(name)
-        assert (dataset.labels[row, 0] == 1) == (plan_of(3, place).finding("Pneumothorax") is not None)
+        assert (dataset.labels[row, 0] == 1) == (contents_of(3, place).finding("Pneumothorax") is not None)
         if dataset.labels[row, 0] == 1:
             drawn = draw_square(place, 3, SIZE)[1].masks["Pneumothorax"]
             assert np.array_equal(dataset.mask(row), shrink_mask(drawn)[0])
@@ -140,18 +143,18 @@ def test_a_prepared_box_frames_a_drawn_consolidation(tmp_path):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_shares_of_positives_are_those_of_the_originals(seed):
     places = siim.choose_studies(seed, 600)
-    share = np.mean([plan_of(seed, place).finding("Pneumothorax") is not None for place in places])
+    share = np.mean([contents_of(seed, place).finding("Pneumothorax") is not None for place in places])
     assert 0.18 < share < 0.26
     places = place_studies(seed, 600)
-    share = np.mean([plan_of(seed, place).finding("Consolidation") is not None for place in places])
+    share = np.mean([contents_of(seed, place).finding("Consolidation") is not None for place in places])
     assert 0.18 < share < 0.27
 
 
 def test_who_needs_no_dicom_does_without_pydicom():
     code = (
         "import sys, prior_fast; from prior_fast.cli.main import make_parser; make_parser()\n"
-        "import prior_fast.data.labelled.dataset, prior_fast.data.phantom.generate\n"
-        "import prior_fast.data.prepare.labelled.chexpert5x200, prior_fast.data.phantom.layouts.chexpert\n"
+        "import prior_fast.data.labelled_dataset, prior_fast.phantom.generate\n"
+        "import prior_fast.prepare.labelled.chexpert5x200, prior_fast.phantom.layouts.chexpert\n"
         "print([name for name in ('pydicom', 'torch') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prior_fast.data.prepare.labelled.rle import decode_rle, encode_rle
+from prior_fast.radiology.rle import decode_rle, encode_rle
 
 masks = npst.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 

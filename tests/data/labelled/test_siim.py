@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prior_fast.data.labelled.dataset import LabelledDataset
-from prior_fast.data.prepare.images import to_square
-from prior_fast.data.prepare.labelled.rle import encode_rle
+from prior_fast.data.labelled_dataset import LabelledDataset
+from prior_fast.radiology.rle import encode_rle
+from prior_fast.radiology.xray import to_square
 from tests.data.labelled.trees import info_of, raw_dicom, rejected, run, write_siim, xray
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prior_fast.data.prepare.labelled import splits
-from prior_fast.data.prepare.labelled.splits import Pool
+from prior_fast.prepare.labelled import splits
+from prior_fast.prepare.labelled.splits import Pool
 
 
 @st.composite

@@ -12,9 +12,9 @@ from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from prior_fast.cli.main import main
-from prior_fast.data.prepare.labelled.chexpert_table import LABELS
+from prior_fast.radiology.labels import CHEXPERT_TABLE_LABELS
 
-CHEXPERT_HEADER = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *LABELS)
+CHEXPERT_HEADER = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_TABLE_LABELS)
 RSNA_HEADER = ("patientId", "x", "y", "width", "height", "Target")
 
 
@@ -70,7 +70,7 @@ def chexpert_row(path: str, view: str = "Frontal", **labels: float) -> list[Any]
     """A row of train.csv; labels by name, blank where not given."""
     by_name = {name.replace("_", " "): value for name, value in labels.items()}
     side = "AP" if view == "Frontal" else ""
-    return [path, "Female", 50, view, side, *(by_name.get(name, "") for name in LABELS)]
+    return [path, "Female", 50, view, side, *(by_name.get(name, "") for name in CHEXPERT_TABLE_LABELS)]
 
 
 def write_chexpert(root: Path, train: Sequence[Sequence[Any]], valid: Sequence[Sequence[Any]] = ()) -> Path:

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from prior_fast.bench._case import Case, size
+from prior_fast.bench.common.case import Case, size
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:

@@ -1,0 +1,19 @@
+"""`prior-fast bench`: measurements; each task has a file in benchmarks/verbs, and its name here."""
+
+import argparse
+import importlib
+
+TASKS = ("kernels", "convolutions", "train", "loader", "memory", "pretraining", "compare", "page", "picture")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    """Add the verb `bench`."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure: tables and plots",
+        description="Measure prior-fast on this machine.",
+        epilog="example: prior-fast bench train --preset tiny --batch 16 --out bench-train",
+    )
+    tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
+    for task in TASKS:
+        importlib.import_module(f"prior_fast.cli.bench.{task}").add_parser(tasks)

@@ -1,0 +1,28 @@
+"""`prior-fast bench compare`: what became faster or slower from one report to another."""
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    """Add the task `compare`."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="two reports: what became faster or slower",
+        description="Compare two reports of one kind (kernels.json, train.json or loader.json). A row counts as "
+        "changed where the spreads of its times do not overlap and the medians differ by more than the share. "
+        "Exit code 1 where a row of ours became slower.",
+        epilog="example: prior-fast bench compare before/kernels.json after/kernels.json --over 0.05",
+    )
+    parser.add_argument("before", type=Path, metavar="A.json")
+    parser.add_argument("after", type=Path, metavar="B.json")
+    parser.add_argument(
+        "--over", type=float, default=0.1, metavar="SHARE", help="smaller changes are left alone (default: 0.1)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from prior_fast.measure.compare import compare_files
+
+    return compare_files(args.before, args.after, args.over)

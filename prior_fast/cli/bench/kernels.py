@@ -1,0 +1,76 @@
+"""`prior-fast bench kernels`: the public ops beside their competitors and their limits."""
+
+import argparse
+from pathlib import Path
+from time import perf_counter
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    """Add the task `kernels`."""
+    parser = subparsers.add_parser(
+        "kernels",
+        help="each op beside plain PyTorch, torch.compile and other packages, and beside its physical limit",
+        description="Time the public ops, forward and with gradients, beside what else computes the same on this "
+        "machine, and beside the least time that its memory and its arithmetic allow. Every call is first compared "
+        "with float64. Exit code 1 where one computes something else.",
+        epilog="example: prior-fast bench kernels --op segment_mean info_nce --out bench-kernels",
+    )
+    parser.add_argument("--op", nargs="+", default=[], metavar="NAME", help="ops to measure (default: all)")
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="bfloat16, float16, float32 (default: float32 on a CPU, bfloat16 and float32 on a GPU)",
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where (default: auto)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="for each row, in seven passes (default: 0.5 on a CPU, 0.1 on a GPU)",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile of plain PyTorch at every shape, which takes minutes (default: on a GPU at PRIOR's own, in "
+        "the first dtype)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="S",
+        help="be at the end within about S seconds: PRIOR's own shapes come first, and what is not begun in time is "
+        "left out and named",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for kernels.json, kernels.md and the plots; rows of other ops that are there stay",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    began = perf_counter()  # --limit counts the seconds in which torch is loaded too
+    from prior_fast.console import progress
+    from prior_fast.measure.kernels.contests import OpsOptions, run_kernels
+    from prior_fast.measure.kernels.report import show
+    from prior_fast.measure.kernels.schedule import Limit
+    from prior_fast.training.distributed import choose_device
+
+    options = OpsOptions(
+        choose_device(args.device),
+        ops=args.op,
+        dtypes=args.dtype,
+        seconds=args.seconds,
+        compile=args.compile,
+        out=args.out,
+        limit=Limit(args.limit, began),
+    )
+    with progress() as bar:
+        task = bar.add_task("", total=None)
+        report = run_kernels(options, lambda name: bar.update(task, description=name, advance=1))
+    show(report, options.out, options.ops)
+    return 0

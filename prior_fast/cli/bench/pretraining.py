@@ -1,0 +1,25 @@
+"""`prior-fast bench pretraining`: fine-tuned tasks with and without pre-training."""
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    """Add the task `pretraining`."""
+    parser = subparsers.add_parser(
+        "pretraining",
+        help="what pre-training is worth: fine-tuned runs with weights=checkpoint and weights=random",
+        description="Compare outputs of `prior-fast evaluate classification|segmentation|detection`: each folder "
+        "NAME-checkpoint with NAME-random beside it, which may differ in weights alone.",
+        epilog="example: prior-fast bench pretraining runs --out runs; bench/tasks.sh makes such runs on made-up data",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for pretraining.json")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from prior_fast.measure.pretraining import compare_runs
+
+    compare_runs(args.folder, args.out)
+    return 0

@@ -1,0 +1,149 @@
+"""The prepared datasets of the downstream tasks: images with labels, boxes and masks, without reports.
+
+Made by `prior-fast prepare chexpert|chexpert5x200|rsna|siim`; their files are described in docs/datasets.md.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from prior_fast.data.dataset_folder import DatasetFolder, Verify, check_files, check_format, read_info
+from prior_fast.errors import UsageError
+from prior_fast.spelling import nearest
+
+FORMAT, VERSION = "prior-fast-labelled", 1
+PARTS = ("train", "validate", "test")
+# Percentages of the training part that have lists of their own.
+PERCENTAGES = (1, 10, 100)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of a dataset: int64 [.] each, in the order of the lists."""
+
+    train: np.ndarray
+    validate: np.ndarray
+    test: np.ndarray
+
+
+class LabelledDataset(DatasetFolder):
+    """Images with labels, and with boxes or masks where the source has them.
+
+    Attributes:
+        root: the dataset's folder.
+        info: what dataset.json says.
+        classes: names of the labels' columns.
+        image_ids: what the source calls each image; unique.
+        patient_ids: the patient of each image; the image's own id where the source names no patient.
+        labels: float32 [N, C], as in the source: 1 present, 0 absent, -1 uncertain, nan blank.
+        images: uint8 [N, 224, 224], memory-mapped.
+    """
+
+    def __init__(self, root: Path, info: dict[str, Any]) -> None:
+        """Use `LabelledDataset.open`, which checks what it opens."""
+        super().__init__(root, info)
+        self.classes: tuple[str, ...] = tuple(info["classes"])
+        table = self.read_manifest(["image_id", "patient_id", "labels"])
+        self.image_ids: list[str] = table["image_id"].to_pylist()
+        self.patient_ids: list[str] = table["patient_id"].to_pylist()
+        flat = table["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        self.labels: np.ndarray = flat.astype(np.float32).reshape(len(self.image_ids), len(self.classes))
+
+    @classmethod
+    def open(cls, path: Path | str, verify: Verify = "sizes") -> "LabelledDataset":
+        """Open the dataset at `path`.
+
+        Args:
+            verify: "sizes" checks that each file is there with its size; "full" also compares SHA-256.
+
+        Raises:
+            UsageError: no such dataset is there, or a file is missing, cut or changed.
+        """
+        root = Path(path)
+        info = read_info(root)
+        check_format(root, info, FORMAT, VERSION, "prior-fast prepare chexpert|chexpert5x200|rsna|siim")
+        check_files(root, info, verify)
+        return cls(root, info)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def name(self) -> str:
+        """The source: "chexpert", "chexpert5x200", "rsna" or "siim"."""
+        return self.info["name"]
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the source marks findings by boxes."""
+        return self.info["has_boxes"]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the source marks findings by masks, or by boxes, which are masks when filled."""
+        return self.info["has_masks"]
+
+    def boxes(self, row: int) -> np.ndarray:
+        """The boxes of an image: float32 [K, 4], x, y, width, height in pixels of the 224x224 image."""
+        return np.array(self._boxes[row].as_py(), np.float32).reshape(-1, 4)
+
+    def mask(self, row: int) -> np.ndarray:
+        """The union of an image's masks: bool [224, 224]."""
+        encoded = self._masks[row].as_py()
+        return np.zeros((224, 224), bool) if encoded is None else np.asarray(Image.open(io.BytesIO(encoded)))
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits that `prepare` wrote."""
+        return tuple(self.info["splits"])
+
+    def split(self, name: str, percent: int = 100) -> Split:
+        """The rows of a split's parts; of the training part, the list for `percent`.
+
+        Raises:
+            UsageError: no such split or percentage, or a list names an image that is not there.
+        """
+        if name not in self.split_names:
+            hint, known = nearest(name, self.split_names) or ".", ", ".join(self.split_names)
+            raise UsageError(f"{self.root} has no split {name!r}{hint} It has {known}.")
+        if percent not in PERCENTAGES:
+            raise UsageError(f"percent={percent}: choose from {', '.join(map(str, PERCENTAGES))}")
+        train = "train" if percent == 100 else f"train-{percent}"
+        return Split(*(self._rows(self.root / "splits" / name / f"{part}.txt") for part in (train, *PARTS[1:])))
+
+    def rows_of(self, image_ids: Sequence[str], where: str) -> np.ndarray:
+        """The rows of images by their ids: int64 [len(image_ids)].
+
+        Raises:
+            UsageError: an id is not in the dataset; `where` says who named it.
+        """
+        unknown = [name for name in image_ids if name not in self._row_of]
+        if unknown:
+            raise UsageError(f"{where} names {unknown[0]!r} and {len(unknown) - 1} more that are not in {self.root}")
+        return np.array([self._row_of[name] for name in image_ids], np.int64)
+
+    def _rows(self, path: Path) -> np.ndarray:
+        try:
+            names = path.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} can't be read ({error}); prepare the dataset again") from None
+        return self.rows_of([name for name in names if name], str(path))
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.image_ids)}
+
+    @cached_property
+    def _boxes(self) -> pa.ChunkedArray:
+        return self.read_manifest(["boxes"])["boxes"]
+
+    @cached_property
+    def _masks(self) -> pa.ChunkedArray:
+        return self.read_manifest(["mask"])["mask"]

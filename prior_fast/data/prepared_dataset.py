@@ -1,0 +1,193 @@
+"""The prepared dataset, opened without reading it: images and tokens are memory-mapped.
+
+Its files are described in docs/architecture.md.
+"""
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from prior_fast.data.dataset_folder import DatasetFolder, Verify, check_files, check_format, map_array, read_info
+from prior_fast.errors import UsageError
+from prior_fast.radiology.labels import CHEXPERT_LABELS
+from prior_fast.spelling import nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+FORMAT, VERSION = "prior-fast-dataset", 1
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A finding marked in an image.
+
+    Attributes:
+        image_row: row of the image in `PreparedDataset.images`.
+        box: x, y, width, height in pixels of the 224x224 image, from its top left corner.
+        mask: bool [224, 224].
+    """
+
+    image_row: int
+    finding: str
+    side: str
+    severity: str
+    box: tuple[float, float, float, float]
+    mask: np.ndarray
+
+
+class PreparedDataset(DatasetFolder):
+    """The studies of a prepared dataset, or of one split of it, numbered from 0.
+
+    Attributes:
+        root: the dataset's folder.
+        info: what dataset.json says.
+        split: "train", "validate", "test", or None for all.
+        study_ids: int64 [N].
+        subject_ids: int64 [N].
+        labels: float32 [N, 14], 1 present, 0 absent, -1 uncertain, nan blank; columns as in `CHEXPERT_LABELS`.
+        image_begin, image_end: int64 [N], the rows of each study's images in `images`.
+        sentence_begin, sentence_counts: int64 [N], the rows of each study's sentences.
+        tokens: int32, the token ids of the sentences of all splits, one after the other, mapped.
+        sentence_offsets: int64, where each sentence begins in `tokens`, and the end.
+        images: uint8 [images, 224, 224], memory-mapped, the images of all splits.
+    """
+
+    def __init__(self, root: Path, info: dict[str, Any], split: str | None) -> None:
+        """Use `PreparedDataset.open`, which checks what it opens."""
+        super().__init__(root, info)
+        self.split = split
+        # Plain views of the mapped files: slicing a memmap costs more.
+        self.tokens = np.asarray(map_array(root, "tokens.npy", (info["tokens"],), np.int32))
+        self.sentence_offsets = np.asarray(map_array(root, "sentence_offsets.npy", (info["sentences"] + 1,), np.int64))
+        ranges = ("image_begin", "image_end", "sentence_begin", "sentence_end")
+        table = self._manifest(["study_id", "subject_id", *ranges, *CHEXPERT_LABELS])
+        column = {name: table[name].to_numpy() for name in ("study_id", "subject_id", *ranges)}
+        self.study_ids: np.ndarray = column["study_id"]
+        self.subject_ids: np.ndarray = column["subject_id"]
+        self.image_begin: np.ndarray = column["image_begin"]
+        self.image_end: np.ndarray = column["image_end"]
+        self.sentence_begin: np.ndarray = column["sentence_begin"]
+        self.sentence_counts: np.ndarray = column["sentence_end"] - column["sentence_begin"]
+        labels = [table[name].to_numpy().astype(np.float32) for name in CHEXPERT_LABELS]
+        self.labels: np.ndarray = np.stack(labels, axis=1)
+
+    @classmethod
+    def open(cls, path: Path | str, split: str | None = None, verify: Verify = "sizes") -> "PreparedDataset":
+        """Open the dataset at `path`.
+
+        Args:
+            split: "train", "validate" or "test"; None for all of them.
+            verify: "sizes" checks that each file is there with its size; "full" also compares SHA-256.
+
+        Raises:
+            UsageError: no prepared dataset is there, a file is missing, cut or changed, the split is unknown or empty.
+            ValueError: `verify` is neither "sizes" nor "full".
+        """
+        if verify not in ("sizes", "full"):
+            raise ValueError(f"verify must be 'sizes' or 'full', not {verify!r}")
+        root = Path(path)
+        info = read_info(root)
+        check_format(root, info, FORMAT, VERSION, "prior-fast prepare mimic")
+        check_files(root, info, verify)
+        _check_split(root, info, split)
+        return cls(root, info, split)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process maps the files again instead of receiving a copy of them.
+        return PreparedDataset, (self.root, self.info, self.split)
+
+    def __len__(self) -> int:
+        return len(self.study_ids)
+
+    def image_rows(self, index: int) -> range:
+        """The rows of a study's images in `images`."""
+        return range(int(self.image_begin[index]), int(self.image_end[index]))
+
+    def image(self, row: int) -> np.ndarray:
+        """A view of the image in a row of `images`: uint8 [224, 224]."""
+        return np.asarray(self.images[row])
+
+    def sentence_count(self, index: int) -> int:
+        """The number of sentences of a study's report."""
+        return int(self.sentence_counts[index])
+
+    def sentences(self, index: int) -> list[str]:
+        """The sentences of a study's report, findings before impression."""
+        return self._sentences[index].as_py()
+
+    def sentence_tokens(self, index: int) -> list[np.ndarray]:
+        """The token ids of each sentence of a study's report, without special tokens: int32 views."""
+        begin = self.sentence_begin[index]
+        bounds = self.sentence_offsets[begin : begin + self.sentence_counts[index] + 1].tolist()
+        return [self.tokens[begin:end] for begin, end in pairwise(bounds)]
+
+    def tokenizer(self) -> "PreTrainedTokenizerFast":
+        """The tokenizer that made the tokens."""
+        from transformers import AutoTokenizer
+
+        folder = self.root / "tokenizer"
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return cast("PreTrainedTokenizerFast", tokenizer)
+
+    def annotations(self) -> list[Annotation]:
+        """The annotations of this split's images; an empty list when the source had none."""
+        path = self.root / "annotations.parquet"
+        if not path.exists() or not len(self):
+            return []
+        first, end = int(self.image_begin[0]), int(self.image_end[-1])
+        table = pq.read_table(path, filters=[("image_row", ">=", first), ("image_row", "<", end)])
+        return [
+            Annotation(
+                **{name: row[name] for name in ("image_row", "finding", "side", "severity")},
+                box=(row["x"], row["y"], row["width"], row["height"]),
+                mask=np.asarray(Image.open(io.BytesIO(row["mask"]))),
+            )
+            for row in table.to_pylist()
+        ]
+
+    @property
+    def cls_id(self) -> int:
+        """The id of the tokenizer's [CLS]."""
+        return self.info["tokenizer"]["cls_id"]
+
+    @property
+    def sep_id(self) -> int:
+        """The id of the tokenizer's [SEP]."""
+        return self.info["tokenizer"]["sep_id"]
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of the tokenizer's tokens, special ones included."""
+        return self.info["tokenizer"]["vocab_size"]
+
+    @cached_property
+    def sentence_lengths(self) -> np.ndarray:
+        """Tokens of each sentence, of all splits: int64."""
+        return np.diff(self.sentence_offsets)
+
+    @cached_property
+    def _sentences(self) -> pa.ChunkedArray:
+        return self._manifest(["sentences"])["sentences"]
+
+    def _manifest(self, columns: list[str]) -> pa.Table:
+        return self.read_manifest(columns, None if self.split is None else [("split", "==", self.split)])
+
+
+def _check_split(root: Path, info: dict[str, Any], split: str | None) -> None:
+    if split is None:
+        return
+    splits = {name: counts["studies"] for name, counts in info["splits"].items()}
+    known = ", ".join(f"{name} ({count} studies)" for name, count in splits.items())
+    if split not in splits:
+        raise UsageError(f"{root} has no split {split!r}{nearest(str(split), splits) or ';'} it has {known}")
+    if not splits[split]:
+        raise UsageError(f"the split {split!r} of {root} has no study; it has {known}")

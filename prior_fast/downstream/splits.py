@@ -1,0 +1,158 @@
+"""A fine-tuned task on all of its splits, and the files that sum them up."""
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from prior_fast.config import to_dict
+from prior_fast.console import print_table, progress, stdout
+from prior_fast.data.labelled_dataset import LabelledDataset, Split
+from prior_fast.downstream.claim import claim, describe
+from prior_fast.downstream.config import FineTuneConfig
+from prior_fast.downstream.finetune import Place, fine_tune
+from prior_fast.downstream.pictures import draw_curves
+from prior_fast.downstream.presets import find_preset
+from prior_fast.downstream.pretrained import Pretrained
+from prior_fast.downstream.summary import over_splits
+from prior_fast.downstream.targets import choose_splits
+from prior_fast.downstream.task import Task
+from prior_fast.errors import RunError, UsageError
+from prior_fast.files import write_json
+from prior_fast.training.distributed import choose_device
+
+HIDDEN = ("loss",)  # of the table for people
+
+
+def run_splits(
+    name: str,
+    pretrained: Pretrained,
+    dataset: LabelledDataset,
+    config: FineTuneConfig,
+    out: Path,
+    asked_to_stop: Callable[[], bool],
+) -> dict[str, Any] | None:
+    """Fine-tune on every split, write metrics.json and the pictures into `out`, print a table.
+
+    Returns:
+        What metrics.json says; None when it was stopped before the end.
+    """
+    splits = choose_splits(dataset, name, config.splits)
+    rows = {split: dataset.split(split, config.percent) for split in splits}
+    device = choose_device(config.device)
+    task = make_task(name, pretrained, dataset, config, device, rows)
+    notes = {split: check_split(task, parts, split, config.percent) for split, parts in rows.items()}
+    claim(out, describe(name, config, pretrained, dataset))
+    results: dict[str, dict[str, Any]] = {}
+    with progress("losses") as bar:
+        for split in splits:
+            if asked_to_stop():
+                return None
+            place = Place(split, out / split, device, bar, asked_to_stop)
+            found = fine_tune(task, config, rows[split], place, notes[split])
+            if found is None:
+                return None
+            results[split] = found
+    result = {
+        "task": name,
+        "protocol": protocol(name, task, dataset, config),
+        "checkpoint": {**pretrained.facts, "weights": config.weights},
+        "data": data_facts(dataset, splits),
+        "metrics": over_splits({split: found["test"] for split, found in results.items()}),
+        "splits": results,
+        "device": str(device),
+    }
+    write_json(out / "metrics.json", result)
+    draw_curves({split: read_log(out / split / "log.jsonl") for split in splits}, task.selects, out / "curves.png")
+    show(name, result, out)
+    return result
+
+
+def check_split(task: Task, rows: Split, split: str, percent: int) -> list[str]:
+    """Notes on a split.
+
+    Raises:
+        UsageError: a part of it has no image, nothing to learn from, or nothing to choose by.
+    """
+    for part, found in vars(rows).items():
+        if not len(found):
+            raise UsageError(
+                f"the {part} part of {split} ({percent} %) has no image: take another percent or splits=..."
+            )
+    task.check_validation(rows.validate, f"the validation part of {split}")
+    return task.check_training(rows.train, f"the training part of {split} ({percent} %)")
+
+
+def make_task(
+    name: str,
+    pretrained: Pretrained,
+    dataset: LabelledDataset,
+    config: FineTuneConfig,
+    device: Any,
+    rows: dict[str, Split],
+) -> Task:
+    """The task called `name`.
+
+    Raises:
+        RunError: a package that only this task needs is not installed.
+    """
+    try:
+        module = importlib.import_module(f"prior_fast.downstream.{name}")
+    except ModuleNotFoundError as error:
+        raise RunError(f"{name} needs the Python package {error.name}, which is not installed") from None
+    kind = cast(Any, getattr(module, name.capitalize()))
+    if name == "classification":
+        return kind(dataset, pretrained, config, device)
+    used = np.unique(np.concatenate([part for split in rows.values() for part in vars(split).values()]))
+    return kind(dataset, pretrained, config, device, used)
+
+
+def protocol(name: str, task: Task, dataset: LabelledDataset, config: FineTuneConfig) -> dict[str, Any]:
+    """What was measured and how, so that the numbers can be compared with others."""
+    cell = find_preset(name, dataset.name, config.percent)
+    given = (config.learning_rate, config.epochs, config.batch_size)
+    asked = given == (cell.learning_rate, cell.epochs, cell.batch_size)
+    return {
+        **{key: value for key, value in to_dict(config).items() if key not in ("device", "splits")},
+        "learning_rate_epochs_batch_size": cell.source if asked else "settings of the command",
+        "chosen_by": f"highest {task.selects} on the validation part, the first of equal ones",
+        "normalization": "z-scores with mean and standard deviation of the pre-training images",
+        "std": "over the splits, of a sample (divided by their number - 1)",
+        **task.facts(),
+    }
+
+
+def data_facts(dataset: LabelledDataset, splits: Sequence[str]) -> dict[str, Any]:
+    """The dataset, and by which rules its splits were drawn."""
+    return {
+        "path": str(dataset.root),
+        "name": dataset.name,
+        "images": len(dataset),
+        "splits": {split: dataset.info["splits"][split] for split in splits},
+    }
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a split's log.jsonl."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def show(name: str, result: dict[str, Any], out: Path) -> None:
+    """Print the short table for people."""
+    rows = []
+    for metric, found in result["metrics"].items():
+        if metric not in HIDDEN:
+            mean, std = ("-" if value is None else f"{value:.4f}" for value in (found["mean"], found["std"]))
+            rows.append((metric, mean, std, found["splits"]))
+    facts = result["data"]
+    title = f"{name}: {facts['name']}, {result['protocol']['percent']} % of the training images, test part"
+    print_table(title, ("metric", "mean", "std", "splits"), rows)
+    for split, found in result["splits"].items():
+        # Means that leave something out; why others are undefined is in metrics.json.
+        partial = [f"{name}, {why}" for name, why in found["undefined"].items() if found["test"][name] is not None]
+        for note in [*found["notes"], *partial]:
+            stdout.print(f"note on {split}: {note}")
+    stdout.print(f"metrics.json, curves.png and a folder for each split are in {out}")

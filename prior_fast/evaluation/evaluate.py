@@ -1,0 +1,154 @@
+"""One evaluation from the command's arguments to its files."""
+
+import csv
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prior_fast.console import print_table, progress, stdout
+from prior_fast.data.dataset_folder import read_info
+from prior_fast.errors import UsageError
+from prior_fast.evaluation.config import EvaluationConfig, evaluation_config
+from prior_fast.evaluation.encode import Advance, Encoder
+from prior_fast.evaluation.evaluation_source import default_classes, open_evaluation_source, takes_all
+from prior_fast.evaluation.pointing import pointing_game
+from prior_fast.evaluation.prompts import make_prompts
+from prior_fast.evaluation.protocol import protocol
+from prior_fast.evaluation.report import EvaluationResult, EvaluationSet
+from prior_fast.evaluation.retrieval import retrieval
+from prior_fast.evaluation.selection import Chosen, choose, open_reports
+from prior_fast.evaluation.zero_shot import zero_shot
+from prior_fast.files import atomic_path, write_json
+from prior_fast.radiology.labels import FIVE_CLASSES
+from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
+
+TASKS: dict[str, Callable[..., EvaluationResult]] = {"zero-shot": zero_shot, "retrieval": retrieval}
+
+
+def evaluate(
+    task: str, checkpoint_path: Path, data: Path, out: Path, split: str, words: Sequence[str]
+) -> dict[str, Any]:
+    """Run "zero-shot" or "retrieval"; write metrics.json, predictions.csv, the selection and pictures into `out`.
+
+    split: of a prepared dataset, or the part of a labelled dataset's split.
+    words: key=value settings of `EvaluationConfig`.
+
+    Returns:
+        What metrics.json says.
+
+    Raises:
+        UsageError: a setting, the checkpoint or a dataset can't be used.
+    """
+    evaluation_config(words, task=task)  # a misspelled setting is told before anything is read
+    checkpoint = open_checkpoint(checkpoint_path)
+    config = _config_for(task, checkpoint, data, words)
+    images, reports = _choose(task, data, split, config)
+    started = time.perf_counter()
+    encoder = Encoder(checkpoint, config.device, config.batch_size)
+    pointing = None
+    with progress() as bar:
+
+        def track(name: str, total: int) -> Advance:
+            task_id = bar.add_task(name, total=total)
+            return lambda count: bar.advance(task_id, count)
+
+        evaluation_set = EvaluationSet(images, reports)
+        result = TASKS[task](encoder, evaluation_set, config, track)
+        if task == "zero-shot":
+            pointing = pointing_game(encoder, images.source, config.classes, config.prompt)
+    report = {
+        "task": task,
+        "protocol": {**protocol(task, config, encoder, evaluation_set), **result.facts},
+        "checkpoint": {
+            "path": str(checkpoint_path),
+            "used": checkpoint.path.name,
+            "preset": checkpoint.config.preset,
+            "stage": checkpoint.position.stage,
+            "total_steps": checkpoint.position.total_steps,
+        },
+        "data": images.facts(),
+        **({"reports": reports.facts()} if reports is not None and reports is not images else {}),
+        "metrics": result.metrics,
+        **({"pointing_game": pointing} if pointing else {}),
+        "device": str(encoder.device),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    _write(out, images, reports, result, report)
+    show(task, result, pointing, report, images, out)
+    return report
+
+
+def _config_for(task: str, checkpoint: Checkpoint, data: Path, words: Sequence[str]) -> EvaluationConfig:
+    """The settings, with the defaults of the checkpoint's preset and of the dataset."""
+    info = read_info(data)
+    per_class = int(info["images"]) if takes_all(info) else EvaluationConfig.per_class
+    classes = default_classes(info, FIVE_CLASSES)
+    if len(classes) == 1 and task == "retrieval":
+        raise UsageError(f"{data} has one class, {classes[0]}: retrieval compares several; it takes chexpert5x200")
+    return evaluation_config(words, checkpoint.config.preset, task, classes, max(1, per_class))
+
+
+def _choose(task: str, data: Path, split: str, config: EvaluationConfig) -> tuple[Chosen, Chosen | None]:
+    """The images, and the reports of retrieval: the same object where they are of the images' studies."""
+    if task == "zero-shot":
+        make_prompts(config)  # what is wrong with a file of prompts is told before images are read
+    images = choose(open_evaluation_source(data, split, config.part_of), config, config.per_class)
+    if task == "zero-shot":
+        return images, None
+    reports = open_reports(images, config)
+    if not config.rank_within:
+        return images, reports
+    # A draw lies class after class: batches of it would hold one class each. Ids of a file keep the file's order.
+    mixed = images if config.image_ids else images.shuffled(config.seed)
+    if reports is images:
+        return mixed, mixed
+    return mixed, reports if config.report_ids else reports.shuffled(config.seed)
+
+
+def _write(out: Path, images: Chosen, reports: Chosen | None, result: EvaluationResult, report: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    lists = (
+        {"selection.csv": images}
+        if reports is None
+        else {"selection_images.csv": images, "selection_reports.csv": reports}
+    )
+    for name, chosen in lists.items():
+        rows = zip(chosen.ids, (chosen.answers[number] for number in chosen.truth))
+        write_csv(out / name, (chosen.source.id_column, "class"), rows)
+    write_csv(out / "predictions.csv", result.header, result.predictions)
+    for name, draw in result.pictures.items():
+        draw(out / name)
+    write_json(out / "metrics.json", report)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table, whole or not at all."""
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def show(
+    task: str,
+    result: EvaluationResult,
+    pointing: dict[str, Any] | None,
+    report: dict[str, Any],
+    images: Chosen,
+    out: Path,
+) -> None:
+    """Print the short table for people."""
+    table = list(result.table)
+    if pointing:
+        rows = [("all findings", pointing["overall"]), *pointing["findings"].items()]
+        table += [
+            (f"pointing game, {kind}: {name} ({row['targets']})", f"{row[key]:.3f}", f"{row['chance']:.3f}")
+            for kind, key in (("attention", "hit_rate"), ("its departure", "departure_hit_rate"))
+            for name, row in (rows[:1] if key == "hit_rate" else rows)
+        ]
+    title = f"{task}: {len(images)} of {images.source.where}, {report['checkpoint']['used']}"
+    print_table(title, ("metric", "value", "chance"), table)
+    for name, facts in (("images", report["data"]), ("reports", report.get("reports"))):
+        if facts:
+            counts = ", ".join(f"{key} {count}" for key, count in facts["selected_per_class"].items())
+            stdout.print(f"{name}: {counts}")
+    stdout.print(f"metrics.json, predictions.csv, the selection and {len(result.pictures)} pictures are in {out}")

@@ -1,0 +1,159 @@
+"""What images and reports are chosen from: a split of a dataset with reports, or a part of a labelled one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prior_fast.data.dataset_folder import read_info
+from prior_fast.data.labelled_dataset import FORMAT as LABELLED
+from prior_fast.data.labelled_dataset import PARTS, LabelledDataset
+from prior_fast.data.prepared_dataset import Annotation, PreparedDataset
+from prior_fast.errors import UsageError
+from prior_fast.radiology.labels import CHEXPERT_LABELS
+from prior_fast.spelling import nearest
+
+WHOLE = "whole"
+
+
+@dataclass(frozen=True)
+class EvaluationSource:
+    """Images with labels, numbered from 0.
+
+    Attributes:
+        dataset: where they are from.
+        where: what they are, in words: "17 studies of the test split of prepared".
+        images: uint8 [., 224, 224], memory-mapped, of the whole dataset.
+        rows: int64 [N], the row of each in `images`.
+        ids: study ids, or ids of images.
+        labels: float32 [N, C], 1 present, 0 absent, -1 uncertain, nan blank.
+        columns: the names of the labels' columns.
+        facts: for metrics.json.
+    """
+
+    dataset: PreparedDataset | LabelledDataset
+    where: str
+    images: np.ndarray
+    rows: np.ndarray
+    ids: list[int] | list[str]
+    labels: np.ndarray
+    columns: tuple[str, ...]
+    facts: dict[str, Any]
+
+    @property
+    def id_column(self) -> str:
+        """What an id is of."""
+        return "study_id" if isinstance(self.dataset, PreparedDataset) else "image_id"
+
+    @property
+    def root(self) -> Path:
+        """The dataset's folder."""
+        return self.dataset.root
+
+    def sentences(self, positions: Sequence[int] | np.ndarray) -> list[list[str]]:
+        """The sentences of each report.
+
+        Raises:
+            UsageError: the dataset has no reports.
+        """
+        if not isinstance(self.dataset, PreparedDataset):
+            raise UsageError(f"{self.root} ({self.dataset.name}) has images and labels, but no reports")
+        return [self.dataset.sentences(int(position)) for position in positions]
+
+    def annotations(self) -> list[Annotation]:
+        """The findings that are marked in the images; an empty list where none is.
+
+        Masks, or filled boxes, are those of a labelled dataset with one class.
+        """
+        if isinstance(self.dataset, PreparedDataset):
+            return self.dataset.annotations()
+        if not self.dataset.has_masks or len(self.columns) != 1:
+            return []
+        marked = ((row, self.dataset.mask(row)) for row in self.rows[self.labels[:, 0] == 1].tolist())
+        return [Annotation(row, self.columns[0], "", "", (0.0,) * 4, mask) for row, mask in marked]
+
+
+def default_classes(info: dict[str, Any], five: Sequence[str]) -> tuple[str, ...]:
+    """The classes that a dataset is asked for: the one that it has, or `five`; info: its dataset.json."""
+    own = tuple(info.get("classes", ()))
+    return own if info.get("format") == LABELLED and len(own) == 1 else tuple(five)
+
+
+def takes_all(info: dict[str, Any]) -> bool:
+    """Whether all images of a dataset are meant for evaluation: a list of 5x200, or one class, present or not."""
+    return info.get("format") == LABELLED and (info.get("name") == "chexpert5x200" or len(info["classes"]) == 1)
+
+
+def open_evaluation_source(path: Path, split: str, part_of: str) -> EvaluationSource:
+    """Open either kind of dataset; dataset.json says which it is.
+
+    Args:
+        split: "train", "validate" or "test": a split of a dataset with reports, or a part of a split of a labelled one.
+        part_of: the labelled dataset's split, as in `EvaluationConfig`.
+
+    Raises:
+        UsageError: no dataset is there, the split is unknown or empty, or `part_of` is given to a dataset with reports.
+    """
+    if read_info(path).get("format") == LABELLED:
+        return labelled_source(LabelledDataset.open(path), split, part_of)
+    if part_of:
+        raise UsageError(f"part_of={part_of} is for labelled datasets; {path} has reports, and --split names its split")
+    return prepared_source(PreparedDataset.open(path, split))
+
+
+def prepared_source(dataset: PreparedDataset) -> EvaluationSource:
+    """The studies of a dataset with reports, each with its first frontal image."""
+    split = f"the {dataset.split} split" if dataset.split else "all splits"
+    return EvaluationSource(
+        dataset=dataset,
+        where=f"{len(dataset)} studies of {split} of {dataset.root}",
+        images=dataset.images,
+        rows=dataset.image_begin,
+        ids=dataset.study_ids.tolist(),
+        labels=dataset.labels,
+        columns=CHEXPERT_LABELS,
+        facts={"path": str(dataset.root), "split": dataset.split or "all", "studies": len(dataset)},
+    )
+
+
+def labelled_source(dataset: LabelledDataset, split: str, part_of: str) -> EvaluationSource:
+    """The images of a part of a labelled dataset's split, in the order of its list, or of the whole dataset."""
+    rows, name = np.arange(len(dataset)), part_of or _default_split(dataset)
+    where, facts = f"{len(dataset)} images of {dataset.root}", {"part_of": WHOLE}
+    if name in dataset.split_names or name != WHOLE:
+        if split not in PARTS:
+            hint = nearest(split, PARTS) or f": choose from {', '.join(PARTS)}"
+            raise UsageError(f"--split {split} is no part of a split{hint}")
+        if name not in dataset.split_names:
+            hint = nearest(name, [*dataset.split_names, WHOLE]) or "."
+            raise UsageError(
+                f"part_of={name}: {dataset.root} has no such split{hint} It has {', '.join(dataset.split_names)}; "
+                f"{WHOLE} is every image"
+            )
+        rows = getattr(dataset.split(name), split)
+        where = f"{len(rows)} images of the {split} part of {name} of {dataset.root}"
+        facts = {"part_of": name, "split": split}
+    if not len(rows):
+        raise UsageError(f"{where}: there is none; give another --split, or another part_of=...")
+    return EvaluationSource(
+        dataset=dataset,
+        where=where,
+        images=dataset.images,
+        rows=rows,
+        ids=[dataset.image_ids[row] for row in rows.tolist()],
+        labels=dataset.labels[rows],
+        columns=dataset.classes,
+        facts={"path": str(dataset.root), "dataset": dataset.name, **facts, "images": len(rows)},
+    )
+
+
+def _default_split(dataset: LabelledDataset) -> str:
+    """PRIOR's first split; of 5x200, which is all for evaluation, the one that has all images in its test part."""
+    for name in ("all", "prior-0"):
+        if name in dataset.split_names:
+            return name
+    raise UsageError(
+        f"{dataset.root} has no split prior-0: name one with part_of=...: {', '.join(dataset.split_names)}"
+    )

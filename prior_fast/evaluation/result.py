@@ -1,0 +1,43 @@
+"""What a task finds, and the images and reports that it is found on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prior_fast.evaluation.selection import Chosen
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """The images of an evaluation, and the reports, for tasks that have some; the same object as `images` where the
+    reports are those of the images' studies."""
+
+    images: Chosen
+    reports: Chosen | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: for metrics.json.
+        table: rows of name, value, chance for people.
+        header, predictions: a row per image for predictions.csv.
+        facts: what else was used, for the protocol in metrics.json.
+        pictures: by file name, what draws it.
+    """
+
+    metrics: dict[str, Any]
+    table: list[tuple[str, str, str]]
+    header: tuple[str, ...]
+    predictions: list[tuple[Any, ...]]
+    facts: dict[str, Any] = field(default_factory=dict)
+    pictures: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+
+
+def table_row(name: str, value: dict[str, Any]) -> tuple[str, str, str]:
+    """A metric for people: its name, its value (or why it has none), its chance level."""
+    number = f"{value['value']:.3f}" if value["value"] is not None else f"none: {value['note']}"
+    return name, number, f"{value['chance']:.3f}" if value["chance"] is not None else ""

@@ -1,0 +1,148 @@
+"""What `prior-fast bench kernels` leaves: a table for people, kernels.json, kernels.md and plots."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prior_fast.console import stdout
+from prior_fast.errors import RunError
+from prior_fast.measure.kernels.rows import PASSES, SHORT, call_of, times_ours
+
+HEADER = (
+    "op and shape", "dtype", "pass", "who", "us", "spread", "times ours", "spread", "limit us", "of limit", "by",
+    "binds", "launches",
+)  # fmt: skip
+TEXT_COLUMNS = (0, 1, 2, 3, 10, 11)
+NOTES = (
+    "us: median of the passes' medians, spread: the least and the greatest of them; competitors take turns in a pass.",
+    "times ours: its time over that of prior_fast, pass by pass: their median and range; more than 1 is slower.",
+    "limit us: bytes over this machine's measured speed of copying, or operations over its measured rate of products, "
+    "the larger of the two, which `by` names; of limit: that over the median.",
+    "binds: memory or arithmetic, the call is near that limit; cache: faster than memory allows; host: starting it "
+    "takes as long; neither: far from all.",
+    "launches: Triton kernels of our call on a GPU.",
+    "Every timed call was first compared with the reference in float64.",
+)
+
+
+def show(report: dict[str, Any], out: Path | None, ops: Sequence[str] = ()) -> None:
+    """Print the table of `ops`, of all where there are none; write kernels.md and the plots of all to `out`.
+
+    Raises:
+        RunError: a call of `ops` that computes something else; told after everything is written.
+    """
+    title = describe(report)
+    mine = {
+        "rows": [row for row in report["rows"] if not ops or row["op"] in ops],
+        "left_out": [entry for entry in report["left_out"] if not ops or {*entry["ops"]} & {*ops}],
+    }
+    stdout.print(f"{title}\n", *text_table(mine["rows"]), "", *NOTES, sep="\n", markup=False)
+    for words in left_out(mine):
+        stdout.print(f"left out: {words}", markup=False)
+    if out is not None:
+        from prior_fast.files import write_text
+        from prior_fast.measure.kernels.plots import draw
+
+        plots = draw(out, report)
+        write_text(out / "kernels.md", markdown(title, report, plots))
+        stdout.print(f"kernels.json, kernels.md and {', '.join(plots) or 'no plot'} are in {out}")
+    if report["unfinished"]:
+        stdout.print(unfinished(report))
+    problems = [words for words in report["problems"] if not ops or words.split()[0] in ops]
+    if problems:
+        others = f"; {len(problems) - 1} more calls too" if len(problems) > 1 else ""
+        raise RunError(f"not timed, since it does not compute what it should: {problems[0]}{others}")
+
+
+def unfinished(report: dict[str, Any]) -> str:
+    """What the report has not measured, or not in all passes."""
+    return f"not complete: {', '.join(report['unfinished'])}"
+
+
+def describe(report: dict[str, Any]) -> str:
+    """What was measured and the machine's own ceilings, in a line."""
+    ceilings, machine = report["ceilings"], report["machine"]
+    rates = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {SHORT[name]}" for name, rate in ceilings["rates"].items())
+    where = machine["processor"] if report["options"]["device"] == "cpu" else ceilings["name"]
+    threads = f", {machine['threads']} threads" if report["options"]["device"] == "cpu" else ""
+    return f"kernels on {where}{threads}: measured ceilings {ceilings['bandwidth'] / 1e9:,.0f} GB/s, {rates}"
+
+
+def left_out(report: dict[str, Any]) -> list[str]:
+    """Who was not timed, where and why, in a line each."""
+    return [f"{entry['who']} ({', '.join(entry['ops'])}): {entry['reason']}" for entry in report["left_out"]]
+
+
+def table_cells(row: dict[str, Any], ours: dict[str, Any] | None) -> tuple[str, ...]:
+    """A row's cells under `HEADER`; ours: the row of prior_fast at the same call, None where it has none."""
+    low, high = (1e3 * value for value in row["spread"])
+    times = None if ours is None or row["ours"] else times_ours(row, ours)
+    who = f"{row['who']} ({row['backend']})" if row["ours"] else row["who"]
+    return (
+        f"{row['op']} {row['shape']}",
+        SHORT[row["dtype"]],
+        PASSES[row["direction"]],
+        who,
+        f"{1e3 * row['milliseconds']:,.1f}",
+        f"{low:,.1f} to {high:,.1f}",
+        "-" if times is None else f"{times.median:.2f}",
+        "-" if times is None else "{:.2f} to {:.2f}".format(*times.spread),
+        f"{1e3 * row['limit_milliseconds']:,.1f}",
+        f"{row['share_of_limit']:.0%}",
+        row["limit_by"],
+        row["binds"],
+        "-" if row["launches"] is None else str(row["launches"]),
+    )
+
+
+def all_cells(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The cells of all rows."""
+    ours = {call_of(row): row for row in rows if row["ours"]}
+    return [table_cells(row, ours.get(call_of(row))) for row in rows]
+
+
+def text_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The table's lines for a terminal; a shape is said once."""
+    lines, before = [], ""
+    for cells in all_cells(rows):
+        lines.append((cells[0] if cells[0] != before else "", *cells[1:]))
+        before = cells[0]
+    return plain_table(HEADER, lines, TEXT_COLUMNS)
+
+
+def plain_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """A table's lines for a terminal, nothing cut to its width; columns of numbers, not in `left`, go to the right."""
+    widths = [max(map(len, column)) for column in zip(*(header, *lines))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths))
+        ).rstrip()
+        for cells in (header, ["-" * width for width in widths], *lines)
+    ]
+
+
+def markdown(title: str, report: dict[str, Any], plots: Sequence[str]) -> str:
+    """The table, its notes, the limits of other chips and the plots as Markdown."""
+    rows = report["rows"]
+    lines = [f"# {title}", "", _line(HEADER), _line("---" if c in TEXT_COLUMNS else "---:" for c in range(len(HEADER)))]
+    lines += [_line(cells) for cells in all_cells(rows)]
+    lines += ["", *(f"- {note}" for note in NOTES)]
+    lines += [f"- Left out: {words}" for words in left_out(report)]
+    lines += [f"- **Not timed**: {problem}" for problem in report["problems"]]
+    lines += [f"- **{unfinished(report)}**"] if report["unfinished"] else []
+    ours = [row for row in rows if row["ours"]]
+    if ours:
+        chips = list(ours[0]["chip_limits_milliseconds"])
+        lines += ["", "## The least time on other chips", "", "Computed from data sheets, in us; not measured.", ""]
+        lines += [_line(("op and shape", "dtype", "pass", *chips)), _line(["---"] * 3 + ["---:"] * len(chips))]
+        lines += [
+            _line((*table_cells(row, None)[:3], *(f"{1e3 * row['chip_limits_milliseconds'][c]:.2f}" for c in chips)))
+            for row in ours
+        ]
+    lines += ["", *(f"![{name}]({name})" for name in plots)]
+    return "\n".join([*lines, ""])
+
+
+def _line(cells: Any) -> str:
+    return "| " + " | ".join(cells) + " |"

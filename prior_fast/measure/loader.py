@@ -1,0 +1,261 @@
+"""Pairs per second of each source of images, alone and with a consumer that takes a step's time for each batch."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from prior_fast.batch import PackedBatch
+from prior_fast.config import DataConfig
+from prior_fast.data.batch_plan import BatchPlan, EpochPlan, LoaderConfig
+from prior_fast.data.loader import CPU, TrainingLoader
+from prior_fast.data.packing import shared_tensor
+from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.errors import UsageError
+from prior_fast.ops.rotate_images import rotate_images
+
+WARM_UP = 3  # batches that are not timed
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """What is measured.
+
+    Attributes:
+        data: a prepared dataset.
+        jpegs: the folder that it was prepared from, to measure decoding too; None leaves that out.
+        batch: pairs of a batch.
+        workers: threads or processes of the sources that have them.
+        seconds: time for each row.
+        consumer: pairs/s that the consumer takes: 935 is PRIOR's stage 3 on an A100 (a target, not a measurement).
+        device: where batches are wanted.
+    """
+
+    data: Path
+    jpegs: Path | None
+    batch: int = 128
+    workers: int = 2
+    seconds: float = 5.0
+    consumer: float = 935.0
+    device: torch.device = CPU
+
+
+def measure(settings: LoaderOptions, advance: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
+    """Rows for each source that can be used here, reasons for the others, and the parts of a batch's time.
+
+    Raises:
+        UsageError: no prepared dataset is there, or it has fewer training studies than a batch.
+    """
+    dataset = PreparedDataset.open(settings.data, "train")
+    rows: list[dict[str, Any]] = []
+    left_out: dict[str, str] = {}
+    for name, open_loader in _loaders(dataset, settings).items():
+        advance(name)
+        try:
+            loader = open_loader()
+        except UsageError as error:
+            left_out[name] = str(error)
+            continue
+        rows.append({"source": name, **_rates(loader, settings)})
+    return {"rows": rows, "left_out": left_out, "parts_ms": parts(dataset, settings), "studies": len(dataset)}
+
+
+def _loaders(dataset: PreparedDataset, settings: LoaderOptions) -> dict[str, Callable[[], TrainingLoader]]:
+    def opened(**changes: Any) -> Callable[[], TrainingLoader]:
+        data = dataclasses.replace(DataConfig(), **{"workers": settings.workers, **changes})
+        config = LoaderConfig(data, settings.batch, seed=0)
+        return lambda: TrainingLoader(dataset, config, settings.device)
+
+    def with_torchvision() -> TrainingLoader:
+        loader = opened(source="workers")()
+        loader.source = TorchvisionSource(dataset, loader.config)
+        return loader
+
+    loaders = {
+        "memory, made when asked for": opened(source="memory", workers=0),
+        "memory, made ahead": opened(source="memory"),
+        "DALI": opened(source="dali"),
+        "DataLoader workers": opened(source="workers"),
+        "DataLoader workers, torchvision transforms": with_torchvision,
+    }
+    if settings.jpegs:
+        loaders["DALI from JPEG files"] = opened(source="dali", jpegs=str(settings.jpegs))
+    return loaders
+
+
+def _rates(loader: TrainingLoader, settings: LoaderOptions) -> dict[str, float]:
+    """Pairs per second alone, and the share of its time that a consumer waits."""
+    batches = _endless(loader)
+    for _ in islice(batches, WARM_UP):
+        pass
+    times, end = [], time.perf_counter() + settings.seconds
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        next(batches)
+        _wait(settings.device)
+        times.append(time.perf_counter() - began)
+    step, waited, count = settings.batch / settings.consumer, 0.0, 0
+    end = time.perf_counter() + settings.seconds
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        next(batches)
+        waited += time.perf_counter() - began
+        time.sleep(step)
+        count += 1
+    batches.close()  # type: ignore[attr-defined]
+    return {
+        "pairs_per_second": settings.batch * len(times) / sum(times),
+        "median_ms": 1e3 * median(times),
+        "consumer_waits": waited / (waited + count * step),
+        "batches": len(times),
+        "replaced": loader.source.replaced,
+    }
+
+
+def _endless(loader: TrainingLoader) -> Iterator[Any]:
+    """Batches of as many epochs as are asked for, as one stream: small datasets have short epochs."""
+    plans = (EpochPlan(loader.dataset, loader.config, epoch)[n] for epoch in range(10**9) for n in range(len(loader)))
+    taken: list[BatchPlan] = []
+
+    def remembered() -> Iterator[BatchPlan]:
+        for plan in plans:
+            taken.append(plan)
+            yield plan
+
+    for images in loader.source.stream(remembered()):
+        yield loader._batch(taken.pop(0), images).to(loader.device)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def parts(dataset: PreparedDataset, settings: LoaderOptions) -> dict[str, float]:
+    """Milliseconds of one thread for each part of making a batch, medians."""
+    config = LoaderConfig(DataConfig(workers=0), settings.batch, seed=0)
+    loader, plans = TrainingLoader(dataset, config), EpochPlan(dataset, config, 0)
+    plan, images = plans[0], shared_tensor(dataset.images)
+    rows, angles, flips = (torch.from_numpy(x) for x in (plan.image_rows, plan.angles, plan.flips))
+    batch = next(loader.epoch(0))
+    work: dict[str, Callable[[], Any]] = {
+        "plan": lambda: plans[0],
+        "pack": lambda: loader.text.pack(plan),
+        "augment": lambda: rotate_images(images, rows, angles, flips, mean=0.5, std=0.25),
+        "augment in plain PyTorch": lambda: rotate_images(
+            images, rows, angles, flips, mean=0.5, std=0.25, backend="reference"
+        ),
+    }
+    if settings.device.type == "cuda":
+        work["copy"] = lambda: _copy(batch, settings.device)
+    if settings.jpegs:
+        from prior_fast.data.sources.encoded import EncodedImages
+        from prior_fast.radiology.xray import read_xray
+
+        files = EncodedImages(dataset, settings.jpegs)
+        paths = [files.path(int(row)) for row in plan.image_rows[:16]]
+        work["decode 16 files with Pillow"] = lambda: [read_xray(path) for path in paths]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return {name: 1e3 * median(_time(run) for _ in range(5)) for name, run in work.items()}
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _copy(batch: PackedBatch, device: torch.device) -> None:
+    batch.to(device)
+    _wait(device)
+
+
+def _time(run: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+class TorchvisionSource:
+    """The usual way, to compare with: DataLoader workers that transform image after image with torchvision."""
+
+    description, replaced, compute = "torchvision", 0, CPU
+
+    def __init__(self, dataset: PreparedDataset, config: LoaderConfig) -> None:
+        self.dataset, self.config = dataset, config
+
+    def stream(self, plans: Iterable[BatchPlan]) -> Iterator[torch.Tensor]:
+        from torch.utils.data import DataLoader
+
+        workers = self.config.data.workers
+        yield from DataLoader(
+            _Transformed(self.dataset),  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=plans,
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+        )
+
+
+class _Transformed:
+    """The images of a plan, one after the other through torchvision's transforms."""
+
+    def __init__(self, dataset: PreparedDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, plan: BatchPlan) -> torch.Tensor:
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional as TF
+
+        images = []
+        for row, angle in zip(plan.image_rows, plan.angles):
+            image = torch.tensor(self.dataset.image(row))[None].float() / 255
+            turned = TF.affine(
+                image, float(angle), [0.0, 0.0], 1.0, [0.0, 0.0], interpolation=InterpolationMode.BILINEAR
+            )
+            images.append(TF.normalize(turned, [self.dataset.image_mean], [self.dataset.image_std]))
+        return torch.stack(images)
+
+
+def report(measured: dict[str, Any], settings: LoaderOptions, out: Path | None) -> None:
+    """Print the table, and write loader.json and loader.md to `out`."""
+    from prior_fast.console import print_table, stdout
+    from prior_fast.files import write_json
+    from prior_fast.hardware.machine import describe_machine
+
+    header = ("source", "pairs/s", "ms a batch", f"waits at {settings.consumer:.0f} pairs/s", "replaced")
+    lines = [
+        (
+            row["source"],
+            f"{row['pairs_per_second']:.0f}",
+            f"{row['median_ms']:.1f}",
+            f"{row['consumer_waits']:.1%}",
+            str(row["replaced"]),
+        )
+        for row in measured["rows"]
+    ]
+    title = f"{measured['studies']} studies, batches of {settings.batch}, {settings.workers} workers"
+    print_table(title, header, lines)
+    parts_header = ("part of a batch", "ms of one thread")
+    parts_lines = [(name, f"{value:.2f}") for name, value in measured["parts_ms"].items()]
+    print_table("parts", parts_header, parts_lines)
+    for name, reason in measured["left_out"].items():
+        stdout.print(f"{name}: left out: {reason}")
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    asked = {"batch": settings.batch, "workers": settings.workers, "seconds": settings.seconds}
+    facts = {"kind": "loader", "machine": describe_machine(), "settings": {**asked, "consumer": settings.consumer}}
+    write_json(out / "loader.json", facts | measured)
+    tables = [_markdown(header, lines), _markdown(parts_header, parts_lines)]
+    (out / "loader.md").write_text("\n".join([title, "", *tables]), encoding="utf-8")
+    stdout.print(f"loader.json and loader.md are in {out}")
+
+
+def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [header, ["---"] + ["---:"] * (len(header) - 1), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"

@@ -1,0 +1,149 @@
+"""The tables that a page can have, each made of one report that a `prior-fast bench` command wrote."""
+
+from collections.abc import Callable, Iterable, Sequence
+from statistics import mean, median
+from typing import Any
+
+from prior_fast.measure.kernels.rows import PASSES, pairs, times_ours
+from prior_fast.measure.ladder import report as ladder
+
+Report = dict[str, Any]
+Row = dict[str, Any]
+
+
+def train(report: Report) -> list[str]:
+    """A row for each rung of the ladder."""
+    return table(ladder.HEADER, [ladder.table_cells(row) for row in report["rungs"]], left=(0, len(ladder.HEADER) - 1))
+
+
+def loader(report: Report) -> list[str]:
+    """A row for each source of batches."""
+    rows = [
+        (row["source"], f"{row['pairs_per_second']:,.0f}", f"{row['consumer_waits']:.1%}") for row in report["rows"]
+    ]
+    return table(("source", "pairs/s", "consumer waits"), rows)
+
+
+def loader_parts(report: Report) -> list[str]:
+    """What the parts of making a batch take, in one thread."""
+    return table(("part", "ms"), [(name, f"{value:.1f}") for name, value in report["parts_ms"].items()])
+
+
+def limits(report: Report) -> list[str]:
+    """Our calls beside this machine's limit."""
+    rows = [
+        (
+            *(row["op"], row["shape"], PASSES[row["direction"]], row["dtype"], row["backend"] or "-"),
+            f"{1e3 * row['milliseconds']:,.0f}",
+            f"{1e3 * row['limit_milliseconds']:,.1f}",
+            f"{row['share_of_limit']:.0%}",
+            row["binds"],
+        )
+        for row in report["rows"]
+        if row["ours"]
+    ]
+    header = ("op", "shape", "pass", "dtype", "backend", "us", "limit us", "of limit", "binds")
+    return table(header, rows, left=(0, 1, 2, 3, 4, 8))
+
+
+def competitors(report: Report) -> list[str]:
+    """Our calls beside each competitor's, in the same run."""
+    return table(_HEADER, [_against(ours, other) for ours, other in pairs(report)], left=_LEFT)
+
+
+def slower(report: Report) -> list[str]:
+    """The calls at which a competitor was faster in every pass."""
+    lost = [(ours, other) for ours, other in pairs(report) if times_ours(other, ours).spread[1] < 1]
+    return table(_HEADER, [_against(ours, other) for ours, other in lost], left=_LEFT) if lost else ["None."]
+
+
+def memory(report: Report) -> list[str]:
+    """What a step keeps, counted, and the estimate."""
+    gigabytes = 1e9
+    rows = [(f"kept for the backward pass, {p['pairs']} pairs", p["saved_bytes"]) for p in report["points"]]
+    rows += [
+        ("the same, for each pair more", report["saved_bytes_per_pair"]),
+        ("parameters, gradients, Adam's moments", report["parameter_bytes"]),
+        (f"together at {report['at']} pairs, estimated", report["estimate_bytes"]),
+    ]
+    return table(("what", "GB"), [(name, f"{value / gigabytes:.2f}") for name, value in rows])
+
+
+def pretraining(report: Report) -> list[str]:
+    """Fine-tuned tasks with and without pre-training."""
+    from prior_fast.measure.pretraining import HEADER, cells
+
+    return table(HEADER, [cells(row) for row in report["rows"]], left=(0, 1, 2, 3, 7))
+
+
+def steps(report: Report) -> list[str]:
+    """A row for each stage that bench/gpu/steps.py has timed."""
+    rows = []
+    for own in report["stages"]:
+        typical = median(own["milliseconds"])
+        rows.append((
+            *(str(own["stage"]), str(own["batch"]), f"{mean(own['tokens']):,.0f}"),
+            *(f"{typical:.1f}", f"{min(own['milliseconds']):.1f} to {max(own['milliseconds']):.1f}"),
+            f"{1e3 * own['batch'] / typical:,.0f}",
+            f"{1e3 * own['tflop_per_step'] / typical:.0f}",
+            f"{median(own['host_milliseconds']):.1f}",
+            f"{own['reserved_bytes'] / 2**30:.1f}" if "reserved_bytes" in own else "-",
+        ))  # fmt: skip
+    header = ("stage", "pairs", "tokens", "ms", "tens of steps", "pairs/s", "TFLOP/s", "host alone, ms", "memory, GiB")
+    return table(header, rows)
+
+
+def parts(report: Report) -> list[str]:
+    """The device's time of a step by part, of the last stage that has it."""
+    own = [stage for stage in report["stages"] if "parts" in stage][-1]
+    rows = [(row["part"], f"{row['milliseconds']:.1f}", f"{row['launches']:.0f}") for row in own["parts"]]
+    whole = [sum(row[key] for row in own["parts"]) for key in ("milliseconds", "launches")]
+    rows.append(("together", f"{whole[0]:.1f}", f"{whole[1]:.0f}"))
+    return table(("part", "ms", "launches"), rows)
+
+
+def machine(report: Report) -> list[str]:
+    """Where the report was measured, in a line."""
+    facts = report["machine"]
+    where = facts["processor"] if facts.get("GPU", "none") == "none" else facts["GPU"]
+    versions = facts["versions"]
+    parts = [where, f"{facts['CPU cores']} cores", f"{facts['threads']} threads", f"torch {versions['torch']}"]
+    return [", ".join(parts) + "."]
+
+
+KINDS: dict[str, Callable[[Report], list[str]]] = {
+    "train": train,
+    "loader": loader,
+    "loader-parts": loader_parts,
+    "limits": limits,
+    "competitors": competitors,
+    "slower": slower,
+    "memory": memory,
+    "pretraining": pretraining,
+    "steps": steps,
+    "parts": parts,
+    "machine": machine,
+}
+
+_HEADER = ("op", "shape", "pass", "dtype", "ours, us", "competitor", "us", "times", "spread")
+_LEFT = (0, 1, 2, 3, 5)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    """The lines of a Markdown table; columns that are not `left` are aligned right."""
+    rule = [" --- " if column in left else " ---: " for column in range(len(header))]
+    lines = [header, *rows]
+    cells = ["| " + " | ".join(line) + " |" for line in lines]
+    return [cells[0], "|" + "|".join(rule) + "|", *cells[1:]]
+
+
+def _against(ours: Row, other: Row) -> tuple[str, ...]:
+    times = times_ours(other, ours)
+    return (
+        *(ours["op"], ours["shape"], PASSES[ours["direction"]], ours["dtype"]),
+        f"{ours['backend']} {1e3 * ours['milliseconds']:,.0f}",
+        other["who"],
+        f"{1e3 * other['milliseconds']:,.0f}",
+        f"{times.median:.2f}",
+        "{:.2f} to {:.2f}".format(*times.spread),
+    )

@@ -1,0 +1,75 @@
+"""The three stages' losses in plain PyTorch: padded reports, and loops over samples (supplement 2.4)."""
+
+import torch
+from torch import Tensor, nn
+
+from prior_fast.model.image_decoder import reconstruction_loss
+from prior_fast.model.prior import ImageEmbedding, PRIORModel
+
+from .batch import PlainBatch
+from .head import align_locally, bank_kl, contrast, match, pool_reports, pool_sentences, read_bank
+from .noise import Noise
+
+
+def plain_terms(
+    model: PRIORModel, batch: PlainBatch, stage: int, tau: float | Tensor, noise: Noise
+) -> dict[str, Tensor]:
+    """The named, unweighted loss terms [] of `prior_fast.training.stages`, from the same parameters.
+
+    model: with `undo_rewrites` and `pad_text(packed=False)` applied.
+    """
+    image = model.encode_images(batch.images)
+    encoded = encode_sentences(model, batch)
+    lengths = [len(report) for report in encoded]
+    sentences = torch.cat(encoded)
+    if isinstance(model.local_text_projection, nn.Sequential):
+        sentences = model.local_text_projection(sentences)
+    read, terms = sentences, {}
+    if stage >= 2:
+        bank = model.sentence_bank.embed.weight
+        read, l1 = read_bank(bank, sentences.to(bank.dtype), tau, noise.gumbel(0, sentences.to(bank.dtype), len(bank)))
+        terms["prototype"] = l1
+    reports = list(read.split(lengths))
+    whole = pool_reports(model, reports)
+    terms["global_alignment"] = contrast(image.whole, whole, model.logit_scale.exp())
+    terms["local_image"], terms["local_text"], context = align_locally(model, image.patches, reports)
+    if stage >= 3:
+        mask = noise.channels(image.patches, model.config.mask_ratio, batch)
+        reconstructed = model.reconstruct_images(image.patches, context, mask)
+        terms["image_reconstruction"] = reconstruction_loss(reconstructed, batch.images)
+        terms |= generate(model, image, sentences, reports, whole, tau, noise)
+    return terms
+
+
+def encode_sentences(model: PRIORModel, batch: PlainBatch) -> list[Tensor]:
+    """Each report's sentences [k, C], before the projection where that is an MLP, after it where it is linear."""
+    tokens = model.text_encoder(batch.token_ids, batch.attention_mask)
+    # A linear projection may come first, on all tokens, and then does; an MLP may not: it would be another function.
+    linear = isinstance(model.local_text_projection, nn.Linear)
+    values = model.local_text_projection(tokens) if linear else tokens
+    return pool_sentences(model.item_gather, tokens, values, batch.sentence_index)
+
+
+def generate(
+    model: PRIORModel,
+    image: ImageEmbedding,
+    sentences: Tensor,
+    reports: list[Tensor],
+    whole: Tensor,
+    tau: float | Tensor,
+    noise: Noise,
+) -> dict[str, Tensor]:
+    """The losses [] of the prototypes that the image predicts.
+
+    sentences [S, D] before the bank, reports [k, D] of each report after it, whole [B, D].
+    """
+    distance, matched = match(model.sentence_decoder(image.patches), reports)
+    bank = model.sentence_bank.embed.weight
+    generated = torch.cat(matched).to(bank.dtype)
+    read, _ = read_bank(bank, generated, tau, noise.gumbel(2, generated, len(bank)))
+    pooled = pool_reports(model, list(read.split([len(report) for report in reports])))
+    return {
+        "prototype_generation": distance,
+        "prototype_kl": bank_kl(bank, sentences.to(bank.dtype), generated),
+        "report_generation": contrast(pooled, whole, model.logit_scale.exp()),
+    }

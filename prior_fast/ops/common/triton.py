@@ -1,0 +1,49 @@
+"""When Triton's kernels can serve a call."""
+
+import functools
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from prior_fast.ops.common.backend import constant_while_tracing
+
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def with_triton(x: Tensor, for_float32: bool = True) -> dict[str, str | None]:
+    """The backends of an op that has Triton kernels and a reference, best first for `x`, and why one can't serve.
+
+    On a CPU, where the kernels run only in Triton's interpreter, they serve whoever asks for them.
+
+    for_float32: whether the kernels are the best in float32 too.
+    """
+    reason = triton_unavailable(x)
+    if x.device.type == "cuda" and (for_float32 or x.dtype != torch.float32):
+        return {"triton": reason, "reference": None}
+    return {"reference": None, "triton": reason}
+
+
+def triton_unavailable(x: Tensor) -> str | None:
+    """None where Triton's kernels can take `x`, else why not."""
+    missing = _missing(x.device.type)
+    if missing is not None:
+        return missing
+    if x.dtype not in TRITON_DTYPES:
+        return f"it takes float32, bfloat16 and float16, not {str(x.dtype).removeprefix('torch.')}"
+    return None
+
+
+@constant_while_tracing
+def _missing(device_type: str) -> str | None:
+    if not _installed():
+        return "triton is not installed"
+    if device_type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    return "it runs on GPUs (and with TRITON_INTERPRET=1, slowly, on CPUs)"
+
+
+@functools.cache
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None

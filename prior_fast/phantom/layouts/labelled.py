@@ -1,0 +1,62 @@
+"""The phantom in the layouts of the labelled datasets."""
+
+import importlib
+import time
+from functools import partial
+from typing import Any
+
+from prior_fast.console import progress
+from prior_fast.files import atomic_directory, write_json
+from prior_fast.phantom.generate import PhantomOptions, check_options, map_studies
+
+LAYOUTS = ("chexpert", "rsna", "siim")
+
+
+def default_size(layout: str) -> int:
+    """The longer side of the layout's original images, in pixels."""
+    return _module(layout).SIZE
+
+
+def generate_layout(options: PhantomOptions, layout: str) -> dict[str, Any]:
+    """Write a made-up dataset in one of `LAYOUTS` into `options.out`, whole or not at all.
+
+    Its drawings are those of MIMIC-CXR-JPG's layout with the same seed, one frontal image of each study for "rsna" and
+    "siim". Study i depends on the seed, the size and i alone.
+
+    Returns:
+        What report.json holds: options, counts, seconds.
+
+    Raises:
+        UsageError: a setting out of range, or `out` is a file or a folder that is not empty.
+        RunError: a worker process died.
+    """
+    check_options(options)
+    start, module = time.perf_counter(), _module(layout)
+    chosen = module.choose_studies(options.seed, options.studies)
+    with atomic_directory(options.out) as root:
+        for folder in module.FOLDERS:
+            (root / folder).mkdir()
+        make = partial(module.write_study, root=root, seed=options.seed, size=options.size)
+        studies = []
+        with progress() as bar:
+            task = bar.add_task("drawing", total=len(chosen))
+            for rows in map_studies(make, chosen, options.workers):
+                studies.append(rows)
+                bar.advance(task)
+        module.write_tables(root, studies)
+        report = {
+            "layout": layout,
+            "seed": options.seed,
+            "size": options.size,
+            "workers": options.workers,
+            "studies": len(studies),
+            **module.summarize(studies),
+            "seconds": round(time.perf_counter() - start, 2),
+        }
+        write_json(root / "report.json", report)
+    return report
+
+
+def _module(layout: str) -> Any:
+    # Each layout is a module with the same functions; RSNA's and SIIM-ACR's import pydicom, which others do without.
+    return importlib.import_module(f"prior_fast.phantom.layouts.{layout}")

@@ -1,0 +1,82 @@
+"""From a patient and the contents of a study to the pixels of one X-ray."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from prior_fast.phantom.anatomy import Patient, draw_chest
+from prior_fast.phantom.contents import DEVICES, FINDINGS, StudyContents, stream
+from prior_fast.phantom.devices import draw_device
+from prior_fast.phantom.findings import Mask, cardiothoracic_ratio, draw_finding, elevation
+from prior_fast.phantom.textures import Array, Grid, noise_field
+
+# Drawn at this size whatever the size asked for, so that the same seed gives the same picture at any size.
+_DRAWN_LONGER_SIDE = 384
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An X-ray and where its findings are.
+
+    Attributes:
+        pixels: [H, W] uint8.
+        masks: for each finding's name, [H, W] bool.
+    """
+
+    pixels: NDArray[np.uint8]
+    masks: dict[str, Mask]
+
+
+def render_frontal(patient: Patient, contents: StudyContents, seed: int, study: int, image: int, size: int) -> Drawing:
+    """Draw image number `image` of a study; all its images show the same findings in another pose and exposure.
+
+    size: the longer side in pixels.
+    """
+    pose = stream(seed, 3, study, image)
+    for finding in contents.findings:
+        if finding.name == "Cardiomegaly":
+            patient = patient.with_heart(cardiothoracic_ratio(finding, stream(seed, 4, study, 0)))
+    grid = _sample_grid(pose)
+    raised = {side: rise for finding in contents.findings for side, rise in elevation(finding).items()}
+    chest = draw_chest(patient, grid, raised, pose)
+    masks = {}
+    for finding in contents.findings:
+        rng = stream(seed, 4, study, 1 + FINDINGS.index(finding.name))
+        masks[finding.name] = draw_finding(chest, finding, rng)
+    for device in contents.devices:
+        draw_device(chest, device, stream(seed, 5, study, DEVICES.index(device)))
+    pixels = expose(chest.attenuation(), size, pose)
+    return Drawing(pixels, {name: _resize_mask(mask, pixels.shape) for name, mask in masks.items()})
+
+
+def expose(attenuation: Array, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Film and scanner: attenuation [H, W] to gray levels of the asked size, with uneven light, contrast and noise."""
+    light = np.float32(0.03) * noise_field(rng, attenuation.shape, 0.8 * max(attenuation.shape))
+    relative = np.clip((attenuation + light) / np.float32(rng.uniform(1.35, 1.6)), 0, 1.2)
+    black, white, gamma = rng.uniform(0, 40), rng.uniform(185, 255), rng.uniform(0.75, 1.35)
+    gray = np.float32(black) + np.float32(white - black) * relative ** np.float32(gamma)
+    height, width = _scaled(attenuation.shape, size)
+    gray = np.asarray(Image.fromarray(gray).resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    quantum = rng.standard_normal((height, width), dtype=np.float32) * np.float32(rng.uniform(1.5, 5.0))
+    return np.clip(np.rint(gray + quantum), 0, 255).astype(np.uint8)
+
+
+def _sample_grid(rng: np.random.Generator) -> Grid:
+    aspect = rng.uniform(0.84, 1.14)
+    longer = _DRAWN_LONGER_SIDE
+    height, width = (longer, round(longer * aspect)) if aspect < 1 else (round(longer / aspect), longer)
+    scale = min(width / 2.50, height / 2.48) * rng.uniform(0.94, 1.06)
+    origin = (width * (0.5 + rng.uniform(-0.03, 0.03)), height * (0.52 + rng.uniform(-0.025, 0.025)))
+    return Grid.make((height, width), scale, origin, float(np.deg2rad(rng.normal(0, 1.8))))
+
+
+def _scaled(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    longer = max(shape)
+    return max(1, round(shape[0] * size / longer)), max(1, round(shape[1] * size / longer))
+
+
+def _resize_mask(mask: Mask, shape: tuple[int, ...]) -> Mask:
+    smooth = Image.fromarray(mask.astype(np.uint8) * 255).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(smooth) > 127

@@ -1,0 +1,79 @@
+"""Reading the csv files of public datasets, with errors that name the file, the column and the line."""
+
+import csv
+import gzip
+from difflib import get_close_matches
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+
+from prior_fast.errors import UsageError
+
+
+def find_csv(folder: Path, name: str) -> Path | None:
+    """The file `name`.csv or `name`.csv.gz in `folder`, None when there is neither."""
+    for candidate in (folder / f"{name}.csv", folder / f"{name}.csv.gz"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def read_csv(
+    path: Path, columns: dict[str, pa.DataType], nullable: tuple[str, ...] = (), blank: tuple[str, ...] | None = None
+) -> pa.Table:
+    """The named columns of a csv file, in the order and of the types asked for; other columns are ignored.
+
+    Blanks around the names in the header are no part of them: one of SIIM-ACR's files has ` EncodedPixels`.
+
+    Args:
+        columns: the type of each column needed.
+        nullable: the columns in which a cell may be empty.
+        blank: what counts as an empty cell; None for pyarrow's words, "NA" and "null" among them.
+
+    Raises:
+        UsageError: the file is empty or no csv, a column is absent, a value has the wrong type or is absent.
+    """
+    names = _header(path)
+    for name in columns:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f" (is it {near[0]!r}?)" if near else ""
+            raise UsageError(f"{path} has no column {name!r}{hint}; its columns are {', '.join(names)}")
+    words = {} if blank is None else {"null_values": list(blank)}
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=columns, include_columns=list(columns), strings_can_be_null=True, **words
+    )
+    reading = pyarrow.csv.ReadOptions(column_names=names, skip_rows=1)
+    try:
+        table = pyarrow.csv.read_csv(path, read_options=reading, convert_options=convert)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UsageError(f"{path} can't be read as csv: {str(error).splitlines()[0]}") from error
+    for name in columns:
+        if name not in nullable and table[name].null_count:
+            row = table[name].is_null().to_pylist().index(True)
+            raise UsageError(f"{path}: column {name!r} is empty in line {row + 2}")
+    return table.select(list(columns))
+
+
+def read_rows(path: Path, columns: dict[str, pa.DataType], nullable: tuple[str, ...] = ()) -> dict[str, list]:
+    """As `read_csv`, each column a list; only an empty cell is blank, and None then.
+
+    Raises:
+        UsageError: as `read_csv`, or there is no row below the header.
+    """
+    table = read_csv(path, columns, nullable, blank=("",))
+    if not table.num_rows:
+        raise UsageError(f"{path} has no row below its header")
+    return {name: table[name].to_pylist() for name in columns}
+
+
+def _header(path: Path) -> list[str]:
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
+            names = next(csv.reader(file), [])
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} can't be read as csv: {error}") from error
+    if not names:
+        raise UsageError(f"{path} is empty")
+    return [name.strip() for name in names]

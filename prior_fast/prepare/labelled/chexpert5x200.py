@@ -1,0 +1,75 @@
+"""CheXpert 5x200: 200 images of CheXpert's train.csv for each of five findings, by a given list or drawn by a rule."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prior_fast.data.labelled_dataset import PERCENTAGES
+from prior_fast.errors import UsageError
+from prior_fast.prepare.labelled.chexpert import decode
+from prior_fast.prepare.labelled.chexpert_table import FOLDERS, find_root, read_table
+from prior_fast.prepare.labelled.draw_5x200 import draw, read_list
+from prior_fast.prepare.labelled.files import need
+from prior_fast.prepare.labelled.labelled_source import Candidate, LabelledSource
+from prior_fast.prepare.labelled.splits import Pool
+from prior_fast.prepare.labelled.write import SplitLists
+from prior_fast.radiology.labels import FIVE_CLASSES
+
+LIST_FILE = "list.json"
+
+
+def read_5x200(
+    images: Path, given: Path | None = None, rule: str = "prior", seed: int = 0, per_class: int = 200
+) -> LabelledSource:
+    """The images of a given list, or of one drawn from train.csv, with the finding of each.
+
+    Raises:
+        UsageError: the list or train.csv can't be used, or the rule finds no image.
+    """
+    if seed < 0 or per_class < 1:
+        raise UsageError(f"--seed {seed} --per-class {per_class}: give a seed of 0 or more, and 1 image or more")
+    facts: dict[str, Any]
+    if given is None:
+        root = find_root(images)
+        drawn = draw(read_table(need(root, "train.csv")), rule, seed, per_class)
+        entries = {str(row.number): _entry(row.path, number) for row, number in drawn.chosen}
+        texts = {LIST_FILE: json.dumps(entries, indent=1) + "\n"}
+        facts = {"rule": rule, "seed": seed, "of_the_rule": dict(zip(FIVE_CLASSES, drawn.pools))}
+        notes = [
+            f"{name}: the rule finds {count} image(s), not {per_class}; all were taken"
+            for name, count in zip(FIVE_CLASSES, drawn.pools)
+            if count < per_class
+        ]
+        if not entries:
+            raise UsageError(
+                f"{root / 'train.csv'}: the rule {rule} finds no image of any of {', '.join(FIVE_CLASSES)}"
+            )
+    else:
+        root, notes, texts, facts = _root_for_list(images), [], {}, {"list": given.name}
+        entries = {path: _entry(path, number) for path, number in read_list(given)}
+    candidates = [_candidate(root, entry) for entry in entries.values()]
+    return LabelledSource(
+        "chexpert5x200", FIVE_CLASSES, root, candidates, decode, _all_is_test, notes=notes, facts=facts, texts=texts
+    )
+
+
+def _entry(path: str, number: int) -> dict[str, Any]:
+    return {"image_path": path, "label": [int(place == number) for place in range(len(FIVE_CLASSES))]}
+
+
+def _candidate(root: Path, entry: dict[str, Any]) -> Candidate:
+    path = entry["image_path"]
+    return Candidate(root / path, path, path.split("/")[1], tuple(map(float, entry["label"])))
+
+
+def _root_for_list(images: Path) -> Path:
+    """As `find_root`, but train.csv need not be there."""
+    folder = next(
+        (folder for folder in (images, *(images / name for name in FOLDERS)) if (folder / "train").is_dir()), None
+    )
+    return folder or need(images, "train").parent
+
+
+def _all_is_test(pool: Pool) -> dict[str, SplitLists]:
+    rule = "all images are to test, for zero-shot classification and retrieval"
+    return {"all": SplitLists(rule, {percent: [] for percent in PERCENTAGES}, [], pool.ids)}

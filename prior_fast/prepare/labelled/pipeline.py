@@ -1,0 +1,192 @@
+"""From the tables of a labelled dataset to the prepared one: decoded in parallel, whole or absent."""
+
+import errno
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prior_fast.console import progress
+from prior_fast.errors import RunError, UsageError
+from prior_fast.prepare.labelled.labelled_source import Candidate, Decoded, LabelledSource
+from prior_fast.prepare.labelled.own_lists import OwnLists, parse_words, read_lists
+from prior_fast.prepare.labelled.splits import Pool, shared_patients
+from prior_fast.prepare.labelled.write import Contents, Record, write_labelled
+from prior_fast.processes import parallel_map
+from prior_fast.radiology.xray import IMAGE_SIZE, UnreadableImage
+
+_CHUNK = 16
+_NUMBERS = re.compile(r"-?\d+(\.\d+)?")
+
+
+@dataclass(frozen=True)
+class LabelledOptions:
+    """Where the dataset goes and how it is made.
+
+    Attributes:
+        out: the folder of the dataset to make.
+        workers: processes that decode; 1 works in this process.
+        strict: stop at the first thing that would be left out.
+        split_lists: words NAME=DIR, the user's own splits.
+    """
+
+    out: Path
+    workers: int = 1
+    strict: bool = False
+    split_lists: Sequence[str] = ()
+
+
+@dataclass
+class _Result:
+    """What decoding gave: records, the scratch rows of their images, and what is to be told."""
+
+    records: list[Record] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    remarks: Counter[str] = field(default_factory=Counter)
+
+
+def prepare_labelled(read: Callable[[], LabelledSource], options: LabelledOptions) -> dict[str, Any]:
+    """Make the dataset `options.out` of what `read` finds; returns what its dataset.json says, and "seconds".
+
+    Decoded images wait in a file beside `out`, since only when all are decoded is it known which can be used; it takes
+    50 KB for each image and is removed at the end.
+
+    Raises:
+        UsageError: a setting or a table can't be used, or no image can.
+        RunError: a broken file under `strict`, a full disk, or a worker process died.
+    """
+    begin = time.perf_counter()
+    _check(options)
+    folders = parse_words(options.split_lists)
+    source = read()
+    if options.strict and source.rejected:
+        raise RunError("--strict: {}: {}".format(*source.rejected[0]))
+    named = {candidate.image_id for candidate in source.candidates} | {name for name, _ in source.rejected}
+    own = [read_lists(name, folder, named) for name, folder in folders.items()]
+    with _explained(options.out), _scratch_folder(options.out) as scratch:
+        path = scratch / "images.npy"
+        result = _decode_all(source, options, path)
+        if not result.records:
+            raise UsageError(f"no image of {source.root} can be used: {_most_frequent(result.rejected)}")
+        contents = _contents(source, result, own)
+        images = np.load(path, mmap_mode="r")
+        info = write_labelled(options.out, contents, (np.asarray(images[row]) for row in result.rows))
+    return {**info, "seconds": round(time.perf_counter() - begin, 1)}
+
+
+@contextmanager
+def _scratch_folder(out: Path) -> Iterator[Path]:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".decoded", dir=out.parent) as folder:
+        yield Path(folder)
+
+
+def _decode_all(source: LabelledSource, options: LabelledOptions, path: Path) -> _Result:
+    result = _Result(rejected=list(source.rejected))
+    if not source.candidates:
+        return result
+    shape = (len(source.candidates), IMAGE_SIZE, IMAGE_SIZE)
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    with progress() as bar:
+        task = bar.add_task("reading images", total=len(source.candidates))
+        decoded = parallel_map(partial(_decode, source.decode), source.candidates, options.workers, _CHUNK)
+        for row, (candidate, found) in enumerate(zip(source.candidates, decoded)):
+            file = _relative(candidate.path, source.root)
+            reasons = [found] if isinstance(found, str) else [*found.dropped]
+            if options.strict and reasons:
+                raise RunError(f"--strict: {file}: {reasons[0]}")
+            result.rejected += [(file, reason) for reason in reasons]
+            if isinstance(found, Decoded):
+                images[row] = found.image
+                result.rows.append(row)
+                result.records.append(
+                    Record(candidate.image_id, candidate.patient_id, candidate.labels, found.boxes, found.mask)
+                )
+                result.remarks.update(found.remarks)
+            bar.advance(task)
+    return result
+
+
+def _decode(decode: Callable[[Candidate], Decoded], candidate: Candidate) -> Decoded | str:
+    """What became of a candidate, or in a line why it can't be used."""
+    try:
+        return decode(candidate)
+    except UnreadableImage as error:
+        return str(error)
+
+
+def _contents(source: LabelledSource, result: _Result, own: Sequence[OwnLists]) -> Contents:
+    records = result.records
+    positive = [source.positive(record) for record in records]
+    pool = Pool([record.image_id for record in records], [record.patient_id for record in records], positive)
+    splits = dict(source.splits(pool))
+    notes = [*source.notes, *(f"{remark}: {count} image(s)" for remark, count in sorted(result.remarks.items()))]
+    for lists in own:
+        split = splits[lists.name] = lists.split(pool)
+        if shared := shared_patients(pool, split):
+            notes.append(f"the split {lists.name} has {shared} patient(s) in more than one part")
+    facts = {
+        **source.facts,
+        "labels": _count_labels(source.classes, records),
+        "reasons": _count_reasons(result.rejected),
+        "notes": notes,
+    }
+    annotations = (source.has_boxes, source.has_masks)
+    return Contents(source.name, source.classes, records, splits, *annotations, result.rejected, facts, source.texts)
+
+
+def _count_labels(classes: Sequence[str], records: Sequence[Record]) -> dict[str, dict[str, int]]:
+    """For each class, how many images are labelled with it in which way."""
+    labels = np.array([record.labels for record in records], np.float32)
+    kinds = {"positive": labels == 1, "negative": labels == 0, "uncertain": labels == -1, "blank": np.isnan(labels)}
+    return {
+        name: {kind: int(there[:, column].sum()) for kind, there in kinds.items()}
+        for column, name in enumerate(classes)
+    }
+
+
+def _count_reasons(rejected: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The kinds of reasons, which are their words without numbers, the most frequent first."""
+    counts = Counter(_NUMBERS.sub("N", reason) for _, reason in rejected)
+    return [{"reason": kind, "lines": count} for kind, count in sorted(counts.items(), key=lambda x: (-x[1], x[0]))]
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _most_frequent(rejected: Sequence[tuple[str, str]]) -> str:
+    counts = _count_reasons(rejected)[:3]
+    return ", ".join(f"{row['reason']} ({row['lines']})" for row in counts) or "the tables name none"
+
+
+def _check(options: LabelledOptions) -> None:
+    if options.workers < 1:
+        raise UsageError(f"--workers must be 1 or more, not {options.workers}")
+    if options.out.exists() and not options.out.is_dir():
+        raise UsageError(f"--out {options.out} is a file; give a folder that does not exist yet")
+    if options.out.is_dir() and any(options.out.iterdir()):
+        raise UsageError(f"--out {options.out} is not empty; give a folder that does not exist yet, or remove it")
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Turn what may stop a run on its way into a line that says what to do."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise RunError("a worker process died, perhaps for lack of memory; give fewer --workers") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"no space is left for {out}; free some and start the same command again") from error
+        raise

@@ -1,0 +1,124 @@
+"""RSNA Pneumonia Detection, stage 2: images with boxes around lung opacities."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from prior_fast.errors import UsageError
+from prior_fast.prepare.csv_tables import read_rows
+from prior_fast.prepare.labelled import splits
+from prior_fast.prepare.labelled.files import compare_files, need
+from prior_fast.prepare.labelled.labelled_source import Candidate, Decoded, LabelledSource
+from prior_fast.prepare.labelled.splits import Pool
+from prior_fast.prepare.labelled.write import SplitLists
+from prior_fast.radiology.masks import box_mask, encode_mask, scale_box
+from prior_fast.radiology.xray import UnreadableImage
+
+CLASSES = ("Pneumonia",)
+IMAGES, LABELS, DETAILS = "stage_2_train_images", "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
+_SMALL = "a box around no pixel's center at 224x224 became the pixel at its own center"
+
+FullBox = tuple[float, float, float, float]
+
+
+def read_rsna(images: Path) -> LabelledSource:
+    """What RSNA's tables say; several rows of one patientId are the boxes of its one image.
+
+    Raises:
+        UsageError: a folder or a table is missing or can't be used.
+    """
+    folder, table = need(images, IMAGES), need(images, LABELS)
+    boxes_of, rejected = _read_boxes(table)
+    files, missing, notes = compare_files(boxes_of, folder.glob("*.dcm"))
+    rejected += [(name, "no DICOM") for name in missing]
+    candidates = [
+        Candidate(files[name], name, name, (float(bool(boxes_of[name])),), tuple(boxes_of[name]))
+        for name in sorted(files)
+    ]
+    facts = {"detailed_classes": _count_details(images / DETAILS)} if (images / DETAILS).is_file() else {}
+    return LabelledSource(
+        *("rsna", CLASSES, images, candidates, decode, make_splits),
+        has_boxes=True,
+        has_masks=True,
+        rejected=rejected,
+        notes=notes,
+        facts=facts,
+    )
+
+
+def decode(candidate: Candidate) -> Decoded:
+    """The image, its boxes cut at the image's edges, and the mask that they make when filled.
+
+    Raises:
+        UnreadableImage: the file is broken, or nothing of a positive image's boxes is inside it.
+    """
+    from prior_fast.radiology.dicom import read_dicom
+
+    image, size = read_dicom(candidate.path)
+    scaled = [(box, scale_box(box, size)) for box in candidate.annotations]
+    inside = tuple(box for _, box in scaled if box is not None)
+    dropped = tuple(
+        f"box {_words(box)} is empty or outside {size[0]} x {size[1]}" for box, there in scaled if not there
+    )
+    if candidate.annotations and not inside:
+        raise UnreadableImage(f"no box left: {dropped[0]}")
+    if not inside:
+        return Decoded(image)
+    masks, remarks = [], set()
+    for x, y, width, height in inside:
+        mask = box_mask(x, y, width, height)
+        if not mask.any():
+            mask[int(y + height / 2), int(x + width / 2)] = True
+            remarks.add(_SMALL)
+        masks.append(mask)
+    return Decoded(image, inside, encode_mask(np.logical_or.reduce(masks)), dropped, tuple(remarks))
+
+
+def make_splits(pool: Pool) -> Mapping[str, SplitLists]:
+    """All splits of RSNA; a patient has one image."""
+    return {
+        **splits.prior_splits(pool),
+        **splits.fold_splits(pool),
+        "mgca": splits.mgca_split(pool, ""),
+        "benchx": splits.benchx_split(pool),
+    }
+
+
+def _read_boxes(path: Path) -> tuple[dict[str, list[FullBox]], list[tuple[str, str]]]:
+    """The boxes of each image, none for a negative, and the images whose rows contradict each other."""
+    sides = ("x", "y", "width", "height")
+    types = {"patientId": pa.string(), **dict.fromkeys(sides, pa.float64()), "Target": pa.int64()}
+    columns = read_rows(path, types, nullable=sides)
+    boxes_of: dict[str, list[FullBox]] = {}
+    targets: dict[str, set[int]] = {}
+    for line, (name, *box, target) in enumerate(zip(*columns.values()), 2):
+        if target not in (0, 1):
+            raise UsageError(f"{path}, line {line}: Target is {target}, not 0 or 1")
+        targets.setdefault(name, set()).add(target)
+        boxes = boxes_of.setdefault(name, [])
+        if target and any(value is not None for value in box):
+            full = tuple(math.nan if value is None else value for value in box)
+            if full not in boxes:
+                boxes.append(full)  # type: ignore[arg-type]
+    reasons = {name: _contradiction(targets[name], boxes) for name, boxes in boxes_of.items()}
+    kept = {name: boxes for name, boxes in boxes_of.items() if reasons[name] is None}
+    return kept, [(name, reason) for name, reason in reasons.items() if reason]
+
+
+def _contradiction(targets: set[int], boxes: Sequence[FullBox]) -> str | None:
+    if len(targets) > 1:
+        return "its rows have Target 0 and 1"
+    return "Target is 1 without a box" if targets == {1} and not boxes else None
+
+
+def _count_details(path: Path) -> dict[str, int]:
+    columns = read_rows(path, {"patientId": pa.string(), "class": pa.string()})
+    return dict(sorted(Counter(dict(zip(columns["patientId"], columns["class"])).values()).items()))
+
+
+def _words(box: FullBox) -> str:
+    return " ".join(f"{value:g}" for value in box)

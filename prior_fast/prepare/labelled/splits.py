@@ -1,0 +1,154 @@
+"""How a labelled dataset is cut into training, validation and test parts, and into 1 % and 10 % of the training part.
+
+Each function's split depends on the images and the seed alone.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prior_fast.data.labelled_dataset import PERCENTAGES
+from prior_fast.prepare.labelled.write import SplitLists
+
+_FOLDS = 5
+_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The images to cut.
+
+    Attributes:
+        ids: unique, in the order that lists keep.
+        patients: of each image.
+        positive: of each image, whether it counts as one where shares of positives are kept.
+    """
+
+    ids: Sequence[str]
+    patients: Sequence[str]
+    positive: Sequence[bool]
+
+    def only(self, wanted: Sequence[bool]) -> "Pool":
+        """The pool of the images that are wanted."""
+        rows = np.flatnonzero(wanted).tolist()
+        ids, patients = ([column[row] for row in rows] for column in (self.ids, self.patients))
+        return Pool(ids, patients, [self.positive[row] for row in rows])
+
+
+def prior_splits(pool: Pool) -> dict[str, SplitLists]:
+    """PRIOR's 6:2:2 with five seeds (supplement, section 3.1; five runs, as its authors say), by patient."""
+    return {f"prior-{seed}": _prior_split(pool, seed) for seed in range(_SEEDS)}
+
+
+def _prior_split(pool: Pool, seed: int) -> SplitLists:
+    patients = sorted(set(pool.patients))
+    order = np.random.default_rng(seed).permutation(len(patients))
+    ends = round(0.6 * len(patients)), round(0.8 * len(patients))
+    part_of = {patients[row]: int(np.searchsorted(ends, place, side="right")) for place, row in enumerate(order)}
+    train, validate, test = (pool.only([part_of[name] == part for name in pool.patients]) for part in range(3))
+    return SplitLists(
+        f"60, 20 and 20 % of the patients, drawn with seed {seed}: PRIOR's shares, five runs with different seeds",
+        stratified_percentages(train, seed),
+        validate.ids,
+        test.ids,
+    )
+
+
+def fold_splits(pool: Pool) -> dict[str, SplitLists]:
+    """Five folds of the positive images alone, as PRIOR segments and detects (supplement, sections 3.4 and 3.5).
+
+    Fold i tests and fold i+1 validates, which the paper leaves open.
+    """
+    positives = pool.only(pool.positive)
+    order = np.random.default_rng(0).permutation(len(positives.ids))
+    fold_of = np.empty(len(order), np.int64)
+    fold_of[order] = np.arange(len(order)) % _FOLDS
+    splits = {}
+    for fold in range(_FOLDS):
+        following = (fold + 1) % _FOLDS
+        train = positives.only((fold_of != fold) & (fold_of != following))
+        splits[f"folds-{fold}"] = SplitLists(
+            f"positives only, five folds: fold {fold} tests, fold {following} validates, three train",
+            stratified_percentages(train, fold),
+            positives.only(fold_of == following).ids,
+            positives.only(fold_of == fold).ids,
+        )
+    return splits
+
+
+def benchx_split(pool: Pool) -> SplitLists:
+    """BenchX's shares: 70, 15 and 15 % of the positive and of the other images, with seed 0."""
+    rng, part_of = np.random.default_rng(0), np.empty(len(pool.ids), np.int64)
+    for value in (True, False):
+        rows = rng.permutation(np.flatnonzero(np.asarray(pool.positive, bool) == value))
+        ends = round(0.7 * len(rows)), round(0.85 * len(rows))
+        part_of[rows] = np.searchsorted(ends, np.arange(len(rows)), side="right")
+    return SplitLists(
+        "70, 15 and 15 % of the positives and of the others, drawn with seed 0: BenchX's shares, not its lists",
+        stratified_percentages(pool.only(part_of == 0), 0),
+        pool.only(part_of == 1).ids,
+        pool.only(part_of == 2).ids,
+    )
+
+
+def mgca_split(pool: Pool, remark: str) -> SplitLists:
+    """MGCA's 70, 15 and 15 % of the images, sorted by id, by `train_test_split(random_state=0)`, as for RSNA there.
+
+    remark: what is to be said of it for this dataset.
+    """
+    from sklearn.model_selection import train_test_split
+
+    ids = sorted(pool.ids)
+    if len(ids) < 4:
+        train, validate, test = ids, [], []
+    else:
+        train, rest = train_test_split(ids, test_size=0.3, random_state=0)
+        test, validate = train_test_split(rest, test_size=0.5, random_state=0)
+    rule = f"70, 15 and 15 % by train_test_split(random_state=0), as MGCA draws them{remark}"
+    return SplitLists(rule, sampled_percentages(train), validate, test)
+
+
+def held_out_patients(pool: Pool, images: int, seed: int) -> Sequence[bool]:
+    """For each image whether it is held out: whole patients, drawn until they have that many images or more."""
+    patients = sorted(set(pool.patients))
+    order = np.random.RandomState(seed).permutation(len(patients))
+    counts = dict.fromkeys(patients, 0)
+    for name in pool.patients:
+        counts[name] += 1
+    totals = np.cumsum([counts[patients[row]] for row in order])
+    needed = int(np.searchsorted(totals, images)) + 1 if images > 0 else 0
+    chosen = {patients[row] for row in order[:needed]}
+    return [name in chosen for name in pool.patients]
+
+
+def stratified_percentages(train: Pool, seed: int) -> dict[int, list[str]]:
+    """The ids of 1, 10 and 100 % of a training part, each within the next.
+
+    A share has one image at least; positives keep their share in it, and one at least where the part has one.
+    """
+    rng, positive = np.random.default_rng([seed, 1]), np.asarray(train.positive, bool)
+    marked, others = (rng.permutation(np.flatnonzero(positive == value)) for value in (True, False))
+    lists = {}
+    for percent in PERCENTAGES:
+        count = min(len(positive), max(1, round(percent / 100 * len(positive))))
+        quota = min(len(marked), max(1, round(percent / 100 * len(marked))))
+        rows = np.concatenate([marked[:quota], others[: count - quota]])
+        lists[percent] = [train.ids[row] for row in sorted(rows.tolist())]
+    return lists
+
+
+def sampled_percentages(train: Sequence[str]) -> dict[int, list[str]]:
+    """The ids of 1, 10 and 100 % that pandas' `DataFrame.sample(frac, random_state=42)` draws, one at least."""
+    order = np.random.RandomState(42).permutation(len(train))
+    lists = {p: [train[row] for row in order[: max(1, round(p / 100 * len(train)))]] for p in PERCENTAGES}
+    return {**lists, 100: list(train)}
+
+
+def shared_patients(pool: Pool, split: SplitLists) -> int:
+    """The number of patients that have images in more than one part of a split."""
+    patient_of = dict(zip(pool.ids, pool.patients))
+    parts = (split.train[100], split.validate, split.test)
+    counts = Counter(patient for part in parts for patient in {patient_of[name] for name in part})
+    return sum(count > 1 for count in counts.values())

@@ -1,0 +1,155 @@
+"""Writing a labelled dataset, whole or not at all."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prior_fast.data.dataset_folder import INFO_FILE
+from prior_fast.data.labelled_dataset import FORMAT, PARTS, PERCENTAGES, VERSION
+from prior_fast.files import atomic_directory, sha256, write_json
+from prior_fast.radiology.masks import Box
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a labelled dataset.
+
+    Attributes:
+        image_id, patient_id: as `LabelledDataset` has them.
+        labels: one for each class: 1, 0, -1 uncertain, nan blank.
+        boxes: x, y, width, height in pixels of the 224x224 image.
+        mask: a 1-bit PNG of 224x224 (`prior_fast.radiology.masks.encode_mask`); None where nothing is marked.
+    """
+
+    image_id: str
+    patient_id: str
+    labels: tuple[float, ...]
+    boxes: tuple[Box, ...] = ()
+    mask: bytes | None = None
+
+
+@dataclass(frozen=True)
+class SplitLists:
+    """The image ids of a split's parts.
+
+    Attributes:
+        rule: in a sentence, how it was drawn, and by whom it is used.
+        train: for each percentage of `PERCENTAGES`, the ids.
+    """
+
+    rule: str
+    train: Mapping[int, Sequence[str]]
+    validate: Sequence[str]
+    test: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A labelled dataset on its way to the disk.
+
+    Attributes:
+        name: the source, "chexpert", "chexpert5x200", "rsna" or "siim".
+        splits: by name.
+        rejected: file and reason of what was left out.
+        facts: more for dataset.json.
+        texts: more text files of the dataset, by name.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    records: Sequence[Record]
+    splits: Mapping[str, SplitLists]
+    has_boxes: bool = False
+    has_masks: bool = False
+    rejected: Sequence[tuple[str, str]] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_labelled(out: Path, contents: Contents, images: Iterable[np.ndarray]) -> dict[str, Any]:
+    """Write a labelled dataset to the folder `out`.
+
+    images: uint8 [224, 224], one for each record, in their order.
+
+    Returns:
+        What dataset.json says.
+    """
+    records = contents.records
+    with atomic_directory(out) as folder:
+        mean, std = _write_images(folder / "images.npy", len(records), images)
+        pq.write_table(_manifest(records), folder / "manifest.parquet")
+        for name, split in contents.splits.items():
+            _write_lists(folder / "splits" / name, split)
+        with (folder / "rejected.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([("file", "reason"), *sorted(contents.rejected)])
+        for name, text in contents.texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        info = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": contents.name,
+            "classes": list(contents.classes),
+            "images": len(records),
+            "patients": len({record.patient_id for record in records}),
+            "image_mean": mean,
+            "image_std": std,
+            "has_boxes": contents.has_boxes,
+            "has_masks": contents.has_masks,
+            "splits": {name: _describe(split) for name, split in contents.splits.items()},
+            "rejected": len(contents.rejected),
+            **contents.facts,
+            "files": {
+                str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files
+            },
+        }
+        write_json(folder / INFO_FILE, info)
+    return info
+
+
+def _write_images(path: Path, count: int, images: Iterable[np.ndarray]) -> tuple[float, float]:
+    histogram, written = np.zeros(256, np.int64), 0
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, 224, 224))
+    for row, image in enumerate(images):
+        array[row] = image
+        histogram += np.bincount(image.ravel(), minlength=256)
+        written += 1
+    if written != count:
+        raise ValueError(f"{written} images for {count} records")
+    array.flush()
+    values, total = np.arange(256) / 255, max(1, int(histogram.sum()))
+    mean = float(histogram @ values / total)
+    return mean, float(np.sqrt(histogram @ (values - mean) ** 2 / total))
+
+
+def _manifest(records: Sequence[Record]) -> pa.Table:
+    return pa.table(
+        {
+            "image_id": pa.array([record.image_id for record in records], pa.string()),
+            "patient_id": pa.array([record.patient_id for record in records], pa.string()),
+            "labels": pa.array([list(record.labels) for record in records], pa.list_(pa.float32())),
+            "boxes": pa.array([[*map(list, record.boxes)] for record in records], pa.list_(pa.list_(pa.float32()))),
+            "mask": pa.array([record.mask for record in records], pa.binary()),
+        }
+    )
+
+
+def _lists(split: SplitLists) -> dict[str, Sequence[str]]:
+    train = {("train" if p == 100 else f"train-{p}"): split.train[p] for p in PERCENTAGES}
+    return {**train, PARTS[1]: split.validate, PARTS[2]: split.test}
+
+
+def _write_lists(folder: Path, split: SplitLists) -> None:
+    folder.mkdir(parents=True)
+    for part, names in _lists(split).items():
+        (folder / f"{part}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def _describe(split: SplitLists) -> dict[str, Any]:
+    return {"rule": split.rule, **{part: len(names) for part, names in _lists(split).items()}}

@@ -1,0 +1,260 @@
+"""Putting finished chunks together into a prepared dataset."""
+
+import base64
+import csv
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prior_fast.data.dataset_folder import INFO_FILE
+from prior_fast.data.prepared_dataset import FORMAT, VERSION
+from prior_fast.files import sha256, write_json
+from prior_fast.prepare.studies.chunks import read_images, read_record
+from prior_fast.radiology.labels import CHEXPERT_LABELS
+from prior_fast.radiology.study import SPLITS, Rejection, Study, Tree
+from prior_fast.radiology.tokenizer import tokenize
+from prior_fast.radiology.xray import IMAGE_SIZE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass
+class Kept:
+    """A study that goes into the dataset.
+
+    Attributes:
+        image_rows: rows of its images within its chunk.
+        sentences: its sentences, and `tokens` the int32 ids of each.
+    """
+
+    study: Study
+    dicom_ids: list[str]
+    image_rows: range
+    sentences: list[str]
+    tokens: list[np.ndarray]
+
+
+@dataclass
+class Chunk:
+    """A finished chunk: its file, the studies kept of it, and its annotations as the file has them."""
+
+    path: Path
+    kept: list[Kept]
+    annotations: list[dict[str, Any]]
+
+
+def collect(paths: Sequence[Path], studies: dict[int, Study]) -> tuple[list[Chunk], list[Rejection]]:
+    """Read what the chunks' files say, all but their images: what was kept and what was rejected.
+
+    A kept study's images that the tables leave out are among the rejections.
+    """
+    chunks, rejections = [], []
+    for path in paths:
+        record = read_record(path)
+        rejections += [Rejection(**row) for row in record["rejected"]]
+        kept, row = [], 0
+        for entry in record["studies"]:
+            study, dicom_ids = studies[entry["study_id"]], entry["dicom_ids"]
+            rejections += study.left_out
+            kept.append(Kept(study, dicom_ids, range(row, row + len(dicom_ids)), entry["sentences"], []))
+            row += len(dicom_ids)
+        chunks.append(Chunk(path, kept, record["annotations"]))
+    return chunks, rejections
+
+
+def add_tokens(
+    chunks: list[Chunk],
+    tokenizer: "PreTrainedTokenizerFast",
+    reports: Tree,
+    min_sentences: int,
+    rejections: list[Rejection],
+) -> None:
+    """Tokenize every sentence once; drop a sentence without a token, and a study that then has too few."""
+    tokens = iter(tokenize(tokenizer, [s for chunk in chunks for kept in chunk.kept for s in kept.sentences]))
+    for chunk in chunks:
+        remaining = []
+        for kept in chunk.kept:
+            pairs = [(sentence, ids) for sentence in kept.sentences if len(ids := next(tokens))]
+            kept.sentences, kept.tokens = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            if len(pairs) >= min_sentences:
+                remaining.append(kept)
+                continue
+            kind, detail = f"fewer than {min_sentences} sentences", f"({len(pairs)} with a token of the tokenizer)"
+            study = kept.study
+            path = reports.report(study.subject_id, study.study_id)
+            rejections.append(Rejection(study.study_id, path, kind, detail, whole_study=True))
+        chunk.kept = remaining
+
+
+def training_sentences(chunks: list[Chunk]) -> list[str]:
+    """The sentences of the training split."""
+    return [s for chunk in chunks for kept in chunk.kept if kept.study.split == "train" for s in kept.sentences]
+
+
+def count_splits(chunks: list[Chunk]) -> dict[str, dict[str, int]]:
+    """Studies, images, sentences and tokens of each split."""
+    studies = [kept for chunk in chunks for kept in chunk.kept]
+    return {split: _counts([kept for kept in studies if kept.study.split == split]) for split in SPLITS}
+
+
+def write_dataset(
+    folder: Path,
+    chunks: list[Chunk],
+    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer_source: str,
+    rejections: list[Rejection],
+    decode: str,
+    advance: Callable[[], object],
+) -> dict[str, Any]:
+    """Write a dataset into the empty folder; dataset.json comes last.
+
+    Args:
+        tokenizer_source: "train", or the name the tokenizer was loaded by.
+        decode: how the images were decoded, "exact" or "fast".
+        advance: called after each chunk.
+
+    Returns:
+        What dataset.json says.
+    """
+    studies = [kept for chunk in chunks for kept in chunk.kept]
+    mean, std = _write_images(folder / "images.npy", chunks, advance)
+    lengths = np.array([len(ids) for kept in studies for ids in kept.tokens], np.int64)
+    tokens = [ids for kept in studies for ids in kept.tokens]
+    _write_array(folder / "tokens.npy", np.concatenate(tokens))
+    _write_array(folder / "sentence_offsets.npy", np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+    pq.write_table(_manifest(studies), folder / "manifest.parquet")
+    _write_annotations(folder / "annotations.parquet", chunks)
+    _write_rejected(folder / "rejected.csv", rejections)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    info = {
+        "format": FORMAT,
+        "version": VERSION,
+        **_counts(studies),
+        "splits": count_splits(chunks),
+        "decode": decode,
+        "image_size": IMAGE_SIZE,
+        "image_mean": mean,
+        "image_std": std,
+        "labels": list(CHEXPERT_LABELS),
+        "tokenizer": {
+            "source": tokenizer_source,
+            "vocab_size": len(tokenizer),
+            "cls_id": tokenizer.cls_token_id,
+            "sep_id": tokenizer.sep_token_id,
+        },
+        "files": {str(path.relative_to(folder)): _settle(path) for path in _files(folder)},
+    }
+    write_json(folder / INFO_FILE, info)
+    return info
+
+
+def _counts(studies: list[Kept]) -> dict[str, int]:
+    return {
+        "studies": len(studies),
+        "images": sum(len(kept.dicom_ids) for kept in studies),
+        "sentences": sum(len(kept.sentences) for kept in studies),
+        "tokens": sum(len(ids) for kept in studies for ids in kept.tokens),
+    }
+
+
+def _write_images(path: Path, chunks: list[Chunk], advance: Callable[[], object]) -> tuple[float, float]:
+    """Write images.npy chunk by chunk; returns mean and standard deviation of the training images in [0, 1]."""
+    rows = sum(len(kept.image_rows) for chunk in chunks for kept in chunk.kept)
+    histogram = np.zeros(256, np.int64)
+    with path.open("wb") as file:
+        _write_header(file, np.dtype(np.uint8), (rows, IMAGE_SIZE, IMAGE_SIZE))
+        for chunk in chunks:
+            images = read_images(chunk.path)
+            for kept in chunk.kept:
+                own = images[kept.image_rows.start : kept.image_rows.stop]
+                file.write(own.tobytes())
+                if kept.study.split == "train":
+                    histogram += np.bincount(own.ravel(), minlength=256)
+            advance()
+    values, total = np.arange(256) / 255, histogram.sum()
+    mean = float(histogram @ values / total)
+    return mean, float(np.sqrt(histogram @ (values - mean) ** 2 / total))
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    # numpy.save would report a full disk without the system's error number.
+    with path.open("wb") as file:
+        _write_header(file, array.dtype, array.shape)
+        file.write(array.tobytes())
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _manifest(studies: list[Kept]) -> pa.Table:
+    def ends(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+        return bounds[:-1], bounds[1:]
+
+    image_begin, image_end = ends([len(kept.dicom_ids) for kept in studies])
+    sentence_begin, sentence_end = ends([len(kept.sentences) for kept in studies])
+    blank = (None,) * len(CHEXPERT_LABELS)
+    labels = zip(*(kept.study.labels or blank for kept in studies))
+    return pa.table(
+        {
+            "study_id": pa.array([kept.study.study_id for kept in studies], pa.int64()),
+            "subject_id": pa.array([kept.study.subject_id for kept in studies], pa.int64()),
+            "split": pa.array([kept.study.split for kept in studies], pa.string()),
+            "dicom_ids": pa.array([kept.dicom_ids for kept in studies], pa.list_(pa.string())),
+            **{"image_begin": image_begin, "image_end": image_end},
+            **{"sentence_begin": sentence_begin, "sentence_end": sentence_end},
+            "sentences": pa.array([kept.sentences for kept in studies], pa.list_(pa.string())),
+            **{name: pa.array(column, pa.float32()) for name, column in zip(CHEXPERT_LABELS, labels)},
+        }
+    )
+
+
+def _write_annotations(path: Path, chunks: list[Chunk]) -> None:
+    """Write annotations.parquet, image rows counted over the dataset; no file where there is no annotation."""
+    rows = list(_annotation_rows(chunks))
+    if not rows:
+        return
+    box = [(name, pa.float32()) for name in ("x", "y", "width", "height")]
+    texts = [(name, pa.string()) for name in ("finding", "side", "severity")]
+    schema = pa.schema([("image_row", pa.int64()), *texts, *box, ("mask", pa.binary())])
+    pq.write_table(pa.Table.from_pylist(rows, schema), path)
+
+
+def _annotation_rows(chunks: list[Chunk]) -> Iterator[dict[str, Any]]:
+    row = 0
+    for chunk in chunks:
+        position = {}
+        for kept in chunk.kept:
+            for own in kept.image_rows:
+                position[own] = row
+                row += 1
+        for annotation in chunk.annotations:
+            if annotation["image_row"] in position:
+                mask = base64.b64decode(annotation["mask"])
+                yield {**annotation, "image_row": position[annotation["image_row"]], "mask": mask}
+
+
+def _write_rejected(path: Path, rejections: list[Rejection]) -> None:
+    rows = sorted((f"{rejection.study_id:08d}", rejection.file, rejection.reason) for rejection in rejections)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("study", "file", "reason"), *rows])
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _settle(path: Path) -> dict[str, Any]:
+    """Flush a file to the disk; returns its size and SHA-256."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}

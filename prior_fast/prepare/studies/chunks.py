@@ -1,0 +1,223 @@
+"""Preparing a chunk of studies: reading reports, decoding images, writing one file that a later run can reuse.
+
+A chunk's file is named by the chunk's number and a fingerprint of everything it was made from (the studies, the
+options, size and time of each file), so a file that is there is right, and a changed input makes another name.
+"""
+
+import base64
+import hashlib
+import json
+import time
+import zipfile
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+
+from prior_fast.files import atomic_path
+from prior_fast.radiology.masks import box_mask, encode_mask, read_mask
+from prior_fast.radiology.sections import EXCLUDED_STUDIES, findings_and_impression
+from prior_fast.radiology.sentences import split_sentences
+from prior_fast.radiology.study import AnnotationRow, Rejection, Study, Tree
+from prior_fast.radiology.xray import EXACT, IMAGE_SIZE, UnreadableImage, read_xray
+
+# To be raised when the same files would give another chunk.
+RULES_VERSION = 1
+STUDIES_PER_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class ChunkTask:
+    """A chunk of studies, with all that is needed to prepare it in another process."""
+
+    index: int
+    studies: tuple[Study, ...]
+    images: Tree
+    reports: Tree
+    min_sentences: int
+    folder: Path
+    decode: str = EXACT
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """Where a chunk was written, and what the parent process needs to know before it reads it."""
+
+    path: Path
+    studies: int
+    decoded: int
+    seconds: float
+    first_broken: Rejection | None
+
+
+def make_tasks(
+    studies: list[Study],
+    images: Tree,
+    reports: Tree,
+    min_sentences: int,
+    folder: Path,
+    decode: str = EXACT,
+    size: int = STUDIES_PER_CHUNK,
+) -> list[ChunkTask]:
+    """Cut the studies into chunks of `size`, in their order."""
+    return [
+        ChunkTask(index, tuple(studies[begin : begin + size]), images, reports, min_sentences, folder, decode)
+        for index, begin in enumerate(range(0, len(studies), size))
+    ]
+
+
+def fingerprint(task: ChunkTask) -> str:
+    """SHA-256 over what the chunk is made from; files count by path, size and time of change, not by their bytes."""
+    facts: list[Any] = [RULES_VERSION, PIL.__version__, IMAGE_SIZE, task.min_sentences]
+    if task.decode != EXACT:  # said only then, so that what was prepared before there was a choice is still known
+        facts.append(task.decode)
+    for study in task.studies:
+        ids = (study.subject_id, study.study_id)
+        facts += [study.split, ids, [astuple(row) for row in study.annotations]]
+        facts.append(_stat(task.reports, task.reports.report(*ids)))
+        facts += [_stat(task.images, task.images.image(*ids, dicom_id)) for dicom_id in study.frontal]
+        facts += [_stat(task.images, row.mask) for row in study.annotations if row.mask]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def chunk_path(task: ChunkTask) -> Path:
+    """The file that holds this very chunk once it is prepared."""
+    # The way of decoding is told by the name too, for `decoded_as`.
+    decode = "" if task.decode == EXACT else f"{task.decode}-"
+    return task.folder / f"chunk-{task.index:06d}-{decode}{fingerprint(task)[:32]}.npz"
+
+
+def decoded_as(name: str) -> str:
+    """The way of decoding of a chunk, by the name of its file."""
+    return parts[2] if len(parts := name.split("-")) == 4 else EXACT
+
+
+def prepare_chunk(task: ChunkTask) -> ChunkResult:
+    """Prepare the chunk and write its file, unless a sound one is there from an earlier run."""
+    path = chunk_path(task)
+    record = sound_record(path)
+    if record is None:
+        begin = time.perf_counter()
+        record, images = _prepare(task)
+        record["seconds"] = time.perf_counter() - begin
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.savez(file, images=images, record=np.frombuffer(json.dumps(record).encode(), np.uint8))
+    broken = next((Rejection(**row) for row in record["rejected"] if row["broken"]), None)
+    return ChunkResult(path, len(task.studies), record["decoded"], record["seconds"], broken)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a chunk's file says of its studies: "studies", "annotations", "rejected", "decoded", "seconds"."""
+    with np.load(path, allow_pickle=False) as chunk:
+        return json.loads(chunk["record"].tobytes())
+
+
+def read_images(path: Path) -> np.ndarray:
+    """The images of a chunk's file, uint8 [n, 224, 224], in the order of its studies."""
+    with np.load(path, allow_pickle=False) as chunk:
+        return chunk["images"]
+
+
+def sound_record(path: Path) -> dict[str, Any] | None:
+    """As `read_record`, after a look at the images; None when the file is not there or damaged."""
+    if not path.exists():
+        return None
+    try:
+        read_images(path)  # checks their CRC
+        return read_record(path)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _prepare(task: ChunkTask) -> tuple[dict[str, Any], np.ndarray]:
+    studies: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    rejected: list[Rejection] = []
+    images: list[np.ndarray] = []
+    decoded = 0
+    for study in task.studies:
+        sentences, reason = read_sentences(task.reports, study, task.min_sentences)
+        if reason:
+            rejected.append(reason)
+            continue
+        kept: dict[str, tuple[int, tuple[int, int]]] = {}
+        for dicom_id in study.frontal:
+            relative = task.images.image(study.subject_id, study.study_id, dicom_id)
+            try:
+                pixels, size = read_xray(task.images.root / relative, task.decode)
+            except UnreadableImage as error:
+                rejected.append(Rejection(study.study_id, relative, "image not readable", f"({error})", broken=True))
+                continue
+            kept[dicom_id] = (len(images), size)
+            images.append(pixels)
+        decoded += len(kept)
+        if not kept:
+            folder = task.images.study(study.subject_id, study.study_id)
+            rejected.append(Rejection(study.study_id, folder, "no readable frontal image", whole_study=True))
+            continue
+        studies.append({"study_id": study.study_id, "dicom_ids": list(kept), "sentences": sentences})
+        for row in study.annotations:
+            if row.dicom_id in kept:
+                marked = _annotation(task.images, study, row, *kept[row.dicom_id])
+                if isinstance(marked, Rejection):
+                    rejected.append(marked)
+                else:
+                    annotations.append(marked)
+    stacked = np.stack(images) if images else np.zeros((0, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    rejected_rows = [asdict(row) for row in rejected]
+    record = {"studies": studies, "annotations": annotations, "rejected": rejected_rows, "decoded": decoded}
+    return record, stacked
+
+
+def read_sentences(tree: Tree, study: Study, min_sentences: int) -> tuple[list[str], Rejection | None]:
+    """The sentences of a study's findings and then of its impression, or why there are none to use."""
+    relative = tree.report(study.subject_id, study.study_id)
+    path = tree.root / relative
+
+    def reject(kind: str, detail: str = "", broken: bool = False) -> tuple[list[str], Rejection]:
+        return [], Rejection(study.study_id, relative, kind, detail, broken, whole_study=True)
+
+    try:
+        report = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return reject("report missing", broken=True)
+    except UnicodeDecodeError as error:
+        byte = f"(byte 0x{error.object[error.start]:02x} at position {error.start})"
+        return reject("report is not UTF-8", byte, broken=True)
+    except OSError as error:
+        return reject("report not readable", f"({error.strerror})", broken=True)
+    name = f"s{study.study_id}"
+    if name in EXCLUDED_STUDIES:
+        return reject("report is on the list of those whose sections can't be told apart")
+    sections = findings_and_impression(report, name)
+    if sections is None:
+        return reject("no findings or impression")
+    sentences = [sentence for part in ("findings", "impression") for sentence in split_sentences(sections[part])]
+    if len(sentences) < min_sentences:
+        return reject(f"fewer than {min_sentences} sentences", f"({len(sentences)} found)")
+    return sentences, None
+
+
+def _annotation(
+    tree: Tree, study: Study, row: AnnotationRow, image_row: int, size: tuple[int, int]
+) -> dict[str, Any] | Rejection:
+    """The annotation in pixels of the resized image; `image_row` counts within the chunk."""
+    across, down = IMAGE_SIZE / size[0], IMAGE_SIZE / size[1]
+    box = {"x": row.x * across, "y": row.y * down, "width": row.width * across, "height": row.height * down}
+    texts = {"finding": row.finding, "side": row.side, "severity": row.severity}
+    try:
+        mask = read_mask(tree.root / row.mask) if row.mask else box_mask(**box)
+    except UnreadableImage as error:
+        return Rejection(study.study_id, row.mask, "mask not readable", f"({error})", broken=True)
+    encoded = base64.b64encode(encode_mask(mask)).decode()
+    return {"study_id": study.study_id, "image_row": image_row, **texts, **box, "mask": encoded}
+
+
+def _stat(tree: Tree, relative: str) -> list[Any]:
+    try:
+        facts = (tree.root / relative).stat()
+    except OSError:
+        return [relative, None, None]
+    return [relative, facts.st_size, facts.st_mtime_ns]

@@ -1,0 +1,152 @@
+"""Making the dataset of shards: the very one that a run without shards makes."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prior_fast.console import progress
+from prior_fast.errors import RunError, UsageError
+from prior_fast.prepare.studies import pipeline
+from prior_fast.prepare.studies.chunks import ChunkResult, ChunkTask, sound_record
+from prior_fast.prepare.studies.mimic import read_plan
+from prior_fast.prepare.studies.options import PrepareOptions, check_options
+from prior_fast.prepare.studies.shards import ShardRecord, check_alike, common_settings, read_records
+
+# What the merge itself reads, so that a change of it since the shards were prepared matters.
+_READ_AGAIN = ("source tables", "files of the tokenizer", "number of chunks", "version of the rules")
+
+
+def merge_shards(out: Path) -> dict[str, Any]:
+    """Make the dataset `out` of the shards in `<out>.partial`; returns what its report.json says.
+
+    Every sentence is tokenized here, after the tokenizer was trained if one is to be trained. The tables of the source
+    are read again, its images and reports are not. Shards that were merged already are left as they are; what is
+    returned then has "already_done": True.
+
+    Raises:
+        UsageError: a shard is missing or incomplete, shards do not go together, the source has changed since, or `out`
+            is something else.
+        RunError: a chunk is damaged, a full disk, or stopped on the way.
+    """
+    begin = time.perf_counter()
+    options = PrepareOptions(images=Path(), out=out)
+    check_options(options)
+    records = read_records(options.partial)
+    if not records:
+        return _merged_before(options)
+    _check_complete(records, options)
+    options = _settings(records[0], out)
+    plan = read_plan(options.images, options.reports)
+    tasks = pipeline.cut_plan(options, plan)
+    now = common_settings(options, plan, tasks)
+    changed = [name for name in _READ_AGAIN if now[name] != records[0].settings[name]]
+    if changed:
+        raise UsageError(
+            f"since the shards were prepared, this has changed: {', '.join(changed)}; run all shards again"
+        )
+    paths = _chunk_paths(records, tasks, options)
+    if pipeline.is_occupied(out):
+        report = pipeline.existing(options, plan, paths)
+        pipeline.clean(options.partial)
+        return report
+    tokenizer = pipeline.load_named_tokenizer(options.tokenizer)
+    with pipeline.explained(options):
+        results = _read_chunks(paths, tasks, records)
+        report = pipeline.assemble_dataset(options, plan, results, tokenizer)
+        report |= {"seconds": round(time.perf_counter() - begin, 3), "shards": len(records)}
+        pipeline.publish(options, report)
+    return report
+
+
+def _merged_before(options: PrepareOptions) -> dict[str, Any]:
+    """The report of a dataset that was merged earlier; there are no shards any more."""
+    try:
+        report = json.loads((options.out / pipeline.REPORT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        report = {}
+    if "shards" in report:
+        return {**report, "already_done": True}
+    raise UsageError(
+        f"there are no shards in {options.partial}; prepare them first, each with "
+        f"`prior-fast prepare mimic --shard I/N --out {options.out} ...`, and merge with the same --out"
+    )
+
+
+def _check_complete(records: Sequence[ShardRecord], options: PrepareOptions) -> None:
+    check_alike(records, options.partial)
+    count = records[0].shard.count
+    there = {record.shard.index for record in records}
+    missing = [f"{index}/{count}" for index in range(1, count + 1) if index not in there]
+    incomplete = [str(record.shard) for record in records if record.chunks is None]
+    if missing or incomplete:
+        lacks = ((missing, "missing"), (incomplete, "not complete"))
+        shown = ", ".join(f"{_names(shards)} {what}" for shards, what in lacks if shards)
+        raise UsageError(
+            f"{options.partial} can't be merged yet: {shown}; "
+            f"run `prior-fast prepare mimic --shard {(missing + incomplete)[0]} ...` as the others"
+        )
+
+
+def _settings(record: ShardRecord, out: Path) -> PrepareOptions:
+    return PrepareOptions(
+        images=Path(record.images),
+        out=out,
+        reports=Path(record.reports) if record.reports else None,
+        tokenizer=record.settings["--tokenizer"],
+        min_sentences=record.settings["--min-sentences"],
+        decode=record.settings["--decode"],
+    )
+
+
+def _chunk_paths(records: Sequence[ShardRecord], tasks: Sequence[ChunkTask], options: PrepareOptions) -> list[Path]:
+    """The files of all chunks, in their order, as the shards name them."""
+    names: dict[int, str] = {}
+    for record in records:
+        share = record.shard.share(tasks)
+        chunks = record.chunks or []
+        fits = len(chunks) == len(share) and all(
+            name.startswith(f"chunk-{task.index:06d}-") for name, task in zip(chunks, share)
+        )
+        if not fits:
+            raise UsageError(f"shard {record.shard} lists other chunks than its share; run it again, then merge")
+        names |= {task.index: name for name, task in zip(chunks, share)}
+    return [options.partial / names[task.index] for task in tasks]
+
+
+def _read_chunks(
+    paths: Sequence[Path], tasks: Sequence[ChunkTask], records: Sequence[ShardRecord]
+) -> list[ChunkResult]:
+    """What a run without shards knows of its chunks; each must be sound and tell of each of its studies once."""
+    results, damaged = [], []
+    with progress() as bar:
+        checking = bar.add_task("checking", total=len(tasks))
+        for path, task in zip(paths, tasks):
+            shard = records[task.index % len(records)].shard
+            stored = sound_record(path)
+            if stored is None:
+                damaged.append(shard)
+            elif _study_ids(stored) != sorted(study.study_id for study in task.studies):
+                raise RunError(f"{path} misses studies of its chunk; remove it, run shard {shard} again, then merge")
+            else:
+                results.append(ChunkResult(path, len(task.studies), stored["decoded"], stored["seconds"], None))
+            bar.advance(checking)
+    if damaged:
+        shards = _names([str(shard) for shard in sorted(set(damaged))])
+        raise RunError(
+            f"{len(damaged)} chunk(s) of {shards} are missing or damaged; run that again (it makes those anew and no "
+            "others), then merge"
+        )
+    return results
+
+
+def _study_ids(stored: dict[str, Any]) -> list[int]:
+    """Every study that a chunk's file tells of, kept or left out, as often as it does."""
+    left_out = [row["study_id"] for row in stored["rejected"] if row["whole_study"]]
+    return sorted([*(study["study_id"] for study in stored["studies"]), *left_out])
+
+
+def _names(shards: Sequence[str]) -> str:
+    shown = ", ".join(shards[:8]) + (f" and {len(shards) - 8} more" if len(shards) > 8 else "")
+    return f"shard{'s' if len(shards) > 1 else ''} {shown}"

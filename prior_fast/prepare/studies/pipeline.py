@@ -1,0 +1,255 @@
+"""From a MIMIC-CXR tree to a prepared dataset: in parallel, to be stopped and started again, whole or absent."""
+
+import errno
+import hashlib
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prior_fast.console import progress
+from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.errors import RunError, UsageError
+from prior_fast.files import write_json
+from prior_fast.prepare.studies import assemble
+from prior_fast.prepare.studies.chunks import ChunkResult, ChunkTask, chunk_path, decoded_as, make_tasks, prepare_chunk
+from prior_fast.prepare.studies.mimic import StudyPlan, read_plan
+from prior_fast.prepare.studies.options import PrepareOptions, check_options
+from prior_fast.processes import parallel_map
+from prior_fast.radiology.study import Rejection
+from prior_fast.radiology.tokenizer import TRAIN_TOKENIZER, load_tokenizer, train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+REPORT_FILE = "report.json"
+# The records of shards, in the partial folder.
+SHARD_FILES = "shard-*-of-*.json"
+# The dataset, in the partial folder, until it is whole.
+_FINISHED = "dataset"
+
+
+def prepare_mimic(options: PrepareOptions) -> dict[str, Any]:
+    """Make the prepared dataset `settings.out`; returns what its report.json says.
+
+    Finished chunks are kept in `<out>.partial` until the dataset is whole, so a run that was stopped goes on from
+    there. A dataset of the very same inputs and settings that is already there is left as it is; what is returned then
+    has "already_done": True.
+
+    Raises:
+        UsageError: a setting or the tree can't be used.
+        RunError: a broken file under `strict`, a full disk, or stopped on the way.
+    """
+    begin = time.perf_counter()
+    check_options(options)
+    plan = read_plan(options.images, options.reports)
+    tasks = cut_plan(options, plan)
+    if is_occupied(options.out):
+        return existing(options, plan, [chunk_path(task) for task in tasks])
+    tokenizer = load_named_tokenizer(options.tokenizer)
+    check_partial(options)
+    if any(options.partial.glob(SHARD_FILES)):
+        raise UsageError(
+            f"{options.partial} holds shards: complete them and `prior-fast prepare merge --out {options.out}`, give "
+            "another --out, or remove that folder to begin again"
+        )
+    with explained(options):
+        options.partial.mkdir(parents=True, exist_ok=True)
+        results = prepare_chunks(options, tasks)
+        report = assemble_dataset(options, plan, results, tokenizer)
+        report["seconds"] = round(time.perf_counter() - begin, 3)
+        publish(options, report)
+    return report
+
+
+def cut_plan(options: PrepareOptions, plan: StudyPlan) -> list[ChunkTask]:
+    """The chunks of all studies of the plan."""
+    return make_tasks(
+        plan.studies, plan.images, plan.reports, options.min_sentences, options.partial, decode=options.decode
+    )
+
+
+def is_occupied(out: Path) -> bool:
+    """Whether something is in the folder of the dataset to make."""
+    return out.is_dir() and any(out.iterdir())
+
+
+def check_partial(options: PrepareOptions) -> None:
+    """Refuse to go on from chunks that were decoded in another way.
+
+    Raises:
+        UsageError: there are such chunks.
+    """
+    for path in options.partial.glob("chunk-*.npz"):
+        if (found := decoded_as(path.name)) != options.decode:
+            raise UsageError(
+                f"{options.partial} holds images prepared with --decode {found}, not {options.decode}: give --decode "
+                f"{found} to go on from there, another --out, or remove that folder to begin again"
+            )
+
+
+def publish(options: PrepareOptions, report: dict[str, Any]) -> None:
+    """Write the report into the finished dataset, move the dataset to its place and remove what is no longer needed."""
+    finished = options.partial / _FINISHED
+    write_json(finished / REPORT_FILE, report)
+    finished.rename(options.out)
+    clean(options.partial)
+
+
+def clean(partial: Path) -> None:
+    """Remove chunks and records of shards; a file that prepare did not write stays, and the folder with it."""
+    for pattern in ("chunk-*.npz", ".chunk-*.partial", SHARD_FILES, f".{SHARD_FILES}.*.partial"):
+        for leftover in partial.glob(pattern):
+            leftover.unlink()
+    if not any(partial.iterdir()):
+        partial.rmdir()
+
+
+def load_named_tokenizer(name: str) -> "PreTrainedTokenizerFast | None":
+    """The tokenizer of that name, None when one is to be trained."""
+    return None if name == TRAIN_TOKENIZER else load_tokenizer(name)
+
+
+def existing(options: PrepareOptions, plan: StudyPlan, chunks: Sequence[Path]) -> dict[str, Any]:
+    """The report of the dataset that is already at --out, with "already_done", if it is made of these chunks.
+
+    Raises:
+        UsageError: it is another one, or none.
+        RunError: files are missing from it, under `strict`.
+    """
+    refusal = f"--out {options.out} is not empty; give a folder that does not exist yet, or remove it"
+    try:
+        report = json.loads((options.out / REPORT_FILE).read_text(encoding="utf-8"))
+        PreparedDataset.open(options.out)
+    except (OSError, ValueError, UsageError) as error:
+        raise UsageError(refusal) from error
+    if report.get("fingerprint") != _fingerprint(options, plan, chunks):
+        raise UsageError(f"{refusal}: it holds a dataset prepared from other inputs or with other settings")
+    if options.strict and report["broken_files"]:
+        count = report["broken_files"]
+        raise RunError(f"--strict: {options.out} is there already and leaves out {count} broken file(s)")
+    return {**report, "already_done": True}
+
+
+@contextmanager
+def explained(options: PrepareOptions) -> Iterator[None]:
+    """Turn what may stop a run on its way into a line that says what to do."""
+    again = "start the same command again to go on from there"
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise RunError(f"stopped; {again}") from error
+    except BrokenProcessPool as error:
+        raise RunError(f"a worker process died, perhaps for lack of memory; {again}, with fewer --workers") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"no space is left for {options.out}; free some and {again}") from error
+        raise
+
+
+def prepare_chunks(options: PrepareOptions, tasks: Sequence[ChunkTask]) -> list[ChunkResult]:
+    """Prepare the chunks that are not there yet.
+
+    Raises:
+        RunError: a file is missing or broken, under `strict`.
+    """
+    results = []
+    with progress() as bar:
+        task = bar.add_task("reading studies", total=sum(len(chunk.studies) for chunk in tasks))
+        for result in parallel_map(prepare_chunk, tasks, options.workers):
+            broken = result.first_broken
+            if options.strict and broken:
+                raise RunError(f"--strict: study {broken.study_id}, {broken.file}: {broken.reason}")
+            results.append(result)
+            bar.advance(task, result.studies)
+    return results
+
+
+def assemble_dataset(
+    options: PrepareOptions, plan: StudyPlan, results: list[ChunkResult], tokenizer: "PreTrainedTokenizerFast | None"
+) -> dict[str, Any]:
+    """Write the dataset, all but its report, for `publish`; returns the report.
+
+    Args:
+        results: those of all chunks, in the order of the chunks.
+        tokenizer: None for one to be trained on the training sentences.
+
+    Raises:
+        UsageError: no study of the training split is left.
+    """
+    folder = options.partial / _FINISHED
+    shutil.rmtree(folder, ignore_errors=True)
+    chunks, rejections = assemble.collect([result.path for result in results], plan.by_id())
+    rejections += plan.rejections
+    sentences = assemble.training_sentences(chunks)
+    if not sentences:
+        raise UsageError(f"no study of the training split can be used; studies left out: {_most_frequent(rejections)}")
+    with progress() as bar:
+        task = bar.add_task("tokenizing", total=None)
+        tokenizer = tokenizer or train_tokenizer(sentences)
+        assemble.add_tokens(chunks, tokenizer, plan.reports, options.min_sentences, rejections)
+        bar.update(task, description="writing", total=len(chunks), completed=0)
+        folder.mkdir()
+        info = assemble.write_dataset(
+            *(folder, chunks, tokenizer, options.tokenizer, rejections, options.decode),
+            advance=lambda: bar.advance(task),
+        )
+    return {
+        **make_report(options, plan, info["splits"], rejections, results),
+        "fingerprint": _fingerprint(options, plan, [result.path for result in results]),
+    }
+
+
+def make_report(
+    options: PrepareOptions,
+    plan: StudyPlan,
+    splits: dict[str, dict[str, int]],
+    rejections: list[Rejection],
+    results: list[ChunkResult],
+) -> dict[str, Any]:
+    """What was kept, what was left out and how fast the chunks were prepared, for report.json and for a person."""
+    decoded, seconds = sum(result.decoded for result in results), sum(result.seconds for result in results)
+    return {
+        "images": str(options.images),
+        "reports": str(options.reports or options.images),
+        "decode": options.decode,
+        "splits": splits,
+        "rejected": _count_rejections(rejections),
+        "broken_files": sum(rejection.broken for rejection in rejections),
+        "notes": plan.notes,
+        "workers": options.workers,
+        "images_per_second_per_core": round(decoded / seconds, 2) if seconds else None,
+    }
+
+
+def _fingerprint(options: PrepareOptions, plan: StudyPlan, chunks: Sequence[Path]) -> str:
+    """SHA-256 over all that the dataset is made from; the names of the chunks stand for studies and options."""
+    tokenizer = [options.tokenizer, tokenizer_files(options.tokenizer)]
+    facts = [plan.tables_digest, tokenizer, [path.name for path in chunks]]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def tokenizer_files(name: str) -> list[list[Any]]:
+    """Name, size and time of change of each file of a tokenizer's folder; empty for one that is no folder."""
+    files = [] if name == TRAIN_TOKENIZER else sorted(path for path in Path(name).rglob("*") if path.is_file())
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _count_rejections(rejections: list[Rejection]) -> list[dict[str, Any]]:
+    """Studies and single files left out for each kind of reason, the most frequent first."""
+    studies = Counter(rejection.kind for rejection in rejections if rejection.whole_study)
+    files = Counter(rejection.kind for rejection in rejections if not rejection.whole_study)
+    return [
+        {"reason": kind, "studies": studies[kind], "files": files[kind]}
+        for kind, _ in sorted((studies + files).items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _most_frequent(rejections: list[Rejection]) -> str:
+    counts = _count_rejections([rejection for rejection in rejections if rejection.whole_study])[:3]
+    return ", ".join(f"{count['reason']} ({count['studies']})" for count in counts) or "none"

@@ -1,0 +1,174 @@
+"""Preparing in shards: jobs that each prepare their share of the chunks, on any machine that sees the same folders.
+
+Shard I of N takes the chunks I - 1, I - 1 + N, ..., so its chunks are the very ones of a run without shards. All shards
+write into `<out>.partial`; beside its chunks each keeps a record, `shard-I-of-N.json`, of what it was asked to do and,
+once it is complete, of the names of its chunks. `merge.py` makes the dataset of them.
+"""
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import PIL
+
+from prior_fast.errors import UsageError
+from prior_fast.files import write_json
+from prior_fast.prepare.studies import assemble, pipeline
+from prior_fast.prepare.studies.chunks import RULES_VERSION, ChunkTask, chunk_path
+from prior_fast.prepare.studies.mimic import StudyPlan, read_plan
+from prior_fast.prepare.studies.options import PrepareOptions, check_options
+
+_FORMAT = "prior-fast-shard-1"
+
+
+@dataclass(frozen=True, order=True)
+class Shard:
+    """Shard `index` of `count`; the first is 1."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """The shard that "I/N" names.
+
+        Raises:
+            UsageError: it is not of that form, N is below 1, or I is not from 1 to N.
+        """
+        match = re.fullmatch(r"\s*(-?[0-9]+)/(-?[0-9]+)\s*", text)
+        if not match:
+            raise UsageError(f"--shard must be I/N, such as 1/8 for the first of 8 shards, not {text!r}")
+        shard = cls(int(match[1]), int(match[2]))
+        if shard.count < 1:
+            raise UsageError(f"--shard {text}: there must be 1 shard or more, not {shard.count}")
+        if not 1 <= shard.index <= shard.count:
+            raise UsageError(
+                f"--shard {text}: the shards of {shard.count} are 1/{shard.count} to {shard.count}/{shard.count}"
+            )
+        return shard
+
+    def share(self, tasks: Sequence[ChunkTask]) -> Sequence[ChunkTask]:
+        """The chunks of this shard."""
+        return tasks[self.index - 1 :: self.count]
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What a shard was asked to do, and what it has done.
+
+    Attributes:
+        options: all that has to be the same in every shard, by the name that a person knows it by.
+        images, reports: the trees; reports is None where they lie with the images.
+        chunks: the names of its chunks; None until all are there.
+    """
+
+    shard: Shard
+    settings: dict[str, Any]
+    images: str
+    reports: str | None
+    chunks: list[str] | None = None
+
+
+def prepare_shard(options: PrepareOptions, shard: Shard) -> dict[str, Any]:
+    """Prepare the shard's share of the studies in `<out>.partial`; what is there already is kept.
+
+    Returns:
+        A report of this share, as `prepare_mimic` returns of all, with "shard" and "partial". Where the merged dataset
+        is there already, its report, with "already_done": True.
+
+    Raises:
+        UsageError: a setting or the tree can't be used, or the folder holds shards of another run.
+        RunError: a broken file under `strict`, a full disk, or stopped on the way.
+    """
+    begin = time.perf_counter()
+    check_options(options)
+    plan = read_plan(options.images, options.reports)
+    tasks = pipeline.cut_plan(options, plan)
+    if pipeline.is_occupied(options.out):
+        return pipeline.existing(options, plan, [chunk_path(task) for task in tasks])
+    pipeline.load_named_tokenizer(options.tokenizer)  # one that can't be loaded should not wait for the merge
+    record = _new_record(options, plan, tasks, shard)
+    check_alike([*(other for other in read_records(options.partial) if other.shard != shard), record], options.partial)
+    pipeline.check_partial(options)
+    with pipeline.explained(options):
+        options.partial.mkdir(parents=True, exist_ok=True)
+        _write_record(options.partial, record)
+        results = pipeline.prepare_chunks(options, shard.share(tasks))
+        chunks, rejections = assemble.collect([result.path for result in results], plan.by_id())
+        report = pipeline.make_report(options, plan, assemble.count_splits(chunks), rejections, results)
+        _write_record(options.partial, replace(record, chunks=[result.path.name for result in results]))
+    seconds = round(time.perf_counter() - begin, 3)
+    return {**report, "seconds": seconds, "shard": str(shard), "partial": str(options.partial)}
+
+
+def common_settings(options: PrepareOptions, plan: StudyPlan, tasks: Sequence[ChunkTask]) -> dict[str, Any]:
+    """What has to be the same in every shard, by the name that a person knows it by."""
+    return {
+        "source tables": plan.tables_digest[:16],
+        "--images": str(options.images.resolve()),
+        "--reports": options.reports and str(options.reports.resolve()),
+        "--min-sentences": options.min_sentences,
+        "--tokenizer": options.tokenizer,
+        "files of the tokenizer": pipeline.tokenizer_files(options.tokenizer),
+        "--decode": options.decode,
+        "number of chunks": len(tasks),
+        "Pillow's version": PIL.__version__,
+        "version of the rules": RULES_VERSION,
+    }
+
+
+def read_records(partial: Path) -> list[ShardRecord]:
+    """The records of the shards in a folder, in their order.
+
+    Raises:
+        UsageError: a record can't be read.
+    """
+    records = []
+    for path in partial.glob(pipeline.SHARD_FILES):
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored.pop("format") != _FORMAT:
+                raise ValueError("it has another format")
+            records.append(ShardRecord(Shard(**stored.pop("shard")), **stored))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UsageError(f"{path} is no record of a shard ({error}); remove it and run that shard again") from error
+    return sorted(records, key=lambda record: record.shard)
+
+
+def check_alike(records: Sequence[ShardRecord], partial: Path) -> None:
+    """Refuse shards that do not go together.
+
+    Raises:
+        UsageError: another number of shards, or other options; names two shards and what differs.
+    """
+    advice = f"give the same to every shard, another --out, or remove {partial} to begin again"
+    first, *others = records
+    for other in others:
+        if other.shard.count != first.shard.count:
+            raise UsageError(f"{partial} has shard {first.shard} and shard {other.shard}, of another number; {advice}")
+        for name in first.settings | other.settings:
+            here, there = (record.settings.get(name) for record in (first, other))
+            if here != there:
+                difference = f"{name}: {_show(here)} and {_show(there)}"
+                raise UsageError(f"shard {first.shard} and shard {other.shard} differ ({difference}); {advice}")
+
+
+def _new_record(options: PrepareOptions, plan: StudyPlan, tasks: Sequence[ChunkTask], shard: Shard) -> ShardRecord:
+    common = common_settings(options, plan, tasks)
+    return ShardRecord(shard, common, common["--images"], common["--reports"])
+
+
+def _write_record(partial: Path, record: ShardRecord) -> None:
+    name = pipeline.SHARD_FILES.replace("*", str(record.shard.index), 1).replace("*", str(record.shard.count), 1)
+    write_json(partial / name, {"format": _FORMAT, **asdict(record)})
+
+
+def _show(value: Any) -> str:
+    return "others" if isinstance(value, list) else "none" if value is None else str(value)

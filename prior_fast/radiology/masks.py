@@ -1,0 +1,91 @@
+"""Boxes and masks of findings, in pixels of the 224x224 image."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from prior_fast.radiology.xray import IMAGE_SIZE, decode_file, to_gray
+
+# x, y, width, height.
+Box = tuple[float, float, float, float]
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Decode an 8-bit mask (set where above 127) and resize it: a pixel is set when half of its area or more is.
+
+    Returns:
+        bool [224, 224].
+
+    Raises:
+        UnreadableImage: the file is absent, empty, cut off or no image.
+    """
+    image, _, _ = decode_file(path)
+    mask = np.asarray(to_gray(image)) > 127
+    shares = Image.fromarray(mask.astype(np.float32)).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)
+    return np.asarray(shares) >= 0.5
+
+
+def box_mask(x: float, y: float, width: float, height: float) -> np.ndarray:
+    """The mask of a box in pixels of the 224x224 image: bool [224, 224], set at pixels whose center is in the box."""
+    centers = np.arange(IMAGE_SIZE) + 0.5
+    rows, columns = (centers >= y) & (centers < y + height), (centers >= x) & (centers < x + width)
+    return rows[:, None] & columns[None, :]
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """A bool [224, 224] mask as a 1-bit PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, format="PNG", optimize=False)
+    return buffer.getvalue()
+
+
+def scale_box(box: Box, size: tuple[int, int]) -> Box | None:
+    """A box in pixels of an image of `size` (width, height), cut at its edges and scaled to 224x224.
+
+    Returns:
+        x, y, width, height; None where nothing of it is inside the image, or it has no size or no finite one.
+    """
+    if not all(map(math.isfinite, box)):
+        return None
+    scaled = []
+    for start, length, extent in zip(box[:2], box[2:], size):
+        begin, end = max(0.0, start), min(float(extent), start + length)
+        if length <= 0 or end <= begin:
+            return None
+        scaled.append((begin * IMAGE_SIZE / extent, (end - begin) * IMAGE_SIZE / extent))
+    (x, width), (y, height) = scaled
+    return x, y, width, height
+
+
+def shrink_mask(mask: np.ndarray) -> tuple[np.ndarray, bool]:
+    """A mask at 224x224: a pixel is set when half of its area or more is.
+
+    Where no pixel would be, those stay whose share is the greatest, so that a small finding does not become none.
+
+    Args:
+        mask: bool [H, W].
+
+    Returns:
+        bool [224, 224], and whether it had to be saved in that way.
+    """
+    shares = _shares(_shares(mask).T).T
+    # Shares are sums of few rounded numbers: one half may come out a little smaller.
+    shrunk = shares >= 0.5 - 1e-9
+    if shrunk.any() or not mask.any():
+        return shrunk, False
+    return shares >= shares.max() - 1e-9, True
+
+
+def _shares(values: np.ndarray) -> np.ndarray:
+    """The means of `values` [H, W] over 224 equal pieces of its rows, of which pieces may hold parts: [224, W]."""
+    rows = len(values)
+    sums = np.zeros((rows + 2, values.shape[1]))
+    np.cumsum(values, axis=0, out=sums[1:-1])
+    sums[-1] = sums[-2]
+    edges = np.arange(IMAGE_SIZE + 1) * (rows / IMAGE_SIZE)
+    whole = np.minimum(edges.astype(np.int64), rows)
+    upto = sums[whole] + (edges - whole)[:, None] * (sums[whole + 1] - sums[whole])
+    return np.diff(upto, axis=0) * (IMAGE_SIZE / rows)

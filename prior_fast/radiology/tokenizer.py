@@ -1,0 +1,94 @@
+"""The tokenizer of a prepared dataset: trained on its own reports, or one of Hugging Face's."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from prior_fast.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+# The name that stands for a tokenizer trained on the dataset's own reports.
+TRAIN_TOKENIZER = "train"
+VOCAB_SIZE = 4000
+MIN_FREQUENCY = 2
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_CONTINUING = "##"
+_BATCH = 10_000
+
+
+def train_tokenizer(sentences: Sequence[str]) -> "PreTrainedTokenizerFast":
+    """Train an uncased WordPiece tokenizer, normalized and split as BERT does; the same sentences give the same one.
+
+    The vocabulary holds 4000 pieces at most, each seen twice or more but for single characters.
+    """
+    from transformers import PreTrainedTokenizerFast  # slow to import, so late
+
+    pipeline = _pipeline(models.WordPiece(unk_token="[UNK]", continuing_subword_prefix=_CONTINUING))
+    # The trainer numbers pieces as it meets words in a hash map and breaks ties by number. Naming every character
+    # first, as it starts a word and as it goes on in one, makes the numbers and so the vocabulary repeatable.
+    seen = {character for raw in set().union(*sentences) for character in pipeline.normalizer.normalize_str(raw)}
+    alphabet = sorted(character for character in seen if not character.isspace())
+    reserved = [*SPECIAL_TOKENS, *alphabet, *(_CONTINUING + character for character in alphabet)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=max(VOCAB_SIZE, len(reserved)),
+        min_frequency=MIN_FREQUENCY,
+        special_tokens=reserved,
+        limit_alphabet=len(reserved),
+        continuing_subword_prefix=_CONTINUING,
+        show_progress=False,
+    )
+    pipeline.train_from_iterator(sentences, trainer)
+    model = models.WordPiece(pipeline.get_vocab(), unk_token="[UNK]", continuing_subword_prefix=_CONTINUING)
+    tokenizer = _pipeline(model)
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.decoder = decoders.WordPiece(prefix=_CONTINUING)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **dict(zip(names, SPECIAL_TOKENS)))
+
+
+def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
+    """Load a fast tokenizer by its Hugging Face name or its folder; code that comes with it is never run.
+
+    Raises:
+        UsageError: it can't be loaded, is not a fast one, or has no [CLS] or [SEP] token.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    advice = f"give another name or folder, or --tokenizer {TRAIN_TOKENIZER}"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # the hub client, transformers and tokenizers each raise their own types
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(f"--tokenizer {name}: it can't be loaded ({reason}); {advice}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise UsageError(f"--tokenizer {name}: it is not a fast tokenizer (it has no tokenizer.json); {advice}")
+    missing = [token for token in ("cls_token", "sep_token") if getattr(tokenizer, token) is None]
+    if missing:
+        raise UsageError(f"--tokenizer {name}: it has no {' and no '.join(missing)}; {advice}")
+    return tokenizer
+
+
+def tokenize(tokenizer: "PreTrainedTokenizerFast", sentences: Sequence[str]) -> list[np.ndarray]:
+    """The token ids of each sentence, without special tokens: int32 arrays, empty where nothing is left."""
+    ids: list[np.ndarray] = []
+    for begin in range(0, len(sentences), _BATCH):
+        batch = list(sentences[begin : begin + _BATCH])
+        encoded = tokenizer(batch, add_special_tokens=False, truncation=False, padding=False, verbose=False)
+        ids += [np.array(sentence, np.int32) for sentence in encoded["input_ids"]]
+    return ids
+
+
+def _pipeline(model: models.WordPiece) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer

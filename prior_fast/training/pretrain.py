@@ -1,0 +1,243 @@
+"""A training run from its configuration to its last checkpoint."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from rich.progress import Progress, TaskID
+
+from prior_fast.batch import PackedBatch
+from prior_fast.config import RunConfig, to_dict
+from prior_fast.console import progress, stdout
+from prior_fast.data.loader import LoaderConfig, TrainingLoader
+from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.files import write_json
+from prior_fast.model.batch_norm import join_batch_norms
+from prior_fast.model.build import build_model, check_positions, structure_of
+from prior_fast.training.checkpoint import Checkpoint, Position, prune_checkpoints, save_checkpoint
+from prior_fast.training.cudnn import cudnn_for_training
+from prior_fast.training.distributed import Ranks, join_ranks
+from prior_fast.training.fill_bank import fill_bank
+from prior_fast.training.log import LossWindow, RunLog
+from prior_fast.training.meter import Meter
+from prior_fast.training.profile import record_stage
+from prior_fast.training.schedule import Schedule
+from prior_fast.training.signals import EXIT_CODE, StopSignals
+from prior_fast.training.stages import StepContext
+from prior_fast.training.step import StageTrainer, records_parts, runs_in_bf16
+from prior_fast.training.validate import validate
+
+
+def train(config: RunConfig, data: Path, out: Path, checkpoint: Checkpoint | None, stop_after: int = 0) -> bool:
+    """Train all stages, from the start or from `checkpoint`, into the folder `out`.
+
+    stop_after: make a checkpoint and stop after this many steps of the whole run; 0 goes to the end.
+
+    Returns:
+        Whether a signal stopped it on the way (`prior_fast.training.signals`).
+
+    Raises:
+        UsageError: the data, weights or settings can't be used together.
+        RunError: a loss became non-finite.
+    """
+    with join_ranks(config) as ranks, cudnn_for_training(config.cudnn_benchmark):
+        run = Run(config, data, out, ranks, checkpoint)
+        try:
+            with StopSignals(ranks.group) as signals:
+                return run.execute(stop_after, signals)
+        finally:
+            run.close()
+
+
+class Run:
+    """The parts of a run, and the loop over stages and steps."""
+
+    def __init__(self, config: RunConfig, data: Path, out: Path, ranks: Ranks, checkpoint: Checkpoint | None) -> None:
+        self.config, self.out, self.ranks, self.checkpoint = config, out, ranks, checkpoint
+        self.position = checkpoint.position if checkpoint else Position()
+        records_parts(config, ranks)  # refuses what can't be had before anything is read
+        # Every rank reads the files, but one of them is enough to find damage.
+        self.dataset = PreparedDataset.open(data, "train", config.data.verify if ranks.writes else "sizes")
+        self.validation = PreparedDataset.open(data, "validate") if has_split(self.dataset, "validate") else None
+        self.loader = TrainingLoader(self.dataset, self._loader_config(), ranks.device)
+        self.schedule = Schedule(config, len(self.loader))
+        if checkpoint:
+            checkpoint.check_dataset(self.dataset)
+            model, notes = checkpoint.load_model(), [f"weights from {checkpoint.path}"]
+        else:
+            vocabulary = self.dataset.tokenizer().get_vocab()
+            model, notes = build_model(config.model, self.dataset.vocab_size, config.seed, vocabulary)
+        check_positions(structure_of(model), config.data)
+        self.model = model.to(ranks.device).train()
+        if ranks.group is not None and config.sync_batch_norm:
+            join_batch_norms(self.model, ranks.group)
+        half = runs_in_bf16(config.precision, ranks.device)
+        self.meter = Meter(structure_of(self.model), config.data.max_tokens, ranks, half)
+        self.log: RunLog | None = None
+        self.bar: Progress = progress("losses")
+        if ranks.writes:
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / "config.json", to_dict(config))
+            self.dataset.tokenizer().save_pretrained(out / "tokenizer")
+            self.log = RunLog(out, self.position)
+            stdout.print(
+                f"{len(self.dataset)} training studies, {self.schedule.steps_per_epoch} steps an epoch, "
+                f"{self.schedule.total_steps} steps in all, on {ranks.count} x {ranks.device.type}"
+            )
+            for note in [self.loader.source.description, *notes]:
+                stdout.print(note)
+
+    def execute(self, stop_after: int, signals: StopSignals) -> bool:
+        """Go through what is left of the stages; True when a signal stopped it before the end."""
+        started, first = time.perf_counter(), self.position.total_steps
+        with self.bar:
+            for stage in range(self.position.stage, 4):
+                if self._stage(stage, stop_after, signals):
+                    break
+                if stage < 3:
+                    self.position = Position(stage + 1, 0, self.position.total_steps)
+        stopped = signals.agreed and self.position.total_steps < self.schedule.total_steps
+        self._finish(time.perf_counter() - started, self.position.total_steps - first, signals.cause if stopped else "")
+        return stopped
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
+
+    def _stage(self, stage: int, stop_after: int, signals: StopSignals) -> bool:
+        """Take the steps of one stage; True when the run is to stop here."""
+        steps = self.schedule.steps(stage)
+        if stage == 2 and self.position.step == 0 and self.config.model.bank.init == "sentences":
+            fill_bank(self.model, self.dataset, self.config, self.ranks)
+        with closing(StageTrainer(self.model, stage, self.config, self.ranks)) as trainer:
+            return self._steps(trainer, stage, steps, stop_after, signals)
+
+    def _steps(self, trainer: StageTrainer, stage: int, steps: int, stop_after: int, signals: StopSignals) -> bool:
+        if self.checkpoint and self.position.step:
+            self.checkpoint.load_optimizer(trainer.optimizer, trainer.parameters)
+        self.checkpoint = None
+        task = self.bar.add_task(f"stage {stage}", total=steps, completed=self.position.step, losses="")
+        window = LossWindow()
+        self.meter.start_stage(stage)
+        batches = self.meter.watch(self._batches(stage, self.position.step, steps))
+        profiles = self.config.profile and self.ranks.writes
+        with record_stage(self.out, stage, steps - self.position.step, self.ranks.device, profiles) as recorder:
+            for batch in batches:
+                learning_rate, tau = self._step(trainer, batch, window)
+                recorder.step()
+                step, total = self.position.step, self.position.total_steps
+                last, stops = step == steps, signals.asked() or total == stop_after
+                saves = last or stops or total % self.config.checkpoint_every == 0
+                validates = last or step % self.schedule.steps_per_epoch == 0
+                # Always before validation and checkpoints, whose time is no step's.
+                if saves or validates or step % self.config.log_every == 0:
+                    values = window.close(self.position) | self.meter.close()
+                    self._report(task, values, learning_rate, tau)
+                if validates:
+                    self._validate(stage, tau)
+                if saves:
+                    self._save(trainer, tau)
+                if stops:
+                    return True
+        return False
+
+    def _step(self, trainer: StageTrainer, batch: PackedBatch, window: LossWindow) -> tuple[float, float]:
+        """Take a step and return its learning rate and tau; nothing here waits for the device."""
+        stage, step, total = self.position.stage, self.position.step, self.position.total_steps
+        # The noise of a step, dropout included, is a function of the seed and the step: resuming needs no state.
+        seed_everything(self.config.seed, total, self.ranks)
+        learning_rate, tau = self.schedule.learning_rate(stage, step), self.schedule.tau(stage, step)
+        context = StepContext(tau, step_seed(self.config.seed, total), self.ranks.group)
+        window.add(trainer.step(batch.to(self.ranks.device), context, learning_rate))
+        self.position = Position(stage, step + 1, total + 1)
+        return learning_rate, tau
+
+    def _batches(self, stage: int, step: int, steps: int) -> Iterator[PackedBatch]:
+        """The batches of a stage from number `step` on; epochs are numbered through all stages."""
+        # The sentence decoder can generate no more prototypes than it has queries.
+        loader = self.loader.limited(self.config.model.sentence_decoder.queries if stage == 3 else 0)
+        per_epoch = len(loader)
+        epochs_before = sum(self.config.stage_epochs[: stage - 1])
+        while step < steps:
+            epoch, first = divmod(step, per_epoch)
+            for batch in loader.epoch(epochs_before + epoch, first, min(per_epoch, first + steps - step)):
+                yield batch
+                step += 1
+
+    def _loader_config(self) -> LoaderConfig:
+        config, ranks = self.config, self.ranks
+        return LoaderConfig(config.data, config.batch_size, config.seed, rank=ranks.rank, ranks=ranks.count)
+
+    def _report(self, task: TaskID, values: dict[str, float], learning_rate: float, tau: float) -> None:
+        if self.log is None:
+            return
+        values = {**values, "learning_rate": learning_rate, "tau": tau}
+        values["logit_scale"] = float(self.model.logit_scale.detach().exp())
+        self.log.write("train", self.position, values)
+        shown = f"loss {values['loss']:.3f} global {values['global_alignment']:.3f}"
+        speed = f"{values['pairs_per_second']:.0f} pairs/s {values['tokens_per_second'] / 1000:.1f}k tokens/s"
+        self.bar.update(
+            task,
+            completed=self.position.step,
+            losses=f"{shown} {speed} {values['data_wait']:.0%} waiting for data",
+        )
+
+    def _validate(self, stage: int, tau: float) -> None:
+        if self.log is not None and self.validation is not None:
+            values = validate(self.model, self.validation, self.config, stage, tau, self.ranks.device)
+            self.log.write("validate", self.position, values)
+        self.ranks.barrier()
+
+    def _save(self, trainer: StageTrainer, tau: float) -> None:
+        if self.ranks.writes:
+            folder = self.out / "checkpoints"
+            state = (self.model, trainer.optimizer, trainer.parameters)
+            save_checkpoint(folder, self.position, self.config, *state, self.dataset, tau)
+            prune_checkpoints(folder, self.config.keep_checkpoints)
+        self.ranks.barrier()
+
+    def _finish(self, seconds: float, steps: int, cause: str) -> None:
+        """Write metrics.json and say how it went; cause: what stopped the run, if a signal did."""
+        if not self.ranks.writes:
+            return
+        done = self.position.total_steps == self.schedule.total_steps
+        rate = steps * self.config.batch_size / seconds
+        write_json(
+            self.out / "metrics.json",
+            {
+                **dataclasses.asdict(self.position),
+                "finished": done,
+                "seconds": round(seconds, 1),
+                # Of all the time, with validation and checkpoints; without them under "speed".
+                "pairs_per_second": round(rate, 1),
+                "speed": self.meter.summary(),
+                "images_replaced": self.loader.source.replaced,
+            },
+        )
+        state = "finished" if done else f"stopped in stage {self.position.stage}; --resume auto goes on"
+        if cause:
+            state = (
+                f"stopped by {cause} after step {self.position.step} of stage {self.position.stage}, with a checkpoint "
+                f"(exit code {EXIT_CODE}); --resume auto goes on"
+            )
+        stdout.print(f"{state}: {steps} steps in {seconds:.0f} s, {rate:.0f} pairs/s, in {self.out}")
+        if self.loader.source.replaced:
+            stdout.print(f"{self.loader.source.replaced} images could not be read; the prepared ones were taken")
+
+
+def has_split(dataset: PreparedDataset, split: str) -> bool:
+    """Whether the dataset that `dataset` is a split of has studies in another."""
+    return dataset.info["splits"].get(split, {}).get("studies", 0) > 0
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of a step's noise; far apart for different runs, so that no two share a stream."""
+    return (seed * 0x9E3779B97F4A7C15 + step) % 2**56
+
+
+def seed_everything(seed: int, step: int, ranks: Ranks) -> None:
+    """Seed torch's generators, which dropout uses, differently for each step and rank."""
+    torch.manual_seed(step_seed(seed, step) * 64 + ranks.rank)
