@@ -88,16 +88,16 @@ def backends() -> list[dict[str, Any]]:
     """For each op: the backend that a call on this machine uses, why, and why others do not serve."""
     from prior_fast import ops
 
-    examples, rows = example_calls(op_device()), []
+    rows = []
     for name in ops.__all__:
         op = getattr(ops, name)
         if not isinstance(op, type):
-            rows.append({"op": name, **explain(op, examples.get(name, ()))})
+            rows.append({"op": name, **explain(op, example_call(name, op_device()))})
     return rows
 
 
-def explain(op: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:
-    """The backend that serves `op(*arguments)`.
+def explain(op: Callable[..., Any], call: Callable[..., Any]) -> dict[str, Any]:
+    """The backend that serves `call()`, which calls `op`.
 
     An op that is asked for a backend that does not exist answers with those it has, best first, and why the others
     can't serve: the same answer that its own choice follows.
@@ -109,7 +109,7 @@ def explain(op: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any
     if "backend" not in inspect.signature(op).parameters:
         return {"backend": "pytorch", "why": "plain PyTorch on every device", "unable": {}}
     try:
-        op(*arguments, backend="?")
+        call(backend="?")
         raise AssertionError("a backend that does not exist was taken")
     except BackendError as error:
         available = error.available
@@ -130,30 +130,14 @@ def explain(op: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any
     return {"backend": able[0] if able else "none", "why": "; ".join(filter(None, notes)), "unable": unable}
 
 
-def example_calls(device: "torch.device") -> dict[str, tuple[Any, ...]]:
-    """Positional arguments for each op, in PRIOR's shapes: one report of two sentences, 49 patches, width 768."""
+def example_call(op: str, device: "torch.device") -> Callable[..., Any]:
+    """A call of an op that takes `backend` alone: the first of its benchmark, which on a GPU has PRIOR's own shape."""
+    import importlib
+    from functools import partial
+
     import torch
 
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    sentences = torch.zeros(2, 768, dtype=dtype, device=device)
-    heads = torch.zeros(2, 1, 768, dtype=dtype, device=device)
-    patches = torch.zeros(49, 1, 768, dtype=dtype, device=device)
-    own, image = (torch.tensor([0, size], dtype=torch.int32, device=device) for size in (2, 49))
-    bank = torch.zeros(512, 768, dtype=dtype, device=device)
-    scores = torch.zeros(2, dtype=dtype, device=device)
-    xray = torch.zeros(1, 224, 224, dtype=torch.uint8, device=device)
-    row = torch.zeros(1, dtype=torch.int64, device=device)
-    generated = torch.zeros(1, 16, 768, dtype=dtype, device=device)
-    return {
-        "attention_weights": (heads, patches, own, image, 2, 49),
-        "info_nce": (sentences, sentences, 1.0),
-        "linear_sum_assignment": (torch.zeros(1, 16, 16, device=device),),
-        "match_prototypes": (generated, sentences, own),
-        "prototype_kl": (sentences, sentences, bank),
-        "prototype_lookup": (sentences, bank, 0.9),
-        "rotate_images": (xray, row, row.float(), row.bool()),
-        "segment_info_nce": (sentences, sentences, 1.0, own, 2),
-        "segment_mean": (sentences, own),
-        "segment_softmax_pool": (sentences, scores, own),
-        "sigmoid_attention": (heads, patches, patches, own, image, 2, 49),
-    }
+    on_gpu = device.type == "cuda"
+    bench = importlib.import_module(f"prior_fast.bench.{op}")
+    first = next(iter(bench.public(device, torch.bfloat16 if on_gpu else torch.float32, small=not on_gpu)))
+    return partial(first.call, *first.inputs)

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from prior_fast.downstream import config as fine_tuned
+
 TASKS = {
     "zero-shot": "classify X-rays by prompts, without training; the pointing game too, where findings are marked",
     "retrieval": "find the report of an X-ray, and the X-ray of a report",
@@ -18,11 +20,6 @@ SETTINGS = """settings (key=value; docs/zero-shot.md has the protocols):
   batch_size=N         images or texts encoded at once (64)
   device=auto|cpu|cuda
 """
-FINE_TUNED = {
-    "classification": "fine-tune the image encoder with a linear layer; AUROC",
-    "segmentation": "fine-tune a U-Net on the image encoder; Dice",
-    "detection": "fine-tune a Faster R-CNN on the image encoder; mean average precision",
-}
 FINE_TUNED_SETTINGS = """settings (key=value; docs/tasks.md has the defaults of each dataset):
   percent=1|10|100     of the training images (100)
   splits=A,B,...       of the dataset (default: all of the paper's)
@@ -53,19 +50,6 @@ OWN_SETTINGS = {
   report_ids=FILE      the reports, instead of a draw
   rank_within=N        rank inside batches of N, as BenchX does (0: over all)
 """,
-    "classification": """  classes=A,B,...      (default: the five of CheXpert 5x200, or all that the dataset has)
-  blocks=0..4          how many of the encoder's last stages are trained: 0 none, 4 all (4)
-  pool=average|attention
-  sweep=blocks         the task with each number of blocks (Figure 3)
-""",
-    "segmentation": """  frozen=true|false    train the decoder alone (false)
-  decoder_channels=A,B,C,D,E
-                       of the U-Net (256,128,64,32,16)
-""",
-    "detection": """  frozen=true|false    leave the encoder as it is (false)
-  pyramid_channels=N head_width=N proposals=N
-                       sizes of Faster R-CNN (256, 1024, 512)
-""",
 }
 GOES_ON = "Stopped by Ctrl-C or a signal, the same command goes on from where it stood; splits that are done are kept."
 
@@ -87,11 +71,11 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
             help="split, or part of a labelled dataset's split, to measure on (default: test)",
         )
         task.set_defaults(run=run, settings=[])
-    for name, description in FINE_TUNED.items():
-        settings = FINE_TUNED_SETTINGS + OWN_SETTINGS[name] + f"\n{GOES_ON}\n"
-        data = "siim" if name == "segmentation" else "rsna"
+    for name in fine_tuned.TASKS:
+        own = fine_tuned.settings_of(name)
+        settings = FINE_TUNED_SETTINGS + own.SETTINGS + f"\n{GOES_ON}\n"
         wanted = "a prepared dataset with labels, masks or boxes"
-        task = _add_task(tasks, name, description, settings, wanted, f"--data {data} --out out percent=1")
+        task = _add_task(tasks, name, own.HELP, settings, wanted, f"--data {own.FALLBACK} --out out percent=1")
         task.set_defaults(run=run_fine_tuned, settings=[])
 
 

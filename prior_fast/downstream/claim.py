@@ -8,8 +8,8 @@ from typing import Any
 from prior_fast.config import to_dict
 from prior_fast.data.dataset_folder import INFO_FILE
 from prior_fast.data.labelled_dataset import LabelledDataset
-from prior_fast.downstream.config import FineTuneConfig
 from prior_fast.downstream.pretrained import Pretrained
+from prior_fast.downstream.settings.base import FineTuneConfig
 from prior_fast.errors import UsageError
 from prior_fast.files import sha256, write_json
 

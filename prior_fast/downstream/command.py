@@ -5,8 +5,9 @@ from pathlib import Path
 
 from prior_fast.console import stdout
 from prior_fast.data.labelled_dataset import LabelledDataset
-from prior_fast.downstream.config import ClassificationConfig, task_config
+from prior_fast.downstream.config import task_config
 from prior_fast.downstream.pretrained import open_pretrained
+from prior_fast.downstream.settings.classification import ClassificationConfig
 from prior_fast.downstream.splits import run_splits
 from prior_fast.downstream.sweep import sweep_blocks
 from prior_fast.training.signals import EXIT_CODE, StopSignals

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from prior_fast.data.labelled_dataset import Split
 from prior_fast.downstream.backbone import train_except, trained_parameters
-from prior_fast.downstream.config import FineTuneConfig
 from prior_fast.downstream.images import batches, draw_flips, epoch_order
+from prior_fast.downstream.settings.base import FineTuneConfig
 from prior_fast.downstream.state import Standing, Tensors, copy_weights, load_state, save_state, save_weights
 from prior_fast.downstream.task import Measured, Task
 from prior_fast.errors import RunError

@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prior_fast.data.packing import to_device
+
 # Of a GPU's free memory; the rest is for the network.
 GPU_SHARE = 0.5
 CHUNK = 4096  # images copied to the GPU at once
 
 
-class Pool:
+class ResidentImages:
     """Rows of uint8 [N, 224, 224], on the GPU as a whole where half of its free memory holds them."""
 
     def __init__(self, array: np.ndarray, device: torch.device) -> None:
@@ -28,14 +30,6 @@ class Pool:
         if self.resident is not None:
             return self.resident.index_select(0, to_device(rows, self.device))
         return to_device(self.array[rows], self.device)
-
-
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """A copy of a NumPy array on the device; the host does not wait for it."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor
 
 
 def as_images(pixels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import importlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +12,11 @@ from prior_fast.config import to_dict
 from prior_fast.console import print_table, progress, stdout
 from prior_fast.data.labelled_dataset import LabelledDataset, Split
 from prior_fast.downstream.claim import claim, describe
-from prior_fast.downstream.config import FineTuneConfig
+from prior_fast.downstream.config import find_preset
 from prior_fast.downstream.finetune import Place, fine_tune
 from prior_fast.downstream.pictures import draw_curves
-from prior_fast.downstream.presets import find_preset
 from prior_fast.downstream.pretrained import Pretrained
+from prior_fast.downstream.settings.base import FineTuneConfig
 from prior_fast.downstream.summary import over_splits
 from prior_fast.downstream.targets import choose_splits
 from prior_fast.downstream.task import Task
@@ -100,14 +100,13 @@ def make_task(
         RunError: a package that only this task needs is not installed.
     """
     try:
-        module = importlib.import_module(f"prior_fast.downstream.{name}")
+        kind = importlib.import_module(f"prior_fast.downstream.tasks.{name}").TASK
     except ModuleNotFoundError as error:
         raise RunError(f"{name} needs the Python package {error.name}, which is not installed") from None
-    kind = cast(Any, getattr(module, name.capitalize()))
-    if name == "classification":
-        return kind(dataset, pretrained, config, device)
-    used = np.unique(np.concatenate([part for split in rows.values() for part in vars(split).values()]))
-    return kind(dataset, pretrained, config, device, used)
+    parts = [part for split in rows.values() for part in vars(split).values()]
+    return kind(
+        dataset, pretrained, config, device, np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+    )
 
 
 def protocol(name: str, task: Task, dataset: LabelledDataset, config: FineTuneConfig) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from prior_fast.downstream.backbone import trained_parameters
 from prior_fast.errors import UsageError
 from prior_fast.files import atomic_directory, atomic_path, write_json
+from prior_fast.training.optimizer_state import fill_optimizer, optimizer_tensors
 
 Tensors = dict[str, Tensor]
 
@@ -54,11 +55,7 @@ def save_state(
     folder: Path, standing: Standing, model: nn.Module, best: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> None:
     """Replace the state in `folder`; what is there is the old one or the new one, whole."""
-    moments = {
-        f"{slot}.{name}": value
-        for name, parameter in trained_parameters(model)
-        for slot, value in optimizer.state.get(parameter, {}).items()
-    }
+    moments = optimizer_tensors(optimizer, dict(trained_parameters(model)))
     with atomic_directory(folder) as partial:
         for name, tensors in (("model", model.state_dict()), ("best", best), ("optimizer", moments)):
             safetensors.torch.save_file(_plain(tensors), partial / f"{name}.safetensors")
@@ -71,17 +68,12 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     Raises:
         UsageError: the state can't be read, or is another model's.
     """
-    parameters = dict(trained_parameters(model))
     try:
         standing = Standing(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
         model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
         best = safetensors.torch.load_file(folder / "best.safetensors")
-        for key, value in safetensors.torch.load_file(folder / "optimizer.safetensors").items():
-            slot, name = key.split(".", 1)
-            parameter = parameters[name]
-            # The fused update walks through memory: a moment has to lie there as its parameter does.
-            like = value if slot == "step" else torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-            optimizer.state[parameter][slot] = like.to(parameter.device)
+        tensors = safetensors.torch.load_file(folder / "optimizer.safetensors")
+        fill_optimizer(optimizer, dict(trained_parameters(model)), tensors)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"{folder} can't be read ({reason}): remove it to train this split again") from None

@@ -8,9 +8,9 @@ from typing import Any
 from prior_fast.console import print_table, stdout
 from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.downstream.claim import claim, describe
-from prior_fast.downstream.config import ClassificationConfig
 from prior_fast.downstream.pictures import draw_sweep
 from prior_fast.downstream.pretrained import Pretrained
+from prior_fast.downstream.settings.classification import ClassificationConfig
 from prior_fast.downstream.splits import run_splits
 from prior_fast.files import write_json
 

@@ -15,7 +15,7 @@ from prior_fast.evaluation.evaluation_source import default_classes, open_evalua
 from prior_fast.evaluation.pointing import pointing_game
 from prior_fast.evaluation.prompts import make_prompts
 from prior_fast.evaluation.protocol import protocol
-from prior_fast.evaluation.report import EvaluationResult, EvaluationSet
+from prior_fast.evaluation.result import EvaluationResult, EvaluationSet
 from prior_fast.evaluation.retrieval import retrieval
 from prior_fast.evaluation.selection import Chosen, choose, open_reports
 from prior_fast.evaluation.zero_shot import zero_shot

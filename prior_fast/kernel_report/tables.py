@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from prior_fast.console import stdout
+from prior_fast.tables import plain_table, without_repeats
 
 SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 LIMITS_DTYPE = "bfloat16"
@@ -60,21 +61,8 @@ def print_limits(limits: Sequence[dict[str, Any]], chips: Sequence[str]) -> None
 
 
 def _print(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> None:
-    """A table whose first column is not repeated from line to line; the first `left` columns are aligned left.
-
-    A line of one cell stands above those that it is for. Nothing is cut to the width of the terminal: what the table
-    says is in its numbers.
-    """
-    widths = [max(map(len, column)) for column in zip(*(line for line in (header, *lines) if len(line) > 1))]
-    stdout.print(f"{title}\n")
-    before = None
-    for line in (header, ["-" * width for width in widths], *lines):
-        cells = [("" if line[0] == before else line[0]), *line[1:]]
-        padded = [cell.ljust(width) for cell, width in zip(cells[:left], widths)]
-        padded += [cell.rjust(width) for cell, width in zip(cells[left:], widths[left:])]
-        stdout.print("  ".join(padded).rstrip())
-        before = line[0]
-    stdout.print()
+    for line in (f"{title}\n", *plain_table(header, without_repeats(lines), range(left)), ""):
+        stdout.print(line)
 
 
 def _tensor_core(rows: Sequence[dict[str, Any]]) -> str:

@@ -112,7 +112,7 @@ def compare_files(before: Path, after: Path, over: float) -> int:
         RunError: a report without a measured row.
     """
     from prior_fast.console import stdout
-    from prior_fast.measure.kernels.report import plain_table
+    from prior_fast.tables import plain_table
 
     if not 0 <= over < math.inf:
         raise UsageError(f"--over {over}: wants 0 or more")

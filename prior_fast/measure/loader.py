@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -226,6 +226,7 @@ def report(measured: dict[str, Any], settings: LoaderOptions, out: Path | None) 
     from prior_fast.console import print_table, stdout
     from prior_fast.files import write_json
     from prior_fast.hardware.machine import describe_machine
+    from prior_fast.tables import markdown_table
 
     header = ("source", "pairs/s", "ms a batch", f"waits at {settings.consumer:.0f} pairs/s", "replaced")
     lines = [
@@ -251,11 +252,6 @@ def report(measured: dict[str, Any], settings: LoaderOptions, out: Path | None) 
     asked = {"batch": settings.batch, "workers": settings.workers, "seconds": settings.seconds}
     facts = {"kind": "loader", "machine": describe_machine(), "settings": {**asked, "consumer": settings.consumer}}
     write_json(out / "loader.json", facts | measured)
-    tables = [_markdown(header, lines), _markdown(parts_header, parts_lines)]
+    tables = [*markdown_table(header, lines), "", *markdown_table(parts_header, parts_lines), ""]
     (out / "loader.md").write_text("\n".join([title, "", *tables]), encoding="utf-8")
     stdout.print(f"loader.json and loader.md are in {out}")
-
-
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [header, ["---"] + ["---:"] * (len(header) - 1), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"

@@ -28,6 +28,7 @@ from prior_fast.files import atomic_directory, write_json
 from prior_fast.model.build import structure_of
 from prior_fast.model.prior import PRIORModel
 from prior_fast.model.weights import load_strictly
+from prior_fast.training.optimizer_state import fill_optimizer, optimizer_tensors
 
 FORMAT, VERSION = "prior-fast-checkpoint", 1
 _FOLDER = re.compile(r"step-(\d{8})")
@@ -91,12 +92,7 @@ class Checkpoint:
                 f"{self.path / 'optimizer.safetensors'} has a state of {min(unknown)}, which is no parameter here; "
                 "another version of prior-fast wrote it. The checkpoint can be evaluated: to train on, begin a new run"
             )
-        for key, value in tensors.items():
-            slot, name = key.split(".", 1)
-            parameter = names[name]
-            # The fused update walks through memory: a moment has to lie there as its parameter does.
-            like = value if slot == "step" else torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-            optimizer.state[parameter][slot] = like.to(parameter.device)
+        fill_optimizer(optimizer, names, tensors)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer that the model was trained with."""
@@ -126,11 +122,7 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint into the run's `folder` and return its path; an older one of the same step is replaced."""
     path = folder / f"step-{position.total_steps:08d}"
-    state = {
-        f"{slot}.{name}": value.contiguous()
-        for name, parameter in names.items()
-        for slot, value in optimizer.state.get(parameter, {}).items()
-    }
+    state = optimizer_tensors(optimizer, names)
     with atomic_directory(path) as partial:
         weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         safetensors.torch.save_file(weights, partial / "model.safetensors")

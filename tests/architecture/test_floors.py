@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. Packages of one floor do not import each other.
 FLOORS = (
     ("errors", "spelling", "version"),
-    ("files", "console", "processes"),
+    ("files", "console", "processes", "tables"),
     ("config", "radiology", "hardware", "plotting"),
     ("extension",),
     ("kernels", "csrc"),

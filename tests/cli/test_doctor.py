@@ -37,14 +37,13 @@ def test_report_names_versions_machine_and_every_op(tmp_path: Path, capsys: pyte
 
 
 def test_the_backend_told_is_the_one_that_serves() -> None:
-    examples = doctor.example_calls(doctor.op_device())
     for row in doctor.backends():
         assert row["backend"] in BACKENDS, row
-        op, arguments = getattr(ops, row["op"]), examples[row["op"]]
-        op(*arguments, backend=row["backend"])
+        call = doctor.example_call(row["op"], doctor.op_device())
+        call(backend=row["backend"])
         for name, reason in row["unable"].items():
             with pytest.raises(ValueError, match="can't serve"):
-                op(*arguments, backend=name)
+                call(backend=name)
             assert reason
 
 
@@ -58,7 +57,7 @@ def test_the_environment_decides_where_it_can(asked: str, monkeypatch: pytest.Mo
 
 def test_an_unknown_backend_in_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRIOR_FAST_BACKEND", "tritn")
-    row = doctor.explain(ops.info_nce, doctor.example_calls(torch.device("cpu"))["info_nce"])
+    row = doctor.explain(ops.info_nce, doctor.example_call("info_nce", torch.device("cpu")))
     assert row["backend"] == "none" and "no such backend" in row["why"]
 
 
@@ -68,7 +67,7 @@ def test_reasons_why_a_backend_cannot_serve_are_kept() -> None:
     def op(backend: str | None = None) -> str:
         return resolve_backend("op", backend, available)
 
-    assert doctor.explain(op, ()) == {
+    assert doctor.explain(op, op) == {
         "backend": "reference",
         "why": "triton: wants a GPU; none is here; cuda: the extension is not built",
         "unable": {"triton": "wants a GPU; none is here", "cuda": "the extension is not built"},

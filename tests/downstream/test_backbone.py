@@ -17,11 +17,12 @@ from prior_fast.cli.main import main
 from prior_fast.config import ImageEncoderConfig, preset
 from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.downstream.backbone import FeatureResNet
-from prior_fast.downstream.config import ClassificationConfig, task_config
+from prior_fast.downstream.config import task_config
 from prior_fast.downstream.finetune import FineTuning, Place
 from prior_fast.downstream.pretrained import open_pretrained
-from prior_fast.downstream.segmentation import UNet
+from prior_fast.downstream.settings.classification import ClassificationConfig
 from prior_fast.downstream.splits import make_task
+from prior_fast.downstream.tasks.segmentation import UNet
 from prior_fast.errors import UsageError
 from prior_fast.model.image_encoder import ImageEncoder
 from prior_fast.training.checkpoint import open_checkpoint

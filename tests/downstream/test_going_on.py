@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prior_fast.downstream import command as command_module
-from prior_fast.downstream.classification import Classification
+from prior_fast.downstream.tasks.classification import Classification
 from prior_fast.training.signals import EXIT_CODE, SIGNALS
 from tests.downstream.fake_dataset import write_squares
 

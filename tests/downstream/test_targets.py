@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from prior_fast.data.labelled_dataset import LabelledDataset
-from prior_fast.downstream.config import task_config
+from prior_fast.downstream.config import find_preset, task_config
 from prior_fast.downstream.images import draw_flips, epoch_order
-from prior_fast.downstream.presets import find_preset
 from prior_fast.downstream.targets import box_truth, choose_classes, choose_splits, class_truth, mask_truth
 from prior_fast.errors import UsageError
 from prior_fast.radiology.labels import FIVE_CLASSES

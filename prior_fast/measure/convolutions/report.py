@@ -7,9 +7,9 @@ from typing import Any
 from prior_fast.console import stdout
 from prior_fast.errors import RunError
 from prior_fast.files import write_json, write_text
-from prior_fast.measure.kernels.report import plain_table
 from prior_fast.measure.kernels.rows import SHORT
 from prior_fast.measure.roofline import Ceilings, better, limits
+from prior_fast.tables import markdown_table, plain_table, without_repeats
 
 NAME = "convolutions.json"
 HEADER = (
@@ -130,7 +130,9 @@ def show(report: dict[str, Any], out: Path | None) -> None:
         RunError: a convolution that computes something else; told after everything is written.
     """
     title = describe(report)
-    stdout.print(f"{title}\n", *plain_table(HEADER, said_once(cells(report["rows"])), TEXT_COLUMNS), "", sep="\n")
+    stdout.print(
+        f"{title}\n", *plain_table(HEADER, without_repeats(cells(report["rows"]), 2), TEXT_COLUMNS), "", sep="\n"
+    )
     stdout.print(*plain_table(TOTALS, total_cells(report["totals"]), (0, 1)), "", *NOTES, sep="\n")
     if out is not None:
         write_text(out / "convolutions.md", markdown(title, report))
@@ -183,12 +185,6 @@ def cells(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-def said_once(lines: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The lines, each convolution's name and place in its first alone."""
-    before = [("", ""), *(line[:2] for line in lines)]
-    return [("", "", *line[2:]) if line[:2] == last else line for last, line in zip(before, lines)]
-
-
 def total_cells(sums: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The cells of totals under `TOTALS`."""
     return [
@@ -209,8 +205,15 @@ def total_cells(sums: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 def markdown(title: str, report: dict[str, Any]) -> str:
     """The tables, their notes, and the limits of other chips as Markdown."""
     rows, sums = report["rows"], report["totals"]
-    lines = [f"# {title}", "", *_table(HEADER, cells(rows), TEXT_COLUMNS)]
-    lines += ["", "## Of a step", "", *_table(TOTALS, total_cells(sums), (0, 1)), "", *(f"- {note}" for note in NOTES)]
+    lines = [f"# {title}", "", *markdown_table(HEADER, cells(rows), TEXT_COLUMNS)]
+    lines += [
+        "",
+        "## Of a step",
+        "",
+        *markdown_table(TOTALS, total_cells(sums), (0, 1)),
+        "",
+        *(f"- {note}" for note in NOTES),
+    ]
     lines += [f"- **Not timed**: {problem}" for problem in report["problems"]]
     lines += [f"- **{unfinished(report)}**"] if report["unfinished"] else []
     if sums:
@@ -220,10 +223,5 @@ def markdown(title: str, report: dict[str, Any]) -> str:
             (row["part"], row["direction"], *(f"{row['chip_limits_milliseconds'][chip]:.2f}" for chip in chips))
             for row in sums
         ]
-        lines += _table(("part", "direction", *chips), least, (0, 1))
+        lines += markdown_table(("part", "direction", *chips), least, (0, 1))
     return "\n".join([*lines, ""])
-
-
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]], left: Sequence[int]) -> list[str]:
-    rule = ["---" if column in left else "---:" for column in range(len(header))]
-    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *lines)]

@@ -7,6 +7,7 @@ from typing import Any
 from prior_fast.console import stdout
 from prior_fast.errors import RunError
 from prior_fast.measure.kernels.rows import PASSES, SHORT, call_of, times_ours
+from prior_fast.tables import markdown_table, plain_table, without_repeats
 
 HEADER = (
     "op and shape", "dtype", "pass", "who", "us", "spread", "times ours", "spread", "limit us", "of limit", "by",
@@ -103,30 +104,13 @@ def all_cells(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 def text_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The table's lines for a terminal; a shape is said once."""
-    lines, before = [], ""
-    for cells in all_cells(rows):
-        lines.append((cells[0] if cells[0] != before else "", *cells[1:]))
-        before = cells[0]
-    return plain_table(HEADER, lines, TEXT_COLUMNS)
-
-
-def plain_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
-    """A table's lines for a terminal, nothing cut to its width; columns of numbers, not in `left`, go to the right."""
-    widths = [max(map(len, column)) for column in zip(*(header, *lines))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths))
-        ).rstrip()
-        for cells in (header, ["-" * width for width in widths], *lines)
-    ]
+    return plain_table(HEADER, without_repeats(all_cells(rows)), TEXT_COLUMNS)
 
 
 def markdown(title: str, report: dict[str, Any], plots: Sequence[str]) -> str:
     """The table, its notes, the limits of other chips and the plots as Markdown."""
     rows = report["rows"]
-    lines = [f"# {title}", "", _line(HEADER), _line("---" if c in TEXT_COLUMNS else "---:" for c in range(len(HEADER)))]
-    lines += [_line(cells) for cells in all_cells(rows)]
+    lines = [f"# {title}", "", *markdown_table(HEADER, all_cells(rows), TEXT_COLUMNS)]
     lines += ["", *(f"- {note}" for note in NOTES)]
     lines += [f"- Left out: {words}" for words in left_out(report)]
     lines += [f"- **Not timed**: {problem}" for problem in report["problems"]]
@@ -135,14 +119,10 @@ def markdown(title: str, report: dict[str, Any], plots: Sequence[str]) -> str:
     if ours:
         chips = list(ours[0]["chip_limits_milliseconds"])
         lines += ["", "## The least time on other chips", "", "Computed from data sheets, in us; not measured.", ""]
-        lines += [_line(("op and shape", "dtype", "pass", *chips)), _line(["---"] * 3 + ["---:"] * len(chips))]
-        lines += [
-            _line((*table_cells(row, None)[:3], *(f"{1e3 * row['chip_limits_milliseconds'][c]:.2f}" for c in chips)))
+        least = [
+            (*table_cells(row, None)[:3], *(f"{1e3 * row['chip_limits_milliseconds'][chip]:.2f}" for chip in chips))
             for row in ours
         ]
+        lines += markdown_table(("op and shape", "dtype", "pass", *chips), least, (0, 1, 2))
     lines += ["", *(f"![{name}]({name})" for name in plots)]
     return "\n".join([*lines, ""])
-
-
-def _line(cells: Any) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -7,6 +7,7 @@ from typing import Any
 
 from prior_fast.measure.ladder.measure import Measured, slower_than_before
 from prior_fast.measure.ladder.rungs import LADDER
+from prior_fast.tables import markdown_table, plain_table
 
 HEADER = (
     "rung", "ms", "quartiles", "pairs/s", "times (a)", "CPU time", "ops", "head ops", "of (a)'s", "host reads",
@@ -82,24 +83,14 @@ def table_cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def text_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The table's lines for a terminal; nothing is cut to its width: what the table says is in its numbers."""
-    lines = [HEADER, *(table_cells(row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    last = len(HEADER) - 1
-    aligned = [
-        [cell.ljust(width) if column in (0, last) else cell.rjust(width) for column, (cell, width) in enumerate(cells)]
-        for cells in (zip(line, widths) for line in lines)
-    ]
-    return ["  ".join(cells).rstrip() for cells in aligned]
+    """The table's lines for a terminal."""
+    return plain_table(HEADER, [table_cells(row) for row in rows], (0, len(HEADER) - 1))
 
 
 def markdown(title: str, rows: Sequence[dict[str, Any]], notes: Sequence[str]) -> str:
     """The table as Markdown, with its notes."""
-    lines = [f"# {title}", "", "| " + " | ".join(HEADER) + " |"]
-    lines.append("| --- |" + " ---: |" * (len(HEADER) - 2) + " --- |")
-    lines += ["| " + " | ".join(table_cells(row)) + " |" for row in rows]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
+    table = markdown_table(HEADER, [table_cells(row) for row in rows], (0, len(HEADER) - 1))
+    return "\n".join([f"# {title}", "", *table, "", *(f"- {note}" for note in notes), ""])
 
 
 def draw(path: Path, title: str, rows: Sequence[dict[str, Any]]) -> None:

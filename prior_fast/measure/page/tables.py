@@ -1,11 +1,12 @@
 """The tables that a page can have, each made of one report that a `prior-fast bench` command wrote."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from statistics import mean, median
 from typing import Any
 
 from prior_fast.measure.kernels.rows import PASSES, pairs, times_ours
 from prior_fast.measure.ladder import report as ladder
+from prior_fast.tables import markdown_table
 
 Report = dict[str, Any]
 Row = dict[str, Any]
@@ -13,7 +14,9 @@ Row = dict[str, Any]
 
 def train(report: Report) -> list[str]:
     """A row for each rung of the ladder."""
-    return table(ladder.HEADER, [ladder.table_cells(row) for row in report["rungs"]], left=(0, len(ladder.HEADER) - 1))
+    return markdown_table(
+        ladder.HEADER, [ladder.table_cells(row) for row in report["rungs"]], left=(0, len(ladder.HEADER) - 1)
+    )
 
 
 def loader(report: Report) -> list[str]:
@@ -21,12 +24,12 @@ def loader(report: Report) -> list[str]:
     rows = [
         (row["source"], f"{row['pairs_per_second']:,.0f}", f"{row['consumer_waits']:.1%}") for row in report["rows"]
     ]
-    return table(("source", "pairs/s", "consumer waits"), rows)
+    return markdown_table(("source", "pairs/s", "consumer waits"), rows)
 
 
 def loader_parts(report: Report) -> list[str]:
     """What the parts of making a batch take, in one thread."""
-    return table(("part", "ms"), [(name, f"{value:.1f}") for name, value in report["parts_ms"].items()])
+    return markdown_table(("part", "ms"), [(name, f"{value:.1f}") for name, value in report["parts_ms"].items()])
 
 
 def limits(report: Report) -> list[str]:
@@ -43,18 +46,18 @@ def limits(report: Report) -> list[str]:
         if row["ours"]
     ]
     header = ("op", "shape", "pass", "dtype", "backend", "us", "limit us", "of limit", "binds")
-    return table(header, rows, left=(0, 1, 2, 3, 4, 8))
+    return markdown_table(header, rows, left=(0, 1, 2, 3, 4, 8))
 
 
 def competitors(report: Report) -> list[str]:
     """Our calls beside each competitor's, in the same run."""
-    return table(_HEADER, [_against(ours, other) for ours, other in pairs(report)], left=_LEFT)
+    return markdown_table(_HEADER, [_against(ours, other) for ours, other in pairs(report)], left=_LEFT)
 
 
 def slower(report: Report) -> list[str]:
     """The calls at which a competitor was faster in every pass."""
     lost = [(ours, other) for ours, other in pairs(report) if times_ours(other, ours).spread[1] < 1]
-    return table(_HEADER, [_against(ours, other) for ours, other in lost], left=_LEFT) if lost else ["None."]
+    return markdown_table(_HEADER, [_against(ours, other) for ours, other in lost], left=_LEFT) if lost else ["None."]
 
 
 def memory(report: Report) -> list[str]:
@@ -66,14 +69,14 @@ def memory(report: Report) -> list[str]:
         ("parameters, gradients, Adam's moments", report["parameter_bytes"]),
         (f"together at {report['at']} pairs, estimated", report["estimate_bytes"]),
     ]
-    return table(("what", "GB"), [(name, f"{value / gigabytes:.2f}") for name, value in rows])
+    return markdown_table(("what", "GB"), [(name, f"{value / gigabytes:.2f}") for name, value in rows])
 
 
 def pretraining(report: Report) -> list[str]:
     """Fine-tuned tasks with and without pre-training."""
     from prior_fast.measure.pretraining import HEADER, cells
 
-    return table(HEADER, [cells(row) for row in report["rows"]], left=(0, 1, 2, 3, 7))
+    return markdown_table(HEADER, [cells(row) for row in report["rows"]], left=(0, 1, 2, 3, 7))
 
 
 def steps(report: Report) -> list[str]:
@@ -90,7 +93,7 @@ def steps(report: Report) -> list[str]:
             f"{own['reserved_bytes'] / 2**30:.1f}" if "reserved_bytes" in own else "-",
         ))  # fmt: skip
     header = ("stage", "pairs", "tokens", "ms", "tens of steps", "pairs/s", "TFLOP/s", "host alone, ms", "memory, GiB")
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 def parts(report: Report) -> list[str]:
@@ -99,7 +102,7 @@ def parts(report: Report) -> list[str]:
     rows = [(row["part"], f"{row['milliseconds']:.1f}", f"{row['launches']:.0f}") for row in own["parts"]]
     whole = [sum(row[key] for row in own["parts"]) for key in ("milliseconds", "launches")]
     rows.append(("together", f"{whole[0]:.1f}", f"{whole[1]:.0f}"))
-    return table(("part", "ms", "launches"), rows)
+    return markdown_table(("part", "ms", "launches"), rows)
 
 
 def machine(report: Report) -> list[str]:
@@ -127,14 +130,6 @@ KINDS: dict[str, Callable[[Report], list[str]]] = {
 
 _HEADER = ("op", "shape", "pass", "dtype", "ours, us", "competitor", "us", "times", "spread")
 _LEFT = (0, 1, 2, 3, 5)
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
-    """The lines of a Markdown table; columns that are not `left` are aligned right."""
-    rule = [" --- " if column in left else " ---: " for column in range(len(header))]
-    lines = [header, *rows]
-    cells = ["| " + " | ".join(line) + " |" for line in lines]
-    return [cells[0], "|" + "|".join(rule) + "|", *cells[1:]]
 
 
 def _against(ours: Row, other: Row) -> tuple[str, ...]:

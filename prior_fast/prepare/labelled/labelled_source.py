@@ -1,4 +1,4 @@
-"""What a reader of a labelled dataset hands to `run.prepare_labelled`; light, since every worker process imports it."""
+"""What a reader of a labelled dataset hands to the pipeline; light, since every worker process imports it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prior_fast.data.labelled_dataset import LabelledDataset
+from prior_fast.data.packing import to_device
 from prior_fast.downstream.backbone import freeze, frozen_parts
-from prior_fast.downstream.config import ClassificationConfig
-from prior_fast.downstream.images import Pool, as_images, batches, mirror, to_device
+from prior_fast.downstream.images import ResidentImages, as_images, batches, mirror
 from prior_fast.downstream.metrics.multilabel import multilabel_metrics
 from prior_fast.downstream.pretrained import Pretrained
+from prior_fast.downstream.settings.classification import ClassificationConfig
 from prior_fast.downstream.targets import choose_classes, class_truth, require_positives
 from prior_fast.downstream.task import Measured, Table
 from prior_fast.errors import RunError, UsageError
@@ -51,6 +52,8 @@ class Classifier(nn.Module):
 class Classification:
     """`prior_fast.downstream.task.Task` for labels.
 
+    used: is not looked at: labels are in memory.
+
     Raises:
         UsageError: the dataset does not have the classes, or the encoder not so many stages.
     """
@@ -58,7 +61,12 @@ class Classification:
     selects = "auroc"
 
     def __init__(
-        self, dataset: LabelledDataset, pretrained: Pretrained, config: ClassificationConfig, device: torch.device
+        self,
+        dataset: LabelledDataset,
+        pretrained: Pretrained,
+        config: ClassificationConfig,
+        device: torch.device,
+        used: np.ndarray,
     ) -> None:
         self.pretrained, self.config, self.device = pretrained, config, device
         if config.pool == "attention" and not pretrained.has_pool:
@@ -70,7 +78,7 @@ class Classification:
         self.truth = class_truth(dataset, self.classes)
         self.image_ids = dataset.image_ids
         self.labels = to_device(self.truth.astype(np.float32), device)
-        self.images = Pool(dataset.images, device)
+        self.images = ResidentImages(dataset.images, device)
 
     def check_training(self, rows: np.ndarray, part: str) -> list[str]:
         """Notes on classes of one kind only; UsageError where every class is."""
@@ -146,3 +154,6 @@ class Classification:
         pixels = self.images.take(rows)
         images = as_images(pixels if flips is None else mirror(pixels, flips))
         return model(normalize(images, self.pretrained.image_mean, self.pretrained.image_std)).float()
+
+
+TASK = Classification

@@ -19,13 +19,15 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from prior_fast.data.labelled_dataset import LabelledDataset
+from prior_fast.data.packing import to_device
 from prior_fast.downstream.backbone import FeatureResNet, freeze
-from prior_fast.downstream.config import DetectionConfig
-from prior_fast.downstream.images import Pool, as_images, batches, mirror, to_device
+from prior_fast.downstream.images import as_images, batches, mirror
+from prior_fast.downstream.localization import LocalizationTask
 from prior_fast.downstream.metrics.boxes import FORMULAS, Detections, box_metrics
 from prior_fast.downstream.pictures import EXAMPLES, draw_boxes
 from prior_fast.downstream.pretrained import Pretrained
-from prior_fast.downstream.targets import SIDE, box_truth, require_positives
+from prior_fast.downstream.settings.detection import DetectionConfig
+from prior_fast.downstream.targets import SIDE, box_truth
 from prior_fast.downstream.task import Measured, Table
 
 LEVELS = 4  # the encoder's maps at strides 4, 8, 16, 32; the pyramid adds one at 64
@@ -89,7 +91,7 @@ def make_detector(encoder: FeatureResNet, config: DetectionConfig, mean: float, 
     )
 
 
-class Detection:
+class Detection(LocalizationTask):
     """`prior_fast.downstream.task.Task` for boxes.
 
     used: the rows of all splits that will be asked for: their boxes are read once.
@@ -98,7 +100,7 @@ class Detection:
         UsageError: the dataset has no boxes.
     """
 
-    selects = "map_50_95"
+    selects, marked = "map_50_95", "a box"
 
     def __init__(
         self,
@@ -108,20 +110,10 @@ class Detection:
         device: torch.device,
         used: np.ndarray,
     ) -> None:
-        self.pretrained, self.config, self.device = pretrained, config, device
         self.truth = box_truth(dataset, used)
+        super().__init__(dataset, pretrained, config, device, used, [len(self.truth[row]) > 0 for row in used.tolist()])
+        self.config = config
         self.boxes = {row: to_device(boxes, device) for row, boxes in self.truth.items()}
-        self.image_ids = dataset.image_ids
-        self.images = Pool(dataset.images, device)
-
-    def check_training(self, rows: np.ndarray, part: str) -> list[str]:
-        """UsageError where no image has a box."""
-        require_positives(np.array([len(self.truth[row]) > 0 for row in rows.tolist()]), part, "a box")
-        return []
-
-    def check_validation(self, rows: np.ndarray, part: str) -> None:
-        """UsageError where no image has a box: the mean average precision is then undefined."""
-        self.check_training(rows, part)
 
     def build(self) -> tuple[nn.Module, list[nn.Module]]:
         """The detector, and its encoder where that is frozen."""
@@ -187,3 +179,6 @@ class Detection:
             "loss": "Faster R-CNN's",
             "metrics": FORMULAS,
         }
+
+
+TASK = Detection

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.downstream.backbone import FeatureResNet, freeze
-from prior_fast.downstream.config import SegmentationConfig
-from prior_fast.downstream.images import Pool, as_images, batches, mirror
+from prior_fast.downstream.images import ResidentImages, as_images, batches, mirror
+from prior_fast.downstream.localization import LocalizationTask
 from prior_fast.downstream.metrics.dice import FORMULAS, dice_metrics, image_dice
 from prior_fast.downstream.pictures import EXAMPLES, draw_masks
 from prior_fast.downstream.pretrained import Pretrained
-from prior_fast.downstream.targets import mask_truth, require_positives
+from prior_fast.downstream.settings.segmentation import SegmentationConfig
+from prior_fast.downstream.targets import mask_truth
 from prior_fast.downstream.task import Measured, Table
 from prior_fast.radiology.normalize import normalize
 
@@ -39,7 +40,7 @@ class UNet(nn.Module):
         return self.segmentation_head(self.decoder(self.encoder(images)))
 
 
-class Segmentation:
+class Segmentation(LocalizationTask):
     """`prior_fast.downstream.task.Task` for masks.
 
     used: the rows of all splits that will be asked for: their masks are read once.
@@ -48,7 +49,7 @@ class Segmentation:
         UsageError: the dataset has no masks.
     """
 
-    selects = "dice_positives"
+    selects, marked = "dice_positives", "a mask"
 
     def __init__(
         self,
@@ -58,22 +59,11 @@ class Segmentation:
         device: torch.device,
         used: np.ndarray,
     ) -> None:
-        self.pretrained, self.config, self.device = pretrained, config, device
         truth = mask_truth(dataset, used)
-        self.present = np.zeros(len(dataset), bool)
-        self.present[used] = [truth[row].any() for row in used]
-        self.image_ids = dataset.image_ids
-        self.images, self.masks = Pool(dataset.images, device), Pool(truth, device)
+        super().__init__(dataset, pretrained, config, device, used, [bool(truth[row].any()) for row in used])
+        self.config = config
+        self.masks = ResidentImages(truth, device)
         self.dice_loss = smp.losses.DiceLoss("binary", from_logits=True)
-
-    def check_training(self, rows: np.ndarray, part: str) -> list[str]:
-        """UsageError where no image has a mask."""
-        require_positives(self.present[rows], part, "a mask")
-        return []
-
-    def check_validation(self, rows: np.ndarray, part: str) -> None:
-        """UsageError where no image has a mask: Dice on images with a mask is then undefined."""
-        self.check_training(rows, part)
 
     def build(self) -> tuple[nn.Module, list[nn.Module]]:
         """The U-Net, and its encoder where that is frozen."""
@@ -139,3 +129,6 @@ class Segmentation:
         pixels = self.images.take(rows)
         images = as_images(pixels if flips is None else mirror(pixels, flips))
         return model(normalize(images, self.pretrained.image_mean, self.pretrained.image_std)).float()
+
+
+TASK = Segmentation

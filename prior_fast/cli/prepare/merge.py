@@ -1,0 +1,27 @@
+"""`prior-fast prepare merge`: one dataset of the shards that jobs prepared."""
+
+import argparse
+from pathlib import Path
+
+from prior_fast.cli.prepare.shown import show
+
+
+def add_parser(layouts: "argparse._SubParsersAction") -> None:
+    """Add `merge`."""
+    parser = layouts.add_parser(
+        "merge",
+        help="make one dataset of what `prepare mimic --shard` prepared",
+        description="Make the dataset of its shards, once all are complete: the same, byte for byte, as that of a run "
+        "without shards. Options and trees are those of the shards.",
+        epilog="example: prior-fast prepare merge --out prepared",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the --out of the shards")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Merge the shards and print what was kept and what was left out."""
+    from prior_fast.prepare.studies.merge import merge_shards
+
+    show(merge_shards(args.out), args.out)
+    return 0

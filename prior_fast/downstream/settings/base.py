@@ -1,0 +1,89 @@
+"""The settings that all fine-tuned tasks have, and what a paper gives for a dataset."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from prior_fast.errors import UsageError
+
+Source = Literal["supplement", "our choice"]
+OURS: Source = "our choice"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One cell of the supplement's Tables 1 and 2.
+
+    Attributes:
+        source: "supplement", or "our choice" where the tables have no such cell or it can't be read whole.
+    """
+
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    source: Source = "supplement"
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """What all fine-tuned tasks share.
+
+    Attributes:
+        percent: of the training images: 1, 10 or 100, by the lists of the dataset.
+        splits: names of the dataset's splits; empty: all of the paper's (`prior_fast.downstream.targets`).
+        weights: "checkpoint", or "random": the same architecture with fresh weights, as a baseline.
+        learning_rate, epochs, batch_size: the supplement's for the dataset and percentage (its Tables 1 and 2).
+        optimizer, weight_decay: the supplement names neither for fine-tuning; these are its pre-training's.
+        schedule: "cosine" falls to 0 with the last step (supplement 3).
+        augment: "flip" mirrors half of the training images; the supplement names no augmentation.
+        precision: of the forward pass; auto: bf16 on GPUs that have it, else fp32.
+        validate_every: epochs between two validations, whose best weights are kept; the last epoch is always validated.
+        max_steps: end each split's training after this many steps; 0: no limit.
+    """
+
+    percent: int = 100
+    splits: tuple[str, ...] = ()
+    weights: Literal["checkpoint", "random"] = "checkpoint"
+    learning_rate: float = 1e-4
+    epochs: int = 5
+    batch_size: int = 64
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = 1e-6
+    schedule: Literal["cosine", "constant"] = "cosine"
+    augment: Literal["none", "flip"] = "none"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    validate_every: int = 1
+    max_steps: int = 0
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def check(self) -> None:
+        """Refuse values that no run can use.
+
+        Raises:
+            UsageError: one of them; names the setting.
+        """
+        at_least_1(self, "epochs", "batch_size", "validate_every")
+        for name in ("weight_decay", "max_steps", "seed"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"{name}={value}: wants no negative number")
+        if self.seed >= 2**32:
+            raise UsageError(f"seed={self.seed}: wants less than 2**32")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise UsageError(f"learning_rate={self.learning_rate}: wants more than 0")
+        each_once(self, "splits")
+
+
+def at_least_1(config: FineTuneConfig, *names: str) -> None:
+    """Raise UsageError where one of the settings is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UsageError(f"{name}={getattr(config, name)}: wants at least 1")
+
+
+def each_once(config: FineTuneConfig, name: str) -> None:
+    """Raise UsageError where a list names something twice."""
+    values = getattr(config, name)
+    if len(set(values)) < len(values):
+        raise UsageError(f"{name}={','.join(values)}: wants each named once")

@@ -1,0 +1,55 @@
+"""The settings of supervised classification (supplement 3.1); light, since they are checked before torch is loaded."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prior_fast.downstream.settings.base import FineTuneConfig, Preset, each_once
+from prior_fast.errors import UsageError
+
+HELP = "fine-tune the image encoder with a linear layer; AUROC"
+SETTINGS = """  classes=A,B,...      (default: the five of CheXpert 5x200, or all that the dataset has)
+  blocks=0..4          how many of the encoder's last stages are trained: 0 none, 4 all (4)
+  pool=average|attention
+  sweep=blocks         the task with each number of blocks (Figure 3)
+"""
+# Table 1 of the supplement, by dataset and percent.
+PRESETS: dict[str, dict[int, Preset]] = {
+    "rsna": {100: Preset(1e-4, 5, 64), 10: Preset(1e-4, 5, 64), 1: Preset(1e-4, 10, 64)},
+    "siim": {100: Preset(1e-5, 5, 64), 10: Preset(1e-5, 20, 64), 1: Preset(1e-4, 20, 64)},
+    "chexpert": {100: Preset(1e-6, 5, 256), 10: Preset(1e-5, 5, 256), 1: Preset(1e-4, 5, 256)},
+}
+# The dataset whose presets serve for those that the table does not have; the example of --help names it.
+FALLBACK = "rsna"
+FULL = 4  # blocks of a ResNet-50, and "all" for any other
+
+
+@dataclass(frozen=True)
+class ClassificationConfig(FineTuneConfig):
+    """Supervised classification (supplement 3.1).
+
+    Attributes:
+        classes: labels of the dataset; empty: the five of CheXpert 5x200 where the dataset has them, else all.
+        blocks: how many of the encoder's last stages are trained (the paper's Figure 3): 0 trains the linear layer
+            alone, as many as there are, or 4, everything, the stem included.
+        pool: how the encoder's map becomes a vector: "average", or the pre-trained attention pool.
+        sweep: "blocks" repeats the task for every number of blocks.
+    """
+
+    classes: tuple[str, ...] = ()
+    blocks: int = FULL
+    pool: Literal["average", "attention"] = "average"
+    sweep: Literal["none", "blocks"] = "none"
+
+    def check(self) -> None:
+        """Refuse values that no run can use.
+
+        Raises:
+            UsageError: one of them; names the setting.
+        """
+        super().check()
+        each_once(self, "classes")
+        if not 0 <= self.blocks <= FULL:
+            raise UsageError(f"blocks={self.blocks}: wants 0 to {FULL}")
+
+
+CONFIG = ClassificationConfig

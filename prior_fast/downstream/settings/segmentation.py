@@ -1,0 +1,44 @@
+"""The settings of semantic segmentation (supplement 3.4); light, since they are checked before torch is loaded."""
+
+from dataclasses import dataclass
+
+from prior_fast.downstream.settings.base import FineTuneConfig, Preset
+from prior_fast.errors import UsageError
+
+HELP = "fine-tune a U-Net on the image encoder; Dice"
+SETTINGS = """  frozen=true|false    train the decoder alone (false)
+  decoder_channels=A,B,C,D,E
+                       of the U-Net (256,128,64,32,16)
+"""
+# Table 2 of the supplement, by dataset and percent.
+PRESETS: dict[str, dict[int, Preset]] = {
+    "siim": {100: Preset(1e-3, 50, 128), 10: Preset(1e-4, 50, 128), 1: Preset(1e-4, 100, 16)},
+}
+# The dataset whose presets serve for those that the table does not have; the example of --help names it.
+FALLBACK = "siim"
+
+
+@dataclass(frozen=True)
+class SegmentationConfig(FineTuneConfig):
+    """Semantic segmentation (supplement 3.4).
+
+    Attributes:
+        frozen: train the decoder alone.
+        decoder_channels: of the U-Net at strides 16, 8, 4, 2, 1; the default is segmentation_models_pytorch's.
+    """
+
+    frozen: bool = False
+    decoder_channels: tuple[int, int, int, int, int] = (256, 128, 64, 32, 16)
+
+    def check(self) -> None:
+        """Refuse values that no run can use.
+
+        Raises:
+            UsageError: one of them; names the setting.
+        """
+        super().check()
+        if min(self.decoder_channels) < 1:
+            raise UsageError("decoder_channels: wants at least 1 at each stride")
+
+
+CONFIG = SegmentationConfig
