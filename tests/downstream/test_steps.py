@@ -9,11 +9,12 @@ from rich.progress import Progress
 from torch.utils._python_dispatch import _disable_current_modes
 
 from prior_fast.data.labelled_dataset import LabelledDataset
-from prior_fast.downstream import classification, images
+from prior_fast.downstream import images
 from prior_fast.downstream.config import task_config
 from prior_fast.downstream.finetune import FineTuning, Place, fine_tune
 from prior_fast.downstream.pretrained import open_pretrained
 from prior_fast.downstream.splits import make_task
+from prior_fast.downstream.tasks import classification
 from tests.training.test_no_syncs import HostSync, no_syncs
 
 CASES = {

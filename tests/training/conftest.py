@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.small_model import SMALL_MODEL
 from tests.training.forked import Forked, Group
 
 SMALL = [
@@ -14,17 +15,7 @@ SMALL = [
     "log_every=1",
     "checkpoint_every=100",
     "data.workers=0",
-    "precision=fp32",
-    "model.image.width=8",
-    "model.image.pool_heads=2",
-    "model.text.hidden_size=32",
-    "model.text.heads=2",
-    "model.text.intermediate_size=32",
-    "model.text.layers=1",
-    "model.sentence_decoder.layers=1",
-    "model.sentence_decoder.intermediate_size=32",
-    "model.embed_dim=32",
-    "model.bank.prototypes=16",
+    *SMALL_MODEL,
 ]
 
 

@@ -18,7 +18,7 @@ from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
 from prior_fast.radiology.labels import CHEXPERT_LABELS
 from prior_fast.radiology.tokenizer import train_tokenizer
 from prior_fast.radiology.xray import read_xray
-from tests.data.mimic_tree import MimicTree, contents, rejected, small_tree
+from tests.prepare.mimic_tree import MimicTree, contents, rejected, small_tree
 
 
 def run(*words: object) -> int:

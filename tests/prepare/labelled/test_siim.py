@@ -7,7 +7,7 @@ from PIL import Image
 from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.radiology.rle import encode_rle
 from prior_fast.radiology.xray import to_square
-from tests.data.labelled.trees import info_of, raw_dicom, rejected, run, write_siim, xray
+from tests.prepare.labelled.trees import info_of, raw_dicom, rejected, run, write_siim, xray
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import RunError
 from prior_fast.prepare.studies import chunks, pipeline
 from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
-from tests.data.mimic_tree import MimicTree, contents, small_tree
+from tests.prepare.mimic_tree import MimicTree, contents, small_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 

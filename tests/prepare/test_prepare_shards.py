@@ -13,7 +13,7 @@ from prior_fast.prepare.studies.merge import merge_shards
 from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
 from prior_fast.prepare.studies.shards import Shard, prepare_shard
 from prior_fast.radiology.tokenizer import train_tokenizer
-from tests.data.mimic_tree import MimicTree, contents, small_tree
+from tests.prepare.mimic_tree import MimicTree, contents, small_tree
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import pytest
 
 from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.radiology.masks import box_mask
-from tests.data.labelled.trees import info_of, raw_dicom, rejected, run, write_csv, write_rsna, xray
+from tests.prepare.labelled.trees import info_of, raw_dicom, rejected, run, write_csv, write_rsna, xray
 
 # On an image of 100 columns and 80 rows.
 ROWS = [

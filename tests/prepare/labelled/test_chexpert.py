@@ -5,7 +5,15 @@ import pytest
 
 from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.radiology.labels import CHEXPERT_TABLE_LABELS, FIVE_CLASSES
-from tests.data.labelled.trees import CHEXPERT_HEADER, chexpert_row, info_of, rejected, run, write_chexpert, write_csv
+from tests.prepare.labelled.trees import (
+    CHEXPERT_HEADER,
+    chexpert_row,
+    info_of,
+    rejected,
+    run,
+    write_chexpert,
+    write_csv,
+)
 
 
 def path_of(patient: int, study: int = 1, view: int = 1, side: str = "frontal", prefix="CheXpert-v1.0-small/") -> str:

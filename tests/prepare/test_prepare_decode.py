@@ -11,7 +11,7 @@ from prior_fast.errors import RunError, UsageError
 from prior_fast.prepare.studies import pipeline
 from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
 from prior_fast.radiology.xray import UnreadableImage, read_xray
-from tests.data.mimic_tree import MimicTree, contents, small_tree
+from tests.prepare.mimic_tree import MimicTree, contents, small_tree
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
 from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
 from prior_fast.radiology.labels import CHEXPERT_LABELS
-from tests.data.mimic_tree import small_tree
+from tests.prepare.mimic_tree import small_tree
 
 FILES = (
     *("images.npy", "tokens.npy", "sentence_offsets.npy", "manifest.parquet", "rejected.csv"),

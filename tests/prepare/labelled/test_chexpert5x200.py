@@ -7,7 +7,7 @@ import pytest
 
 from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.radiology.labels import FIVE_CLASSES
-from tests.data.labelled.trees import chexpert_row, info_of, rejected, run, write_chexpert, write_csv
+from tests.prepare.labelled.trees import chexpert_row, info_of, rejected, run, write_chexpert, write_csv
 
 # What each row is labelled with, and the finding that it stands for by PRIOR's rule and by GLoRIA's.
 CASES = [

@@ -3,7 +3,7 @@
 import pytest
 
 from prior_fast.data.labelled_dataset import LabelledDataset
-from tests.data.labelled.trees import info_of, run, write_rsna
+from tests.prepare.labelled.trees import info_of, run, write_rsna
 
 IDS = [f"{letter}-{number}" for letter in "ab" for number in range(10)]
 

@@ -14,7 +14,7 @@ from prior_fast.errors import RunError
 from prior_fast.prepare.studies import chunks, pipeline
 from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
 from prior_fast.radiology.labels import CHEXPERT_LABELS
-from tests.data.mimic_tree import contents, rejected
+from tests.prepare.mimic_tree import contents, rejected
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from prior_fast.phantom.layouts.dicom import write_dicom
 from prior_fast.radiology.dicom import read_dicom
 from prior_fast.radiology.xray import UnreadableImage, to_square
-from tests.data.labelled.trees import raw_dicom, xray
+from tests.prepare.labelled.trees import raw_dicom, xray
 
 PIXELS = xray(3, 60, 44)
 SQUARE = to_square(Image.fromarray(PIXELS))

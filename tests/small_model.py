@@ -1,8 +1,6 @@
-"""The same small settings as the training tests."""
+"""Settings that make the model small enough for a test, with every part of its structure kept."""
 
-import pytest
-
-SMALL = [
+SMALL_MODEL = (
     "precision=fp32",
     "model.image.width=8",
     "model.image.pool_heads=2",
@@ -14,10 +12,4 @@ SMALL = [
     "model.sentence_decoder.intermediate_size=32",
     "model.embed_dim=32",
     "model.bank.prototypes=16",
-    "data.max_tokens=64",
-]
-
-
-@pytest.fixture(scope="session")
-def small_settings() -> list[str]:
-    return list(SMALL)
+)

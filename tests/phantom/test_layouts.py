@@ -19,7 +19,7 @@ from prior_fast.phantom.layouts.square import draw_square
 from prior_fast.phantom.mimic import place_studies
 from prior_fast.radiology.labels import FIVE_CLASSES
 from prior_fast.radiology.masks import shrink_mask
-from tests.data.labelled.trees import CHEXPERT_HEADER, info_of, run
+from tests.prepare.labelled.trees import CHEXPERT_HEADER, info_of, run
 
 STUDIES, SIZE = 14, 160
 
