@@ -19,7 +19,7 @@ def _device() -> tuple[torch.device, str, bool]:
 @functools.lru_cache(maxsize=1)
 def case_of(op: str, number: int) -> Any:
     """The op's case of that number."""
-    from prior_fast.measure.kernels.contests import public_cases
+    from prior_fast.measure.kernels.bench_kernels import public_cases
 
     return next(itertools.islice(public_cases(op, *_device()), number, None))
 
@@ -31,8 +31,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not metafunc.config.pluginmanager.hasplugin("benchmark"):
         metafunc.parametrize("call", [pytest.param(None, marks=pytest.mark.skip(reason=WANTED))], ids=["all"])
         return
+    from prior_fast.measure.kernels.bench_kernels import op_names, public_cases
     from prior_fast.measure.kernels.contest import BOTH, FORWARD, contestants
-    from prior_fast.measure.kernels.contests import op_names, public_cases
 
     calls = []
     for op in op_names():

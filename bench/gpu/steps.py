@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from prior_fast.config import to_dict
 from prior_fast.files import write_json
 from prior_fast.hardware.machine import describe_machine
-from prior_fast.measure.ladder.ladder import SEED, LadderOptions, make_batches, make_config
+from prior_fast.measure.ladder.bench_ladder import SEED, LadderOptions, make_batches, make_config
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import Ranks, choose_device

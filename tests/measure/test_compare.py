@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prior_fast.cli.main import main
-from prior_fast.measure.compare import changes, read_rows
+from prior_fast.measure.compare_reports import changes, read_rows
 
 CALL = {"op": "segment_mean", "shape": "B=16", "direction": "forward", "dtype": "float32"}
 

@@ -13,12 +13,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prior_fast.cli.main import main
 from prior_fast.config import RunConfig
+from prior_fast.measure.convolutions import bench_convolutions as convolutions
 from prior_fast.measure.convolutions import report as convolutions_report
-from prior_fast.measure.convolutions import timing as convolutions
+from prior_fast.measure.convolutions.bench_convolutions import (
+    ConvolutionOptions,
+    Trial,
+    compared_images,
+    run_convolutions,
+)
 from prior_fast.measure.convolutions.found import DATA, DIRECTIONS, FORWARD, WEIGHT, Convolution, Found, collect
-from prior_fast.measure.convolutions.timing import ConvolutionOptions, Trial, compared_images, run_convolutions
 from prior_fast.measure.kernels.schedule import PASSES, ROOM, Limit
-from prior_fast.measure.ladder.ladder import LadderOptions, make_config
+from prior_fast.measure.ladder.bench_ladder import LadderOptions, make_config
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.step import train_only
 

@@ -11,8 +11,8 @@ import torch
 from prior_fast.bench.common.case import Public, Work
 from prior_fast.cli.main import main
 from prior_fast.measure.kernels import schedule
+from prior_fast.measure.kernels.bench_kernels import OpsOptions, public_cases, run_kernels
 from prior_fast.measure.kernels.contest import COMPILED, Contest, Entry, contestants, entries
-from prior_fast.measure.kernels.contests import OpsOptions, public_cases, run_kernels
 from prior_fast.measure.kernels.schedule import PASSES, ROOM, Limit, groups
 from prior_fast.measure.timing import Timing
 from prior_fast.ops.common.backend import BackendError

@@ -17,10 +17,10 @@ from prior_fast.cli.main import main
 from prior_fast.config import RunConfig, apply_overrides, preset
 from prior_fast.errors import RunError, UsageError
 from prior_fast.measure.ladder.batches import made_up_batches
+from prior_fast.measure.ladder.bench_ladder import LadderOptions, make_config, run_ladder
 from prior_fast.measure.ladder.check import compare, evaluate, require_movement, snapshot
 from prior_fast.measure.ladder.count import count
 from prior_fast.measure.ladder.generated import calls_of, compiled_head_calls
-from prior_fast.measure.ladder.ladder import LadderOptions, make_config, run_ladder
 from prior_fast.measure.ladder.measure import Measured, MeasurePlan, measure, slower_than_before
 from prior_fast.measure.ladder.rungs import LADDER, RungStep, backends
 from prior_fast.measure.plain.batch import pad_batch
@@ -273,7 +273,7 @@ def test_what_was_measured_is_written_after_each_rung_and_each_turn(
         timed = {row["key"]: len(row["steps"]) for row in report["rungs"] if "steps" in row}
         written.append((report["complete"], timed))
 
-    monkeypatch.setattr("prior_fast.measure.ladder.ladder.write_json", keep)
+    monkeypatch.setattr("prior_fast.measure.ladder.bench_ladder.write_json", keep)
     options = LadderOptions(
         "tiny", 1, batch=4, steps=3, mean_tokens=40, rungs="af", out=tmp_path, settings=small_settings
     )
@@ -286,7 +286,7 @@ def test_rungs_are_compared_on_fewer_pairs_than_are_timed(
     small_settings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float32 the plain step of 128 pairs wants more memory than most GPUs have."""
-    monkeypatch.setattr("prior_fast.measure.ladder.ladder.CHECKED_PAIRS", 3)
+    monkeypatch.setattr("prior_fast.measure.ladder.bench_ladder.CHECKED_PAIRS", 3)
     seen = []
 
     class Watched(RungStep):

@@ -9,8 +9,8 @@ import torch
 
 from prior_fast.cli.main import main
 from prior_fast.config import apply_overrides, preset
+from prior_fast.measure.bench_memory import MemoryOptions, SavedTensors, first_pairs, line, run_memory
 from prior_fast.measure.ladder.batches import made_up_batches
-from prior_fast.measure.memory import MemoryOptions, SavedTensors, first_pairs, line, run_memory
 
 SMALL = [
     *("model.image.width=8", "model.image.pool_heads=2", "model.text.hidden_size=32", "model.text.heads=2"),

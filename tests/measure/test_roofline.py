@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from prior_fast import ops
 from prior_fast.bench.common.case import Public, Work, size
 from prior_fast.hardware.chips import BOARDS, CHIPS
+from prior_fast.measure.kernels.bench_kernels import op_names, public_cases
 from prior_fast.measure.kernels.contest import OURS, contestants
-from prior_fast.measure.kernels.contests import op_names, public_cases
 from prior_fast.measure.roofline import (
     Ceilings,
     better,

@@ -14,7 +14,7 @@ import stand_in_here  # noqa: F401
 import torch
 from convolutions import skip_convolutions
 
-from prior_fast.measure.ladder.ladder import SEED, Options, make_batches, make_config
+from prior_fast.measure.ladder.bench_ladder import SEED, Options, make_batches, make_config
 from prior_fast.measure.ladder.rungs import LADDER, RungStep
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.cudnn import cudnn_for_training

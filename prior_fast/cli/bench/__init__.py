@@ -1,4 +1,4 @@
-"""`prior-fast bench`: measurements; each task has a file in benchmarks/verbs, and its name here."""
+"""`prior-fast bench`: measurements; each task has a file here, and its name in the list."""
 
 import argparse
 import importlib

@@ -23,6 +23,6 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from prior_fast.measure.compare import compare_files
+    from prior_fast.measure.compare_reports import compare_files
 
     return compare_files(args.before, args.after, args.over)

@@ -44,8 +44,8 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> int:
     began = perf_counter()  # --limit counts the seconds in which torch is loaded too
     from prior_fast.console import progress
+    from prior_fast.measure.convolutions.bench_convolutions import ConvolutionOptions, run_convolutions
     from prior_fast.measure.convolutions.report import show
-    from prior_fast.measure.convolutions.timing import ConvolutionOptions, run_convolutions
     from prior_fast.measure.kernels.schedule import Limit
 
     names = ("preset", "stage", "batch", "width_divisor", "device", "seconds", "out", "settings")

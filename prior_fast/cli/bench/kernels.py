@@ -55,7 +55,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> int:
     began = perf_counter()  # --limit counts the seconds in which torch is loaded too
     from prior_fast.console import progress
-    from prior_fast.measure.kernels.contests import OpsOptions, run_kernels
+    from prior_fast.measure.kernels.bench_kernels import OpsOptions, run_kernels
     from prior_fast.measure.kernels.report import show
     from prior_fast.measure.kernels.schedule import Limit
     from prior_fast.training.distributed import choose_device

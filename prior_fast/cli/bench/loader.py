@@ -29,7 +29,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> int:
     from prior_fast.errors import UsageError
-    from prior_fast.measure.loader import LoaderOptions, measure, report
+    from prior_fast.measure.bench_loader import LoaderOptions, measure, report
     from prior_fast.training.distributed import choose_device
 
     for name in ("batch", "workers", "seconds", "consumer"):

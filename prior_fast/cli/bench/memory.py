@@ -29,7 +29,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from prior_fast.measure.memory import MemoryOptions, run_memory
+    from prior_fast.measure.bench_memory import MemoryOptions, run_memory
 
     try:
         batches = [int(word) for word in args.batches.split(",")]

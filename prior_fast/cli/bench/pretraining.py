@@ -19,7 +19,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from prior_fast.measure.pretraining import compare_runs
+    from prior_fast.measure.bench_pretraining import compare_runs
 
     compare_runs(args.folder, args.out)
     return 0

@@ -41,7 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from prior_fast.measure.ladder.ladder import LadderOptions, run_ladder
+    from prior_fast.measure.ladder.bench_ladder import LadderOptions, run_ladder
 
     names = (
         *("preset", "stage", "batch", "steps", "warm_up", "width_divisor", "mean_tokens", "rungs", "count_compiled"),

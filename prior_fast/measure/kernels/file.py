@@ -6,7 +6,7 @@ from typing import Any
 
 from prior_fast.errors import UsageError
 from prior_fast.files import write_json
-from prior_fast.measure.compare import read_report
+from prior_fast.measure.compare_reports import read_report
 from prior_fast.measure.kernels.contest import Contest
 from prior_fast.measure.kernels.rows import call_of
 from prior_fast.measure.roofline import Ceilings, better, limits

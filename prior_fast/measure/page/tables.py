@@ -74,7 +74,7 @@ def memory(report: Report) -> list[str]:
 
 def pretraining(report: Report) -> list[str]:
     """Fine-tuned tasks with and without pre-training."""
-    from prior_fast.measure.pretraining import HEADER, cells
+    from prior_fast.measure.bench_pretraining import HEADER, cells
 
     return markdown_table(HEADER, [cells(row) for row in report["rows"]], left=(0, 1, 2, 3, 7))
 

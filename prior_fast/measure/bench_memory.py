@@ -16,7 +16,7 @@ from prior_fast.errors import UsageError
 from prior_fast.files import write_json
 from prior_fast.hardware.machine import describe_machine
 from prior_fast.measure.ladder.batches import VOCABULARY, made_up_batches
-from prior_fast.measure.ladder.ladder import LadderOptions, make_config
+from prior_fast.measure.ladder.bench_ladder import LadderOptions, make_config
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
 from prior_fast.training.step import make_autocast, train_only

@@ -17,9 +17,9 @@ from prior_fast.hardware.machine import describe_machine
 from prior_fast.measure.bursts import Pacer
 from prior_fast.measure.convolutions.found import DIRECTIONS, FORWARD, WEIGHT, Convolution, Function, collect
 from prior_fast.measure.convolutions.report import Sheet
-from prior_fast.measure.kernels.contests import SECONDS
+from prior_fast.measure.kernels.bench_kernels import SECONDS
 from prior_fast.measure.kernels.schedule import PASSES, Limit
-from prior_fast.measure.ladder.ladder import LadderOptions, make_config
+from prior_fast.measure.ladder.bench_ladder import LadderOptions, make_config
 from prior_fast.measure.roofline import measure_ceilings
 from prior_fast.measure.timing import Timing, check, copies, joined, make_run, time_pass
 from prior_fast.training.cudnn import cudnn_for_training
