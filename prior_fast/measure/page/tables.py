@@ -32,6 +32,31 @@ def loader_parts(report: Report) -> list[str]:
     return markdown_table(("part", "ms"), [(name, f"{value:.1f}") for name, value in report["parts_ms"].items()])
 
 
+def ops(report: Report) -> list[str]:
+    """A row for each op at PRIOR's own widths and the smallest batch: forward and backward where it has a gradient."""
+    own: dict[str, Row] = {}
+    for row in report["rows"]:
+        if not row["ours"] or row["axis"] != "batch":
+            continue
+        best = own.setdefault(row["op"], row)
+        if (row["shape"], row["dtype"]) == (best["shape"], best["dtype"]) and row["direction"] != "forward":
+            own[row["op"]] = row
+    others = pairs(report)
+    rows = []
+    for row in own.values():
+        times = {other["who"]: times_ours(other, row).median for ours, other in others if ours is row}
+        nearest = min(times, key=lambda who: times[who], default=None)
+        rows.append((
+            *(row["op"], row["shape"], PASSES[row["direction"]], row["dtype"], row["backend"] or "-"),
+            f"{1e3 * row['milliseconds']:,.0f}",
+            f"{1e3 * row['limit_milliseconds']:,.1f}",
+            f"{row['share_of_limit']:.0%}",
+            "-" if nearest is None else f"{nearest} {times[nearest]:.2f}",
+        ))  # fmt: skip
+    header = ("op", "shape", "pass", "dtype", "backend", "us", "limit us", "of limit", "fastest competitor, times ours")
+    return markdown_table(header, rows, left=(0, 1, 2, 3, 4, 8))
+
+
 def limits(report: Report) -> list[str]:
     """Our calls beside this machine's limit."""
     rows = [
@@ -118,6 +143,7 @@ KINDS: dict[str, Callable[[Report], list[str]]] = {
     "train": train,
     "loader": loader,
     "loader-parts": loader_parts,
+    "ops": ops,
     "limits": limits,
     "competitors": competitors,
     "slower": slower,
