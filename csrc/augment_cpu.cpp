@@ -72,6 +72,7 @@ void rotate(const Image& image, float degrees, bool flip, Scale scale, float* ou
     const float dy = y - center_y;
     const Line line{center_x + sine * dy - cosine * sign * center_x, center_y + cosine * dy + sine * sign * center_x,
                     cosine * sign, -sine * sign};
+    // The inner columns are one range, so they are found from both ends and need no tests of their neighbors.
     int begin = 0, end = image.width;
     while (begin < end && !all_inside(image, line, begin)) ++begin;
     while (end > begin && !all_inside(image, line, end - 1)) --end;

@@ -31,6 +31,7 @@ PF_INLINE T cost_of(const T* predicted, const T* target, int channels) {
       t_squares[k] += target[d] * target[d];
     }
   };
+  // Whole rounds first: their inner loop has a constant length, which lets it become vector instructions.
   int first = 0;
   for (; first + kSums <= channels; first += kSums)
     for (int k = 0; k < kSums; ++k) add(k, first + k);
@@ -103,8 +104,8 @@ void solve_range(const Tensor& prediction, const Tensor& target, const Tensor& c
   }
 }
 
-// prediction [B, Q, D], target [S, D] of its dtype, float32 or float64, cu_seqlens [B + 1], all contiguous -> the sentence
-// of each query [B, Q] int64, -1 for padding or where the report can't be solved, and the status [B] int32.
+// prediction [B, Q, D], target [S, D] of its dtype, float32 or float64, cu_seqlens [B + 1], all contiguous -> the
+// sentence of each query [B, Q] int64, -1 for padding or where the report can't be solved, and the status [B] int32.
 std::tuple<Tensor, Tensor> solve_matching(const Tensor& prediction, const Tensor& target, const Tensor& cu_seqlens,
                                           int64_t metric) {
   const int64_t reports = prediction.size(0), queries = prediction.size(1);

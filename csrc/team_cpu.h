@@ -18,6 +18,7 @@ namespace prior_fast {
 
 class LoopTeam {
  public:
+  // Eight float64 are one vector of AVX-512 and two of AVX2.
   static constexpr int kLanes = 8;
 
   explicit LoopTeam(int columns) : shortest_((columns + kLanes - 1) / kLanes * kLanes) {}
@@ -39,6 +40,7 @@ class LoopTeam {
   PF_INLINE void each(int slot, int columns, F f) {
     const int first = slot * kLanes;
     if (first + kLanes <= columns) {
+      // Lanes write different columns, which the compiler cannot know of pointers.
 #pragma GCC ivdep
       for (int lane = 0; lane < kLanes; ++lane) f(lane, first + lane);
     } else {

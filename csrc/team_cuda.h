@@ -19,6 +19,7 @@ cudaError_t allow_shared_memory(Kernel kernel, size_t bytes) {
 }
 
 // A float64 as an unsigned integer of the same order; -0 becomes 0, as they are equal.
+// Integer minima then serve for lengths, since redux.sync has no minimum of 64-bit floats.
 PF_DEVICE unsigned long long ordered(double value) {
   const unsigned long long bits = static_cast<unsigned long long>(__double_as_longlong(value + 0.0));
   return bits >> 63 ? ~bits : bits | (1ull << 63);
@@ -29,6 +30,7 @@ PF_DEVICE double from_ordered(unsigned long long key) {
 }
 
 PF_DEVICE unsigned warp_min(unsigned value) {
+  // One instruction from sm_80 on, in place of five shuffles that wait for each other.
 #if __CUDA_ARCH__ >= 800
   return __reduce_min_sync(kAllLanes, value);
 #else
@@ -37,8 +39,8 @@ PF_DEVICE unsigned warp_min(unsigned value) {
 #endif
 }
 
-// The first of the candidates of a warp's lanes. Three integer minima, of the length's halves and the rank, take the place
-// of five rounds of shuffles of twelve bytes each.
+// The first of the candidates of a warp's lanes. Three integer minima, of the length's halves and the rank, take the
+// place of five rounds of shuffles of twelve bytes each.
 PF_DEVICE Candidate warp_least(const Candidate& mine) {
   const unsigned long long key = ordered(mine.length);
   const unsigned upper = static_cast<unsigned>(key >> 32), lower = static_cast<unsigned>(key);
@@ -65,12 +67,14 @@ class Registers {
 
  protected:
   PF_DEVICE void close_own(int column, int lane, int stride) {
+    // Every lane compares: shortest_[column / stride] would be a dynamic index, which moves the array to local memory.
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot)
       if (slot * stride + lane == column) shortest_[slot] = -HUGE_VAL;
   }
   template <class F>
   PF_DEVICE void each_own(int slot, int lane, int stride, int columns, F f) {
+    // Neighbouring lanes own neighbouring columns, so a scan's loads of a row of costs are coalesced.
     const int column = slot * stride + lane;
     if (column < columns) f(lane, column);
   }
@@ -98,7 +102,7 @@ class WarpTeam : public Registers<kSlots> {
 template <int kSlots>
 class BlockTeam : public Registers<kSlots> {
  public:
-  // exchange: the warps' candidates, in two buffers that take turns: a warp may be one call ahead of another, never two.
+  // exchange: the warps' candidates, in two buffers that take turns: a warp may be one call ahead of another, not two.
   PF_DEVICE explicit BlockTeam(Candidate (*exchange)[32]) : exchange_(exchange) {}
 
   static PF_DEVICE int lane() { return threadIdx.x; }
@@ -112,6 +116,8 @@ class BlockTeam : public Registers<kSlots> {
     this->each_own(slot, lane(), stride(), columns, f);
   }
 
+  // One barrier a scan: every warp reduces the warps' candidates for itself, so none has to be told the result, and the
+  // buffers take turns, so no barrier has to protect them from the next call.
   PF_DEVICE Candidate least() {
     Candidate* buffer = exchange_[turn_];
     turn_ ^= 1;
@@ -119,6 +125,7 @@ class BlockTeam : public Registers<kSlots> {
     const int warp = threadIdx.x / 32, place = threadIdx.x % 32;
     if (place == 0) buffer[warp] = of_warp;
     __syncthreads();
+    // Lanes without a warp offer what comes after every candidate.
     return warp_least(place < blockDim.x / 32 ? buffer[place] : Candidate{HUGE_VAL, ~0u});
   }
 

@@ -16,17 +16,7 @@ columns at a time, gradients for BLOCK_E columns.
 import triton
 import triton.language as tl
 
-# Triton's interpreter multiplies the bits of bfloat16 as integers; there operands are widened, which is exact.
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
-
-
-@triton.jit
-def dot(a, b, total):
-    """total + a b, accumulated in float32; float32 operands are multiplied exactly, the narrow ones on tensor cores."""
-    if INTERPRETED:
-        a = a.to(tl.float32)
-        b = b.to(tl.float32)
-    return tl.dot(a, b, total, input_precision="ieee")
+from prior_fast.kernels._dot import dot
 
 
 @triton.jit
@@ -37,6 +27,7 @@ def dot_wide(g, y, total):
     """
     if y.dtype == tl.float32:
         return dot(g, y, total)
+    # What rounding takes from g is multiplied too. Two products of bfloat16 keep 16 bits of g and run on tensor cores.
     high = g.to(y.dtype)
     total = dot(high, y, total)
     return dot((g - high.to(tl.float32)).to(y.dtype), y, total)
@@ -58,6 +49,7 @@ def load_scale(scale_ptr):
 @triton.jit
 def log1p(x):
     """ln(1 + x) for x >= 0, without the error of rounding 1 + x (Goldberg 1991, theorem 4)."""
+    # log(1 + x) is wrong by the rounding of 1 + x; dividing by the rounded u - 1 takes the same error out again.
     u = 1.0 + x
     return tl.where(u == 1.0, x, tl.log(u) * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
 
@@ -67,12 +59,14 @@ def products(
     x_ptr, i, of_i, y_ptr, j, of_j, sign, D, BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_D: tl.constexpr
 ):
     """t_ij; zero where `of_i` or `of_j` is false."""
+    # Only the sums of products stay in registers: D sets the length of the loop and not the memory.
     t = tl.zeros([BLOCK_I, BLOCK_J], tl.float32)
     for first in range(0, D, BLOCK_D):
         d = first + tl.arange(0, BLOCK_D)
         x = load_rows(x_ptr, i, of_i, d, D)
         y = load_rows(y_ptr, j, of_j, d, D)
         t = dot(x, tl.trans(y), t)
+    # Only the sign is applied here. |scale| multiplies differences of t, which keep digits that large logits lose.
     return t * sign
 
 
@@ -80,10 +74,13 @@ def products(
 def see(t, i, j, of_j, s, top, rest, moment, own):
     """What rows i know after the rows j too: the greatest t, sum exp(s (t - top)) and sum (t - top) exp(s (t - top))
     off the diagonal, and t_ii."""
+    # The diagonal stays out of `rest`. The weight off it may be 1e-9, and would be lost in a sum with 1.
     same = i[:, None] == j[None, :]
     own += tl.sum(tl.where(same, t, 0.0), axis=1)
+    # Rows past the end have t = 0, which may be the greatest, so they are masked here as in the sums.
     higher = tl.maximum(top, tl.max(tl.where(of_j[None, :], t, float("-inf")), axis=1))
-    # The sums move from the old greatest t to the new one; at first there is neither.
+    # The sums move from the old greatest t to the new one. At first there is none, and -inf times a sum of 0 or a scale
+    # of 0 would be NaN.
     step = tl.where(top == float("-inf"), 0.0, top - higher)
     shrink = tl.exp(s * step)
     moment = (moment + rest * step) * shrink
@@ -96,8 +93,10 @@ def see(t, i, j, of_j, s, top, rest, moment, own):
 @triton.jit
 def store_stats(stats_ptr, row, of_row, R, s, sign, share, top, rest, moment, own):
     """The stats of the rows `row`, numbered through both sides' R rows; losses and slopes are multiplied by `share`."""
+    # The pair's own weight joins here, counted from the greatest t like all others.
     behind = top - own
     total = rest + tl.exp(-s * behind)
+    # Where the pair itself is the greatest, the loss is log(1 + rest), and log1p keeps a small rest.
     log = tl.where(behind == 0.0, log1p(rest), tl.log(total))
     tl.store(stats_ptr + row, top, mask=of_row)
     tl.store(stats_ptr + 2 * R + row, 1.0 / total, mask=of_row)
@@ -113,7 +112,9 @@ def gradient(t, i, of_i, j, of_j, s, top_i, peak_i, off_i, top_j, peak_j):
 
     top and peak are where the softmaxes are greatest and their weights there, off_i both weights off the diagonal.
     """
+    # q comes from the other side's stats: one tile of t gives both softmaxes, and no row is summed again.
     p = tl.exp(s * (t - top_i[:, None])) * peak_i[:, None]
     q = tl.exp(s * (t - top_j[None, :])) * peak_j[None, :]
+    # p_ii + q_ii - 2 would lose small weights off the diagonal to rounding. Their negative sum is the same number.
     g = tl.where(i[:, None] == j[None, :], -off_i[:, None], p + q)
     return tl.where(of_i[:, None] & of_j[None, :], g, 0.0)

@@ -14,8 +14,11 @@ def philox_word(seed, counter):
     key_1 = (seed >> 32).to(tl.uint32)
     word_0 = counter.to(tl.uint32)
     word_1 = (counter >> 32).to(tl.uint32)
+    # The counter's high 64 bits are 0: 2**64 numbers of a seed are enough.
     word_2 = tl.zeros_like(word_0)
     word_3 = tl.zeros_like(word_0)
+    # Unrolled: words and keys stay in registers. Products and sums wrap around by design, which the overflow check of
+    # Triton's debug mode would report.
     for _ in tl.static_range(10):
         high_0, low_0 = tl.umulhi(word_0, multiplier_0), tl.mul(word_0, multiplier_0, sanitize_overflow=False)
         high_1, low_1 = tl.umulhi(word_2, multiplier_1), tl.mul(word_2, multiplier_1, sanitize_overflow=False)
@@ -29,5 +32,6 @@ def philox_word(seed, counter):
 @triton.jit
 def gumbel(seed, counter):
     """Standard Gumbel noise, float32, of the shape of `counter`."""
+    # 23 bits and a half step: exact in float32, never 0 and never 1, so that both logarithms are finite.
     uniform = (philox_word(seed, counter) >> 9).to(tl.float32) * (2.0**-23) + (2.0**-24)
     return -tl.log(-tl.log(uniform))

@@ -20,7 +20,7 @@ from prior_fast.kernels._attention import (
     takes_registers,
     tile,
 )
-from prior_fast.kernels._launch import launch
+from prior_fast.kernels.common.launch import launch
 
 
 @triton.jit
@@ -30,6 +30,7 @@ def _attention_weights_fwd_kernel(
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """w_ij = sigmoid(scale q_i.k_j + bias), or its softmax over j; 0 in the padding. WHOLE: a tile holds all keys."""
+    # b is int64 because offsets into the result, B H Q K numbers, pass 2**31.
     b = (tl.program_id(0) // H).to(tl.int64)
     h = tl.program_id(0) % H
     q_ptr, k_ptr = q_ptr + h * D, k_ptr + h * D
@@ -39,6 +40,8 @@ def _attention_weights_fwd_kernel(
     mask_q = i < end_q - begin_q
     tq = begin_q + i
 
+    # The weights themselves are stored. A running softmax would have to rescale what lies in memory already, so the
+    # maximum and the sum get a pass of their own: products over D twice, in place of a second pass over the weights.
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     if SOFTMAX and not WHOLE:
@@ -47,6 +50,7 @@ def _attention_weights_fwd_kernel(
             mask_k = tk < end_k
             s = products_of_rows(q_ptr, Q_STEP, tq, mask_q, k_ptr, K_STEP, tk, mask_k, D, BLOCK_Q, BLOCK_K, BLOCK_D)
             _, _, top, total = softmax_step(s * scale + bias, mask_k[None, :], top, total)
+    # To the padded K, not to the segment's end: the stores write the zeros of the padding, so the result needs no fill.
     for first in range(0, K, BLOCK_K):
         j = first + tl.arange(0, BLOCK_K)
         mask_k = j < end_k - begin_k
@@ -57,9 +61,11 @@ def _attention_weights_fwd_kernel(
         if SOFTMAX and WHOLE:
             w, _, _ = softmax_of_tile(s, mask)
         elif SOFTMAX:
+            # A product with the mask would not do: a segment without keys has inf / 0 here.
             w = tl.where(mask, tl.exp(s - top[:, None]) / total[:, None], 0.0)
         else:
             w = tl.where(mask, tl.sigmoid(s), 0.0)
+        # i < Q, not mask_q: rows of the padding are zeros too.
         row = (b * H + h) * Q + i
         tl.store(w_ptr + row[:, None] * K + j[None, :], w, mask=(i[:, None] < Q) & (j[None, :] < K))
 
@@ -82,6 +88,8 @@ def attention_weights_fwd(
     segments, heads, width = cu_seqlens_q.shape[0] - 1, *q.shape[1:]
     weights = torch.empty(segments, heads, max_seqlen_q, max_seqlen_k, dtype=q.dtype, device=q.device)
     few = takes_registers(q.dtype, width)
+    # In float32 at 64 x 64, 32 columns spill 12 to 16 instructions with eight warps, and 16 take 202 to 210 registers
+    # (Triton 3.8, sm_80).
     blocks = tile(max_seqlen_q, max_seqlen_k) | {"BLOCK_D": columns(width, 16 if few else 64)}
     launch(
         _attention_weights_fwd_kernel,

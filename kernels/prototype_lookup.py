@@ -12,10 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from prior_fast.kernels._bank import SCHEDULE, dot, inverse_temperature, load_logits, load_tile, mean, over_tiles, tiles
-from prior_fast.kernels._launch import launch
+from prior_fast.kernels._bank import SCHEDULE, inverse_temperature, load_logits, load_tile, mean, over_tiles, tiles
+from prior_fast.kernels._dot import dot
 from prior_fast.kernels._philox import gumbel
 from prior_fast.kernels._prototype_lookup_bwd import prototype_lookup_bwd
+from prior_fast.kernels.common.launch import launch
 
 __all__ = ["prototype_lookup_bwd", "prototype_lookup_fwd"]
 
@@ -38,8 +39,11 @@ def _prototype_lookup_fwd_logits_kernel(
     BLOCK_D: tl.constexpr,
 ):
     """logits[n, k] = x[n] . bank[k] + noise; a program makes one tile."""
+    # The products have a kernel of their own. The mixture's programs hold 64 of 768 columns each, so there all twelve
+    # that share a row would make its logits.
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.program_id(1).to(tl.int64) * BLOCK_K + tl.arange(0, BLOCK_K)
+    # 32 x 64 sums are 8 registers a thread, 64 x 64 are 16. Only pieces of x and of the bank lie in shared memory.
     logits = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
     for first in range(0, D, BLOCK_D):
         d = first + tl.arange(0, BLOCK_D)
@@ -49,6 +53,7 @@ def _prototype_lookup_fwd_logits_kernel(
     if HAS_GUMBEL:
         logits += load_tile(gumbel_ptr, n, k, N, K).to(tl.float32)
     if HAS_SEED:
+        # Noise is made in registers: no [N, K] of it is written or read. Counters may pass 2**31, so n and k are int64.
         logits += gumbel(tl.load(seed_ptr), (first_row + n[:, None]) * K + k[None, :])
     mask = (n[:, None] < N) & (k[None, :] < K)
     tl.store(logits_ptr + n[:, None] * K + k[None, :], logits, mask=mask)
@@ -79,6 +84,8 @@ def _prototype_lookup_fwd_kernel(
     """
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    # A pass for the maximum, then one for the weights. A running maximum would need one pass, but would rescale the
+    # mixture at each piece. The logits come from L2 both times: D / 64 = 12 programs a row read some 50 MB for PRIOR.
     greatest = tl.full([BLOCK_N], float("-inf"), tl.float32)
     index = tl.zeros([BLOCK_N], tl.int32)
     for first in range(0, K, BLOCK_K):
@@ -90,6 +97,7 @@ def _prototype_lookup_fwd_kernel(
         index = tl.where(tile_greatest > greatest, tl.min(candidates, axis=1), index)
         greatest = tl.maximum(greatest, tile_greatest)
 
+    # tau is positive, so the greatest logit is the greatest weight too, and index does not depend on tau.
     scale = inverse_temperature(tau_ptr)
     total = tl.zeros([BLOCK_N], tl.float32)
     mixture = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
@@ -98,16 +106,20 @@ def _prototype_lookup_fwd_kernel(
         weights = tl.exp((load_logits(logits_ptr, n, k, N, K) - greatest[:, None]) * scale)
         total += tl.sum(weights, axis=1)
         bank = load_tile(bank_ptr, k.to(tl.int64), d, K, D)
+        # Weights are at most 1 and are rounded for the product alone; total sums them in float32.
         mixture = dot(weights.to(bank.dtype), bank, mixture)
     mixture = mixture / total[:, None]
 
     mask = (n[:, None] < N) & (d[None, :] < D)
     place = n[:, None] * D + d[None, :]
+    # Masked, since rows past the end have the last row's mixture and would count in l1.
     gap = tl.where(mask, mixture - load_tile(x_ptr, n, d, N, D).to(tl.float32), 0.0)
     tl.store(output_ptr + place, mixture, mask=mask)
     tl.store(sign_ptr + place, (gap > 0).to(tl.int8) - (gap < 0).to(tl.int8), mask=mask)
+    # A part of l1 for each tile: `mean` adds them in one order, where atomics would add them in any.
     part = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     tl.store(parts_ptr + part, tl.sum(tl.sum(tl.abs(gap), axis=1), axis=0))
+    # Every program of these rows has found the same, so one stores it.
     if tl.program_id(1) == 0:
         tl.store(index_ptr + n, index, mask=n < N)
         tl.store(stats_ptr + n, greatest, mask=n < N)

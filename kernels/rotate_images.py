@@ -10,8 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from prior_fast.kernels._launch import launch
+from prior_fast.kernels.common.launch import launch
 
+# Eight pixels a thread with four warps. 224 x 224 pixels are 49 whole blocks.
 BLOCK = 1024
 DEGREE = tl.constexpr(math.pi / 180)
 
@@ -29,6 +30,7 @@ def _cos_sin(degrees):
     z = x * x
     sin = x + x * z * (-1.6666654611e-1 + z * (8.3321608736e-3 - z * 1.9515295891e-4))
     cos = 1.0 - 0.5 * z + z * z * (4.166664568298827e-2 + z * (-1.388731625493765e-3 + z * 2.443315711809948e-5))
+    # Whole numbers in float32, so the comparisons below are exact.
     turns = quarters - 4.0 * tl.floor(quarters * 0.25)
     odd = (turns == 1.0) | (turns == 3.0)
     sign = tl.where(turns >= 2.0, -1.0, 1.0)
@@ -38,6 +40,7 @@ def _cos_sin(degrees):
 @triton.jit
 def _pixel(image_ptr, i, j, H, W, mask):
     """Pixel (i, j) in float32; zero outside the image."""
+    # A mask in place of a border in memory: images are read as they lie in the array of all of them.
     inside = mask & (i >= 0) & (i < H) & (j >= 0) & (j < W)
     return tl.load(image_ptr + i * W + j, mask=inside, other=0).to(tl.float32)
 
@@ -50,6 +53,7 @@ def _rotate_images_fwd_kernel(
     b = tl.program_id(0).to(tl.int64)
     image_ptr = images_ptr + tl.load(rows_ptr + b) * H * W
     cos, sin = _cos_sin(tl.load(angles_ptr + b))
+    # Mirroring comes after the rotation, so it turns the result's columns before they are rotated back.
     sign = 1.0 - 2.0 * tl.load(flips_ptr + b).to(tl.float32)
     p = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = p < H * W
@@ -61,6 +65,7 @@ def _rotate_images_fwd_kernel(
     top, left = tl.floor(y), tl.floor(x)
     i, j = top.to(tl.int32), left.to(tl.int32)
     below, right = y - top, x - left
+    # Four loads of bytes a pixel. At a few degrees neighbouring threads read neighbouring bytes of one or two rows.
     upper = _pixel(image_ptr, i, j, H, W, mask) * (1.0 - right) + _pixel(image_ptr, i, j + 1, H, W, mask) * right
     lower = (
         _pixel(image_ptr, i + 1, j, H, W, mask) * (1.0 - right) + _pixel(image_ptr, i + 1, j + 1, H, W, mask) * right

@@ -8,8 +8,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from prior_fast.kernels._launch import launch
+from prior_fast.kernels.common.launch import launch
 
+# 8 rows of 256 columns are 16 numbers a thread with four warps. A sentence has about ten rows: of larger pieces more
+# would be masked.
 BLOCK_T = 8
 
 
@@ -25,7 +27,9 @@ def _segment_mean_fwd_kernel(x_ptr, cu_ptr, y_ptr, D, BLOCK_T: tl.constexpr, BLO
         t = first + tl.arange(0, BLOCK_T)
         mask = (t[:, None] < end) & (d[None, :] < D)
         x = tl.load(x_ptr + t[:, None] * D + d[None, :], mask=mask, other=0.0)
+        # Widened before the sum, and divided once after it: bfloat16 would round each partial sum.
         total += tl.sum(x.to(tl.float32), axis=0)
+    # A program has whole columns of its segment, so it has their whole sums, always in one order.
     count = tl.maximum(end - begin, 1).to(tl.float32)
     tl.store(y_ptr + s * D + d, total / count, mask=d < D)
 
@@ -38,6 +42,7 @@ def _segment_mean_bwd_kernel(dy_ptr, cu_ptr, dx_ptr, D, BLOCK_T: tl.constexpr, B
     begin = tl.load(cu_ptr + s).to(tl.int64)
     end = tl.load(cu_ptr + s + 1).to(tl.int64)
     count = tl.maximum(end - begin, 1).to(tl.float32)
+    # All rows of a segment have the same gradient: one division a column, then stores alone.
     dx = tl.load(dy_ptr + s * D + d, mask=d < D, other=0.0).to(tl.float32) / count
     for first in range(begin, end, BLOCK_T):
         t = first + tl.arange(0, BLOCK_T)

@@ -10,12 +10,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from prior_fast.kernels._launch import launch
+from prior_fast.kernels.common.launch import launch
 
 
 @triton.jit
 def _greatest(scores_ptr, begin, end, BLOCK_T: tl.constexpr):
     """The greatest score of a segment, minus infinity for none."""
+    # The maximum of each lane, reduced once after the loop: threads do not exchange anything within it.
     top = tl.full([BLOCK_T], float("-inf"), tl.float32)
     for first in range(begin, end, BLOCK_T):
         t = first + tl.arange(0, BLOCK_T)
@@ -26,6 +27,7 @@ def _greatest(scores_ptr, begin, end, BLOCK_T: tl.constexpr):
 @triton.jit
 def _weights(scores_ptr, t, end, top):
     """exp(score - top), zero past the end."""
+    # -inf past the end makes weights of 0, so sums over weights need no mask.
     score = tl.load(scores_ptr + t, mask=t < end, other=float("-inf")).to(tl.float32)
     return tl.exp(score - top)
 
@@ -40,6 +42,7 @@ def _tile(x_ptr, t, end, d, D):
 @triton.jit
 def _products(dy_ptr, s, x_ptr, t, end, D, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr):
     """dy_s.x_t for BLOCK_T rows."""
+    # No tl.dot: it is a product of a matrix and one vector, and memory is the limit.
     product = tl.zeros([BLOCK_T], tl.float32)
     for first in range(0, D, BLOCK_D):
         d = first + tl.arange(0, BLOCK_D)
@@ -51,10 +54,12 @@ def _products(dy_ptr, s, x_ptr, t, end, D, BLOCK_T: tl.constexpr, BLOCK_D: tl.co
 @triton.jit
 def _segment_softmax_pool_fwd_kernel(x_ptr, scores_ptr, cu_ptr, y_ptr, D, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr):
     """y[s] = sum_t w_t x_t / sum_t w_t, of BLOCK_D columns; 0 for an empty segment."""
+    # Programs of other columns read the same scores. A sentence has about ten, beside 768 numbers in each of its rows.
     s = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     begin = tl.load(cu_ptr + s).to(tl.int64)
     end = tl.load(cu_ptr + s + 1).to(tl.int64)
+    # A pass over the scores for the maximum, then one over the rows, which are read once.
     top = _greatest(scores_ptr, begin, end, BLOCK_T)
     weights = tl.zeros([BLOCK_T], tl.float32)
     y = tl.zeros([BLOCK_D], tl.float32)
@@ -63,6 +68,7 @@ def _segment_softmax_pool_fwd_kernel(x_ptr, scores_ptr, cu_ptr, y_ptr, D, BLOCK_
         weight = _weights(scores_ptr, t, end, top)
         weights += weight
         y += tl.sum(weight[:, None] * _tile(x_ptr, t, end, d, D), axis=0)
+    # Without rows both sums are 0, and 0 / 0 would be NaN.
     total = tl.where(begin < end, tl.sum(weights, axis=0), 1.0)
     tl.store(y_ptr + s * D + d, y / total, mask=d < D)
 
@@ -76,9 +82,12 @@ def _segment_softmax_pool_bwd_kernel(
     A first pass makes the sums and a second the gradients; it makes dy.x_t again, of rows that are in the cache: so
     segments may be of any length.
     """
+    # One program a segment, with all columns: dy.x_t sums over them. Split by columns it would need atomics or a second
+    # launch, and 1,100 sentences are programs enough.
     s = tl.program_id(0).to(tl.int64)
     begin = tl.load(cu_ptr + s).to(tl.int64)
     end = tl.load(cu_ptr + s + 1).to(tl.int64)
+    # An empty segment has no row whose gradient could be written.
     if begin >= end:
         return
     top = _greatest(scores_ptr, begin, end, BLOCK_T)
@@ -90,6 +99,7 @@ def _segment_softmax_pool_bwd_kernel(
         weights += weight
         weighted += weight * _products(dy_ptr, s, x_ptr, t, end, D, BLOCK_T, BLOCK_D)
     total = tl.sum(weights, axis=0)
+    # Weights are divided by their sum when it is known; the exponentials are made again below.
     mean = tl.sum(weighted, axis=0) / total
     for first in range(begin, end, BLOCK_T):
         t = first + tl.arange(0, BLOCK_T)
@@ -104,6 +114,8 @@ def _segment_softmax_pool_bwd_kernel(
 
 
 def _constants(columns: int) -> dict[str, int]:
+    # 8 x 256 numbers are 16 a thread with four warps. 32 rows take 254 registers in float32's backward pass and spill
+    # 127 instructions where 16 does not divide the width; 8 take 64 at most (Triton 3.8, sm_80).
     return {"BLOCK_T": 8, "BLOCK_D": min(256, max(16, triton.next_power_of_2(columns)))}
 
 

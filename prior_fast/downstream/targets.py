@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from prior_fast.data.labelled_dataset import LabelledDataset
+from prior_fast.downstream.config import settings_of
 from prior_fast.errors import UsageError
 from prior_fast.radiology.labels import FIVE_CLASSES, UNCERTAIN_IS_POSITIVE
 from prior_fast.spelling import nearest
 
-# The paper's splits: 6:2:2 drawn with five seeds (supplement 3.1), and five folds of the positive images.
-PREFIX = {"classification": "prior-", "segmentation": "folds-", "detection": "folds-"}
 SIDE = 224
 
 
@@ -27,10 +26,11 @@ def choose_splits(dataset: LabelledDataset, task: str, names: Sequence[str]) -> 
                 f"splits={name}: {dataset.root} has no such split{nearest(name, dataset.split_names) or '.'} "
                 f"It has {known}."
             )
-    chosen = tuple(names) or tuple(name for name in dataset.split_names if name.startswith(PREFIX[task]))
+    prefix = settings_of(task).SPLITS
+    chosen = tuple(names) or tuple(name for name in dataset.split_names if name.startswith(prefix))
     if not chosen:
         raise UsageError(
-            f"{dataset.root} has none of the paper's splits for {task} ({PREFIX[task]}...): name others with "
+            f"{dataset.root} has none of the paper's splits for {task} ({prefix}...): name others with "
             f"splits=...; it has {known}"
         )
     return chosen

@@ -40,7 +40,7 @@ def op_names() -> list[str]:
 
 
 def _modules() -> list[str]:
-    return [info.name for info in pkgutil.iter_modules(prior_fast.kernels.__path__)]
+    return [info.name for info in pkgutil.iter_modules(prior_fast.kernels.__path__) if not info.ispkg]
 
 
 def require_compiler() -> None:
@@ -106,7 +106,7 @@ def _bench(op: str) -> ModuleType:
 
 def _record(found: Collected, dtype: str, who: str, run: Callable[[], object]) -> int:
     """Note the versions of one call; the number of its launches."""
-    from prior_fast.kernels._launch import recording
+    from prior_fast.kernels.common.launch import recording
 
     try:
         with recording() as launches:

@@ -9,7 +9,7 @@ from typing import Any
 
 from prior_fast.kernel_report.resources import MachineCode, count_instructions, count_tensor_core, parse_usage
 from prior_fast.kernel_report.specialize import ALIGNMENT, Version
-from prior_fast.kernels._launch import OPTIONS
+from prior_fast.kernels.common.launch import OPTIONS
 
 # "%acc = tt.dot %a, %b, %c ... : tensor<64x16xbf16> * tensor<16x64xbf16> -> tensor<64x64xf32>"
 _DOT = re.compile(r"= tt\.dot\b.*: tensor<[0-9x]+x(\w+)[,>]")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from prior_fast.kernels._launch import Launch
+    from prior_fast.kernels.common.launch import Launch
 
 CONSTANT = "constexpr"
 ALIGNMENT = 16

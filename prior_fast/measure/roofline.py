@@ -112,7 +112,7 @@ def limits(row: dict[str, Any], ceilings: Ceilings) -> dict[str, Any]:
 
 def record_launches(run: Callable[[], Any]) -> int:
     """Triton kernels that the call launches; nothing of them runs, so its results are not to be used."""
-    from prior_fast.kernels._launch import recording
+    from prior_fast.kernels.common.launch import recording
 
     with recording() as launches:
         run()

@@ -7,7 +7,7 @@ import torch
 
 from prior_fast.kernel_report import collect
 from prior_fast.kernel_report.specialize import Version, version_of
-from prior_fast.kernels._launch import Launch, launch, recording
+from prior_fast.kernels.common.launch import Launch, launch, recording
 
 
 def parameter(name: str, **facts: object) -> SimpleNamespace:

@@ -171,7 +171,7 @@ def test_triton_is_the_same_in_every_run(products, rng, gradients):
 @pytest.mark.parametrize(("rows", "begin"), [(2048, 0), (512, 1024)])
 def test_triton_has_no_matrix_of_logits_at_large_batches(rows, begin):
     """All that the kernels read and write, of a single process, and of a rank that owns a part of the batch."""
-    from prior_fast.kernels._launch import recording
+    from prior_fast.kernels.common.launch import recording
     from prior_fast.kernels.info_nce import info_nce_bwd, info_nce_fwd, info_nce_total
 
     a, scale = torch.empty(2048, 64, device="meta"), torch.empty((), device="meta")

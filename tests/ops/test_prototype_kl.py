@@ -163,7 +163,7 @@ def test_triton_compiles_to_one_graph(randn, check_compiled):
 
 def test_launches():
     """On a device that computes nothing: the launchers only allocate, and launch three and two kernels."""
-    from prior_fast.kernels._launch import recording
+    from prior_fast.kernels.common.launch import recording
     from prior_fast.kernels.prototype_kl import prototype_kl_bwd, prototype_kl_fwd
 
     target, prediction, bank = (torch.empty(rows, 768, device="meta") for rows in (50, 50, 512))
@@ -181,7 +181,7 @@ def test_launches():
         ({"prototypes": torch.zeros(6, 1)}, r"prototypes has shape \[6, 1\], wanted \[K, D\] with D = 4 as in target"),
         ({"prototypes": torch.zeros(0, 4)}, r"prototypes has shape \[0, 4\], wanted at least one row"),
         ({"target": torch.zeros(3, 4).half()}, r"prediction has dtype torch.float32, wanted torch.float16"),
-        ({"backend": "referense"}, r"backend='referense' is no backend, did you mean 'reference'\?"),
+        ({"backend": "referense"}, r"backend='referense' is no backend: did you mean 'reference'\?"),
     ],
 )
 def test_wrong_arguments(change, message):

@@ -254,7 +254,7 @@ def test_triton_compiles_to_one_graph(randn, check_compiled):
 
 def test_launches(randn):
     """On a device that computes nothing: the launchers only allocate, and launch three kernels each."""
-    from prior_fast.kernels._launch import recording
+    from prior_fast.kernels.common.launch import recording
     from prior_fast.kernels.prototype_lookup import prototype_lookup_bwd, prototype_lookup_fwd
 
     x, bank, tau = (torch.empty(shape, device="meta") for shape in ((50, 768), (512, 768), ()))

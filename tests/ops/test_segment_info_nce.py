@@ -191,7 +191,7 @@ def test_triton_on_any_shape(lengths, width, scale, spare, int64):
 
 def test_triton_is_one_launch_for_all_reports(offsets):
     """And one for the mean; one backwards. No tensor grows with the square of anything."""
-    from prior_fast.kernels._launch import recording
+    from prior_fast.kernels.common.launch import recording
     from prior_fast.kernels.segment_info_nce import segment_info_nce_bwd, segment_info_nce_fwd
 
     a, scale, cu = torch.empty(600, 32, device="meta"), torch.empty((), device="meta"), offsets(*[300, 300])

@@ -137,7 +137,7 @@ def test_non_contiguous_and_longer_maximum(randn, offsets, check_equal):
 @pytest.mark.parametrize("lengths", [(3, 5, 0, 1), (70, 1)])  # a tile each, and several
 def test_parts_of_one_product(lengths, activation, randn, offsets, gradients):
     """Queries, keys and values that lie side by side in a row are taken as they are: bits of contiguous ones."""
-    from prior_fast.kernels._launch import recording
+    from prior_fast.kernels.common.launch import recording
 
     rows = sum(lengths)
     sides = [randn(rows, 3, 2, 16).detach().float().requires_grad_() for _ in range(2)]
@@ -234,7 +234,7 @@ def test_triton_gives_the_same_bits_again(longest, activation, randn, offsets, g
     ("longest_q", "longest_k", "forward", "backward"), [(49, 40, 1, 1), (1, 17, 1, 1), (16, 65, 1, 2), (100, 49, 1, 2)]
 )
 def test_launches(longest_q, longest_k, forward, backward, activation):
-    from prior_fast.kernels._launch import recording
+    from prior_fast.kernels.common.launch import recording
     from prior_fast.kernels.sigmoid_attention import sigmoid_attention_bwd, sigmoid_attention_fwd
 
     q, k = (torch.empty(8 * n, 1, 768, device="meta", dtype=torch.bfloat16) for n in (longest_q, longest_k))

@@ -14,6 +14,8 @@ PRESETS: dict[str, dict[int, Preset]] = {
     # The table gives no epochs for 100 %: those of 10 % are taken.
     "rsna": {100: Preset(5e-5, 20, 16, OURS), 10: Preset(1e-4, 20, 16), 1: Preset(1e-4, 5, 16)},
 }
+# What the names of the paper's splits begin with: five folds of the positive images.
+SPLITS = "folds-"
 # The dataset whose presets serve for those that the table does not have; the example of --help names it.
 FALLBACK = "rsna"
 

@@ -14,6 +14,8 @@ SETTINGS = """  frozen=true|false    train the decoder alone (false)
 PRESETS: dict[str, dict[int, Preset]] = {
     "siim": {100: Preset(1e-3, 50, 128), 10: Preset(1e-4, 50, 128), 1: Preset(1e-4, 100, 16)},
 }
+# What the names of the paper's splits begin with: five folds of the positive images.
+SPLITS = "folds-"
 # The dataset whose presets serve for those that the table does not have; the example of --help names it.
 FALLBACK = "siim"
 

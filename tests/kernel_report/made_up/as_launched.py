@@ -13,7 +13,7 @@ from triton.runtime import driver
 
 from prior_fast.kernel_report.compile import compile_triton
 from prior_fast.kernel_report.specialize import version_of
-from prior_fast.kernels._launch import launch, recording
+from prior_fast.kernels.common.launch import launch, recording
 
 
 class NoGpu:

@@ -12,7 +12,7 @@ import prior_fast.kernels
 from prior_fast.kernel_report.compile import compile_triton, cuobjdump
 from prior_fast.kernel_report.resources import count_instructions, count_tensor_core
 from prior_fast.kernel_report.specialize import version_of
-from prior_fast.kernels._launch import recording
+from prior_fast.kernels.common.launch import recording
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from prior_fast.kernels._launch import launch
+from prior_fast.kernels.common.launch import launch
 
 
 @triton.jit

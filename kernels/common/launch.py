@@ -54,6 +54,7 @@ def launch(
 def recording() -> Iterator[list[Launch]]:
     """A block in which launches are collected, and not run."""
     global _calls
+    # Blocks nest: the inner one takes the calls, and the outer one goes on after it.
     before, _calls = _calls, []
     try:
         yield _calls
