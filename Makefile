@@ -1,14 +1,14 @@
-# make demo: from nothing to a trained, evaluated small model and its pictures
-# make tasks: what pre-training is worth on fine-tuned tasks, after make demo; about half an hour
-# make test: the tests but for the slow ones; make test-slow: those; make test-all: both
+# make demo: make data, train and evaluate a small model, and draw its pictures
+# make tasks: the gain of pre-training on fine-tuned tasks, after make demo; about half an hour
+# make test: the tests except the slow ones; make test-slow: the slow tests; make test-all: both
 # make lint: linter, formatter and type checker
-# make test-wheel: the wheel in an empty environment, outside this folder
+# make test-wheel: test the wheel in an empty environment, outside this folder
 # make test-oldest: all tests on the oldest versions that pyproject.toml permits, in .venv-oldest
 # make test-newest: all tests on the newest versions that it permits, in .venv-newest
-# make lock: both files of locks/ anew
+# make lock: make lock.txt and oldest.txt of locks/ again
 #
-# All set up what they need; PYTHON=python3.12 picks another interpreter. The versions are those of LOCK, a file of
-# constraints for pip; none (LOCK=) leaves them to pip. An environment that VENV names has versions of its own:
+# Each target installs what it needs; PYTHON=python3.12 selects another interpreter. LOCK is a file of constraints for
+# pip with the versions; with LOCK= pip chooses them. VENV names another environment, which may have other versions:
 #     make test VENV=.venv-other LOCK=other.txt
 
 PYTHON ?= python3
@@ -20,7 +20,7 @@ RUN := $(BIN)/prior-fast
 INSTALL = $(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(LOCK))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
-# One file of versions serves all Pythons: uv can make such a file.
+# One file of versions serves all Python versions; uv can make such a file.
 UV := uv==0.13.9
 LOCKING := --quiet --universal --python-version 3.11 --fork-strategy fewest --all-extras --upgrade \
 	--only-binary :all: --no-annotate --custom-compile-command "make lock" pyproject.toml locks/lock.in
@@ -29,7 +29,7 @@ LOCKING := --quiet --universal --python-version 3.11 --fork-strategy fewest --al
 
 setup: $(VENV)/.installed
 
-# Made anew where a file of versions is newer. The stamp comes last: without it an environment is not taken for whole.
+# Made again if pyproject.toml or LOCK is newer. The stamp is written last: an environment without it is incomplete.
 $(VENV)/.installed: pyproject.toml $(LOCK)
 	@test ! -e $(VENV) || test -f $(VENV)/pyvenv.cfg || { echo "$(VENV) is no virtual environment: remove it"; exit 1; }
 	rm -rf $(VENV)
@@ -38,7 +38,7 @@ $(VENV)/.installed: pyproject.toml $(LOCK)
 	$(INSTALL) $(addprefix --build-constraint ,$(LOCK)) --editable ".[dev]"
 	touch $@
 
-# Leaves alone what is up to date.
+# Builds only what is out of date.
 build: setup
 	$(BIN)/prior-fast build
 

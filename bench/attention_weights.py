@@ -1,4 +1,4 @@
-"""The weights of the local alignment's two directions, at PRIOR's size and eight times that."""
+"""Attention weights of both directions of the local alignment, at PRIOR's batch size and eight times that."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,7 +11,7 @@ PATCHES = 49
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
-    """Forward of the launcher; the backward is plain PyTorch."""
+    """Forward pass of the launcher; the backward pass is plain PyTorch."""
     from prior_fast.kernels.attention_weights import attention_weights_fwd
 
     width = 768
@@ -34,7 +34,7 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """One tile and several, of queries, of keys and of both; widths that 16 divides or not; both activations."""
+    """One or several tiles of queries, of keys and of both; widths divisible by 16 or not; both activations."""
     from prior_fast.kernels.attention_weights import attention_weights_fwd
 
     for longest_q, longest_k, heads, width in (
@@ -52,7 +52,7 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
 
 
 def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
-    """Sentences over patches. A product of D columns for each weight, and backwards one for each side's gradient."""
+    """Sentences over patches. Each weight takes a product of D columns; the backward pass takes one more per side."""
     from prior_fast.ops import attention_weights
 
     width = 768

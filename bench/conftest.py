@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-WANTED = "pytest-benchmark is not here: pip install pytest-benchmark"
+WANTED = "pytest-benchmark is not installed: pip install pytest-benchmark"
 
 
 def _device() -> tuple[torch.device, str, bool]:
-    """Where calls are timed, in which dtype, and whether shapes are small: as `prior-fast bench kernels` does."""
+    """The device and dtype of the calls, and whether shapes are small: as in `prior-fast bench kernels`."""
     on_gpu = torch.cuda.is_available()
     return torch.device("cuda" if on_gpu else "cpu"), "bfloat16" if on_gpu else "float32", not on_gpu
 
 
 @functools.lru_cache(maxsize=1)
 def case_of(op: str, number: int) -> Any:
-    """The op's case of that number."""
+    """The op's case number `number`."""
     from prior_fast.measure.kernels.bench_kernels import public_cases
 
     return next(itertools.islice(public_cases(op, *_device()), number, None))
@@ -46,6 +46,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def measured(call: Any, request: pytest.FixtureRequest) -> Any:
-    """The case of a call, its direction, who serves it, and pytest-benchmark's own fixture."""
+    """The case of a call, its direction, its competitor, and pytest-benchmark's fixture."""
     op, number, direction, who = call
     return case_of(op, number), direction, who, request.getfixturevalue("benchmark")

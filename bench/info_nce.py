@@ -1,4 +1,4 @@
-"""The global alignment of a batch of pairs, at PRIOR's size and eight times that, and of one rank of eight."""
+"""The global alignment of a batch of pairs, at PRIOR's batch size and eight times that, and on one rank of eight."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,10 +9,10 @@ from prior_fast.bench.common.case import Case, Public, Work, batches, size
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
-    """Forward (both launchers) and backward, of 128 pairs, of 1,024, and of a rank's 128 of 1,024.
+    """Forward (both launchers) and backward of 128 pairs, of 1,024 pairs, and of one rank's 128 of 1,024 pairs.
 
-    Operations: a single process needs each product of two vectors once, a rank those of its own rows on both sides;
-    backwards each side's gradient.
+    Operations: a single process needs each product of two vectors once; a rank needs the products of its own rows on
+    both sides. The backward pass needs the gradient of each side.
     """
     from prior_fast.ops.info_nce import KEPT_PRODUCTS
 
@@ -27,8 +27,8 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """With kept products and without; widths that 16 divides or not, and of 1; numbers of rows likewise; and a
-    multiplier in the vectors' dtype."""
+    """With and without kept products; widths and numbers of rows that are divisible by 16, not divisible, and 1; the
+    scale in float32 and in the vectors' dtype."""
     for keep in (True, False):
         for pairs, rows, width in ((48, 48, 768), (48, 16, 32), (50, 25, 64), (50, 25, 50), (1, 1, 1)):
             for scale_dtype in (torch.float32, dtype):
@@ -44,12 +44,12 @@ def _both(
     dtype: torch.dtype,
     scale_dtype: torch.dtype = torch.float32,
 ) -> tuple[Callable[[], object], Callable[[], object], tuple[torch.Tensor, ...]]:
-    """Forward and backward of the last of `pairs` rows, and what both read."""
+    """Forward and backward of the last `rows` of `pairs` rows, and the tensors that both read."""
     from prior_fast.kernels.info_nce import info_nce_bwd, info_nce_fwd, info_nce_total
 
     a, b = (torch.nn.functional.normalize(torch.randn(pairs, width, device=device), dim=1).to(dtype) for _ in "ab")
     scale = torch.full((), 14.0, device=device, dtype=scale_dtype)
-    # As the forward pass returns, and as ranks exchange: the slope, numbers of all rows, and the products.
+    # Stand-ins for what the forward pass returns and ranks exchange: the slope, statistics of all rows, the products.
     one, stats = torch.ones((), device=device), torch.full((5, 2, pairs), 0.5, device=device)
     kept = torch.zeros(2 if keep else 0, rows, pairs, device=device)
     begin = pairs - rows
@@ -62,7 +62,7 @@ def _both(
 
 
 def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
-    """The global alignment of a batch. Each product of two vectors once; backwards each side's gradient."""
+    """The global alignment of a batch. Operations: each product of two vectors once; backward, each side's gradient."""
     from prior_fast.ops import info_nce
 
     width = 768

@@ -1,4 +1,4 @@
-"""Batches of assignment problems: PRIOR's, and the sizes that solvers for detection publish."""
+"""Batches of assignment problems: PRIOR's size, and the sizes for which solvers for detection publish times."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,11 +11,11 @@ from prior_fast.ops import linear_sum_assignment
 SHAPES = ((128, 16, 16), (1024, 16, 16), (256, 64, 64), (16, 300, 300), (208, 300, 300), (208, 300, 100))
 
 SLOW_SIDE = 300
-TOO_SLOW = "one matrix after the other, 128 of 300x300 take a host 0.1 to 0.3 s a call"
+TOO_SLOW = "solves one matrix after another on the host: 128 of 300x300 take 0.1 to 0.3 s per call"
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
-    """The public function; bytes are those of the costs and the answers, operations those of one scan for each row."""
+    """The public function. Bytes: the costs and the answers. Operations: one scan of each row of the costs."""
     for problems, rows, columns in SHAPES:
         cost = torch.rand(problems, rows, columns, device=device).to(dtype)
         answers = problems * rows * 8
@@ -25,13 +25,13 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
-    """PRIOR's problems, more, larger ones, and some with many ties; bytes and operations as those of `cases`."""
+    """PRIOR's problems, larger batches, larger problems, and many ties; bytes and operations as in `cases`."""
     first, prior = batches(small)[0], 128
     shapes = [("batch", problems, 16, 256) for problems in dict.fromkeys((*batches(small), prior))]
     shapes += [("problem size", first, side, 256) for side in ((32, 64, 300) if small else (64, 300))]
     shapes += [("ties", prior, 16, 8), ("ties", first, 300, 8)]
     for axis, problems, side, levels in shapes:
-        # Multiples of 1/256 below 1 have no rounding in any dtype, so totals tell whether an answer is optimal.
+        # Multiples of 1/256 below 1 are exact in every dtype, so totals show whether an answer is optimal.
         too_slow = {} if small or side < SLOW_SIDE else {"scipy": TOO_SLOW, "lapx": TOO_SLOW}
         cost = (torch.randint(0, levels, (problems, side, side), device=device) / levels).to(dtype)
         yield Public(
@@ -56,7 +56,7 @@ def _totals(columns: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
 
 
 def _lapx() -> Callable[..., torch.Tensor] | str:
-    """lapx's dense solver, matrix after matrix on the host."""
+    """lapx's dense solver, one matrix after another on the host."""
     reason = missing("lap", "lapx")
     if reason:
         return reason

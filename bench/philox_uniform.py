@@ -1,4 +1,4 @@
-"""The noise of a step's channel mask, at PRIOR's size and eight times that."""
+"""The noise of a step's channel mask, at PRIOR's batch size and eight times that."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,7 +9,7 @@ from prior_fast.bench.common.case import Case
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
-    """The launcher; numbers are float32 whatever the dtype. A round takes ten operations of 32 bits."""
+    """The launcher; numbers are float32 for every dtype. Each of the ten rounds takes ten 32-bit operations."""
     from prior_fast.kernels.philox_uniform import philox_uniform
 
     seed = torch.ones((), dtype=torch.int64, device=device)
@@ -20,7 +20,7 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """Counters that fit into 32 bits and that do not."""
+    """Counters that fit into 32 bits and counters that do not."""
     from prior_fast.kernels.philox_uniform import philox_uniform
 
     seed = torch.ones((), dtype=torch.int64, device=device)

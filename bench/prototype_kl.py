@@ -1,4 +1,4 @@
-"""The divergence of a batch's sentences and generated sentences, at PRIOR's size and eight times that."""
+"""The KL divergence of a batch's sentences and generated sentences, at PRIOR's batch size and eight times that."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,8 +31,7 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """Both sides of a tile of rows; all sides of tiles of prototypes and columns, of sizes that 16 divides and not, and
-    of 1."""
+    """Few and many rows; numbers of prototypes and columns that fill tiles or not, divisible by 16 or not, and 1."""
     from prior_fast.kernels.prototype_kl import prototype_kl_bwd, prototype_kl_fwd
 
     kl = torch.ones((), device=device)
@@ -46,7 +45,7 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
 def _tensors(
     device: torch.device, dtype: torch.dtype, rows: int, prototypes: int, columns: int
 ) -> tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-    """Target, prediction and bank; and logits and stats as the forward pass returns them."""
+    """Target, prediction and bank; and stand-ins for the logits and stats that the forward pass returns."""
     target, prediction, bank = (torch.randn(n, columns, device=device, dtype=dtype) for n in (rows, rows, prototypes))
     return (target, prediction, bank), (
         torch.randn(2, rows, prototypes, device=device),
@@ -55,7 +54,7 @@ def _tensors(
 
 
 def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
-    """A batch's sentences, and banks of other sizes. Operations as those of `cases`."""
+    """A batch's sentences, and banks of other sizes. Operations as in `cases`."""
     for reports in batches(small):
         yield _public(reports, K, "batch", reports, device, dtype)
     for prototypes in (128, 2048):
@@ -67,7 +66,7 @@ def _public(reports: int, prototypes: int, axis: str, at: int, device: torch.dev
 
     rows = sum(report_lengths(reports))
     target, prediction, bank = (torch.randn(n, D, device=device, dtype=dtype) for n in (rows, rows, prototypes))
-    # At this length of prototypes the two distributions are neither flat nor all on one of them.
+    # With prototypes of this norm, the two distributions are neither uniform nor concentrated on one prototype.
     inputs = (target, prediction, bank * D**-0.5)
     product, kl = 2 * rows * prototypes * D, 4
     return Public(

@@ -1,4 +1,4 @@
-"""The lookup of a batch's sentences in a bank of 512 prototypes, at PRIOR's size and eight times that."""
+"""The lookup of a batch's sentences in a bank of 512 prototypes, at PRIOR's batch size and eight times that."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,8 +15,8 @@ SHAPES = ((K, D), (130, 70), (20, 30), (5, 3), (1, 1))
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
     """Forward, with noise from a seed, and backward of the launchers.
 
-    Bytes: inputs, results and their gradients, as if nothing were kept between the passes but the noise. Operations:
-    the two products of the forward pass and the four of the backward pass.
+    Bytes: inputs, results and their gradients, as if only the noise were kept between the passes. Operations: the two
+    products of the forward pass and the four of the backward pass.
     """
     from prior_fast.kernels.prototype_lookup import prototype_lookup_bwd, prototype_lookup_fwd
 
@@ -35,8 +35,10 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """Both sides of a tile of rows; all sides of tiles of prototypes and columns, of sizes that 16 divides and not, and
-    of 1; at PRIOR's sizes every kind of noise, and gradients of each output alone."""
+    """Few and many rows; numbers of prototypes and columns that fill tiles or not, divisible by 16 or not, and 1.
+
+    At PRIOR's sizes also every kind of noise, and the gradient of each output alone.
+    """
     from prior_fast.kernels.prototype_lookup import prototype_lookup_bwd, prototype_lookup_fwd
 
     for rows, shapes in ((40, SHAPES), (4096, SHAPES[:3])):
@@ -71,14 +73,14 @@ def _inputs(
 
 
 def _saved(x: torch.Tensor, prototypes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tensors as the forward pass returns: output, signs, logits and stats (a greatest logit, a sum)."""
+    """Stand-ins for the forward pass's results: output, signs, logits and stats (greatest logit and sum of a row)."""
     logits = torch.randn(x.shape[0], prototypes, device=x.device)
     stats = torch.full((2, x.shape[0]), 5.0, device=x.device)
     return torch.randn_like(x), torch.ones_like(x, dtype=torch.int8), logits, stats
 
 
 def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
-    """A batch's sentences, and banks of other sizes. Operations as those of `cases`."""
+    """A batch's sentences, and banks of other sizes. Operations as in `cases`."""
     for reports in batches(small):
         yield _public(reports, K, "batch", reports, device, dtype)
     for prototypes in (128, 2048):
@@ -104,7 +106,7 @@ def _public(reports: int, prototypes: int, axis: str, at: int, device: torch.dev
         wanted=(0, 1),
         axis=axis,
         at=at,
-        # The index of the greatest logit may differ where two are near.
+        # The index of the greatest logit may differ if two logits are nearly equal.
         judged=lambda found, *inputs: (found.output, found.l1),
     )
 

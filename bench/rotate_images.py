@@ -1,4 +1,4 @@
-"""The augmentation of a batch, at PRIOR's size and eight times that."""
+"""The augmentation of a batch, at PRIOR's batch size and eight times that."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +21,7 @@ def _call(device: torch.device, dtype: torch.dtype, batch: int, height: int, wid
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
-    """The launcher; each pixel takes eight operations for its place and eleven for its value."""
+    """The launcher; each pixel takes eight operations for its position and eleven for its value."""
     for batch in (128, 1024):
         pixels = batch * SIDE * SIDE
         result = size(torch.empty(1, dtype=dtype)) * pixels
@@ -30,13 +30,13 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """Sides that 16 divides and sides that it does not; one image of one pixel (constants to Triton)."""
+    """Sides divisible by 16 or not; one image of one pixel, whose sizes are constants to Triton."""
     for batch, height, width in ((3, 224, 224), (2, 33, 17), (1, 1, 1)):
         yield _call(device, dtype, batch, height, width)
 
 
 def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
-    """A batch out of twice as many images; operations as those of `cases`. The images that are taken are read."""
+    """A batch out of twice as many images; operations as in `cases`. Only the images of the batch are read."""
     from prior_fast.ops import rotate_images
 
     for batch in batches(small):
@@ -54,6 +54,6 @@ def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Ite
             (images, rows, angles, flips),
             Work(moved, 19 * pixels),
             at=batch,
-            # Its arithmetic is float32 by definition.
+            # The op's arithmetic is float32 by definition.
             truth=partial(rotate, backend="reference"),
         )

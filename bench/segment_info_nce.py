@@ -11,7 +11,7 @@ from prior_fast.bench.common.case import Case, Public, Work, batches, offsets, r
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
     """Forward and backward of the launchers.
 
-    Operations: each product of two vectors within a report once; backwards each side's gradient.
+    Operations: each product of two vectors within a report once; in the backward pass each side's gradient.
     """
     width = 768
     for reports in (128, 1024):
@@ -24,8 +24,8 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """Every BLOCK_J, by the longest report; widths that 16 divides or not, and of 1; a multiplier in the vectors'
-    dtype, and int64 offsets."""
+    """Every BLOCK_J, which the longest report selects; widths divisible by 16 or not, and 1; the scale in float32 and
+    in the vectors' dtype; int64 offsets."""
     for longest, width in ((16, 32), (17, 64), (40, 768), (16, 768), (40, 50), (3, 1)):
         lengths = [3, longest]
         cu = offsets(lengths, device)
@@ -36,13 +36,13 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
 def _both(
     lengths: list[int], width: int, cu: torch.Tensor, dtype: torch.dtype, scale_dtype: torch.dtype = torch.float32
 ) -> tuple[Callable[[], object], Callable[[], object], tuple[torch.Tensor, ...]]:
-    """Forward, backward, and what both read."""
+    """Forward and backward, and the tensors that both read."""
     from prior_fast.kernels.segment_info_nce import segment_info_nce_bwd, segment_info_nce_fwd
 
     rows, longest, device = sum(lengths), max(lengths), cu.device
     a, b = (torch.nn.functional.normalize(torch.randn(rows, width, device=device), dim=1).to(dtype) for _ in "ab")
     scale = torch.full((), 14.0, device=device, dtype=scale_dtype)
-    # As the forward pass returns: the slope, one over the number of reports, and numbers of rows.
+    # Stand-ins for what the forward pass returns: the slope, 1 / number of reports, and statistics of the rows.
     one, stats = torch.ones((), device=device), torch.full((5, 2, rows), 0.5, device=device)
     forward = partial(segment_info_nce_fwd, a, b, scale, cu, longest)
     backward = partial(segment_info_nce_bwd, one, a, b, scale, cu, one, one, stats, longest)
@@ -50,7 +50,7 @@ def _both(
 
 
 def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
-    """A batch's reports, and reports of like length. Operations as those of `cases`."""
+    """A batch's reports, and reports of equal length. Operations as in `cases`."""
     for reports in batches(small):
         yield _public(report_lengths(reports), "batch", reports, device, dtype)
     for sentences in (4, 16, 32):

@@ -1,4 +1,4 @@
-"""The tokens of sentences, at PRIOR's size and eight times that."""
+"""The mean of the tokens of each sentence, at PRIOR's batch size and eight times that."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,7 +25,7 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """Every BLOCK_D: a width of 1 (a constant to Triton), and widths that 16 divides or not; and int64 offsets."""
+    """Every BLOCK_D: a width of 1 (a constant to Triton), widths divisible by 16 or not; int64 offsets."""
     from prior_fast.kernels.segment_mean import segment_mean_bwd, segment_mean_fwd
 
     lengths = [3, 1, 17]
@@ -38,7 +38,7 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
 
 
 def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
-    """The tokens of a batch's sentences, ten each. An addition for each number; backwards a multiplication."""
+    """Ten tokens for each sentence of a batch. Operations: an addition per number; backward, a multiplication."""
     from prior_fast.ops import segment_mean
 
     width = 768

@@ -1,4 +1,4 @@
-"""Self-attention pooling of the tokens of sentences, at PRIOR's size and eight times that."""
+"""Self-attention pooling of the tokens of sentences, at PRIOR's batch size and eight times that."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +21,7 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
         shape = f"T={tokens} S={sentences} D={width}"
         forward = partial(segment_softmax_pool_fwd, x, scores, cu)
         backward = partial(segment_softmax_pool_bwd, dy, x, scores, cu)
-        # Forward a multiplication and an addition for each number; backward those of dy.x, and w dy.
+        # Forward: a multiplication and an addition for each number. Backward: the same for dy.x, and w dy.
         yield Case("segment_softmax_pool", shape, "forward", forward, size(x, scores, cu, dy), 2 * tokens * width)
         yield Case(
             "segment_softmax_pool", shape, "backward", backward, size(dy, cu) + 2 * size(x, scores), 3 * tokens * width
@@ -29,7 +29,7 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """Every BLOCK_D: a width of 1 (a constant to Triton), and widths that 16 divides or not; and int64 offsets."""
+    """Every BLOCK_D: a width of 1 (a constant to Triton), widths divisible by 16 or not; int64 offsets."""
     from prior_fast.kernels.segment_softmax_pool import segment_softmax_pool_bwd, segment_softmax_pool_fwd
 
     lengths = [3, 1, 17]
@@ -43,7 +43,7 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
 
 
 def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
-    """The tokens of a batch's sentences, ten each. Operations as those of `cases`."""
+    """Ten tokens for each sentence of a batch. Operations as in `cases`."""
     from prior_fast.ops import segment_softmax_pool
 
     width = 768

@@ -1,4 +1,4 @@
-"""Both directions of the local alignment and the report pool, at PRIOR's size and eight times that."""
+"""Both directions of the local alignment, and the report pool, at PRIOR's batch size and eight times that."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -8,7 +8,7 @@ import torch
 from prior_fast.bench.common.case import Case, Public, Work, batches, offsets, report_lengths, size
 
 PATCHES = 49
-POOL_HEADS = 8  # of the report pool, each a query of its own over the whole width (prior_fast/model/pooling.py)
+POOL_HEADS = 8  # of the report pool; each head is a query over the whole width (prior_fast/model/pooling.py)
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -46,8 +46,8 @@ def _both(
     options = cu_q, cu_k, max(lengths_q), max(lengths_k), width**-0.5, 0.0, activation
     softmax = activation == "softmax"
     out, stats = (q, torch.ones(rows_q, heads, 2, device=device)) if softmax else (None, None)
-    # Each weight: a product of D columns for the score, and one for the output; the backward makes the score anew, and
-    # has four more products (of the weights' gradient, dq, dk and dv).
+    # The forward pass takes, for each weight, a product of D columns for the score and one for the output. The backward
+    # pass computes the score again and takes four more products (the weights' gradient, dq, dk and dv).
     product = 2 * heads * width * sum(a * b for a, b in zip(lengths_q, lengths_k, strict=True))
     shape = f"{name} B={len(lengths_q)} Tq={rows_q} Tk={rows_k} H={heads} D={width}"
     yield Case(
@@ -69,7 +69,7 @@ def _both(
 
 
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """One tile and several, of queries, of keys and of both; widths that 16 divides or not; both activations."""
+    """One or several tiles of queries, of keys and of both; widths divisible by 16 or not; both activations."""
     for lengths_q, lengths_k, heads, width in (
         ([3, 1], [2, 5], 2, 8),
         ([49], [40], 1, 768),
@@ -86,8 +86,10 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
 
 
 def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Iterator[Public]:
-    """Both directions over batches; reports of like length and other widths; and the report pool, as a softmax, with
-    reports of one length, which torch's own attention takes without padding."""
+    """Both directions at several batch sizes; reports of equal length; other widths; and the report pool, a softmax.
+
+    The report pool has reports of equal length, which torch's own attention takes without padding.
+    """
     make = partial(_public, device=device, dtype=dtype)
     first = batches(small)[0]
     for reports in batches(small):
@@ -119,7 +121,7 @@ def _public(
     rows_q, rows_k = sum(lengths_q), sum(lengths_k)
     q, k, v = (torch.randn(rows, heads, width, device=device, dtype=dtype) for rows in (rows_q, rows_k, rows_k))
     cu_q, cu_k = offsets(lengths_q, device), offsets(lengths_k, device)
-    # A product for the score and one for the output; backwards one for each of the weights' gradient, dq, dk and dv.
+    # A product for the score and one for the output. Backward: one for each of the weights' gradient, dq, dk and dv.
     product = 2 * heads * width * sum(a * b for a, b in zip(lengths_q, lengths_k, strict=True))
     return Public(
         "sigmoid_attention",
@@ -136,6 +138,6 @@ def _public(
 
 
 def _dense(segments: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-    """torch's attention of segments that are all of one length, [T, H, D] seen as [B, H, L, D]."""
+    """torch's attention for segments of equal length, [T, H, D] viewed as [B, H, L, D]."""
     split = (x.unflatten(0, (segments, -1)).transpose(1, 2) for x in (q, k, v))
     return torch.nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(0, 1)

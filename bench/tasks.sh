@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# What pre-training is worth: the fine-tuned tasks with 1 % of the labels of made-up datasets, from a run of the preset
-# tiny and from random weights, three splits each.
+# Measures the gain of pre-training: the fine-tuned tasks with 1 % of the labels of made-up datasets, from a run of the
+# preset tiny and from random weights, on three splits each.
 #     bash bench/tasks.sh RUN OUT
-# RUN: a run's folder; OUT gets the data, a folder for each task, and pretraining.json. The same command goes on after a
-# stop. About half an hour on two cores.
+# RUN: a run's folder. OUT gets the data, a folder for each task, and pretraining.json. After a stop, the same command
+# resumes. Takes about half an hour on two cores.
 set -eu
 RUN=${1:?usage: bash bench/tasks.sh RUN OUT}
 OUT=${2:?usage: bash bench/tasks.sh RUN OUT}
 PRIOR_FAST=${PRIOR_FAST:-prior-fast}
 
-# 1 % of 12,000 are 72 images to classify and 16 to segment or to detect in; of 4,000, 24 and 5.
+# 1 % of 12,000 studies are 72 images for classification and 16 for segmentation or detection; of 4,000, 24 and 5.
 for data in rsna:12000 siim:4000; do
     layout=${data%:*}
     if [ ! -d "$OUT/$layout-prepared" ]; then
@@ -19,7 +19,7 @@ for data in rsna:12000 siim:4000; do
     fi
 done
 
-# pair NAME TASK DATA key=value...: both runs at once, a core for each
+# pair NAME TASK DATA key=value...: both runs at once, on one core each
 pair() {
     local name=$1 task=$2 data=$3 weights jobs=""
     shift 3
@@ -31,7 +31,7 @@ pair() {
     for job in $jobs; do wait "$job"; done
 }
 
-# A few images in batches of a few: the paper's learning rates are for a ResNet-50 and more steps.
+# For few images in small batches; the paper's learning rates are for a ResNet-50 and more steps.
 prior=splits=prior-0,prior-1,prior-2 folds=splits=folds-0,folds-1,folds-2
 classify="epochs=15 validate_every=5 batch_size=8 pool=attention"
 segment="learning_rate=1e-3 epochs=100 validate_every=20 batch_size=4 decoder_channels=64,32,16,16,8"

@@ -1,4 +1,4 @@
-"""Each public call, checked against float64 and then timed; the same calls as those of `prior-fast bench kernels`."""
+"""Checks each public call against float64 and then times it; the calls are those of `prior-fast bench kernels`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from prior_fast.measure.timing import check, make_run, ready, truth
 def test_op(measured: Any) -> None:
     case, direction, who, benchmark = measured
     backward = direction == BOTH
-    # All shapes are one function to torch.compile, which gives up after a few.
+    # To torch.compile all shapes are recompilations of one function, of which it allows only a few.
     torch._dynamo.reset()
     function = contestants(case, who == COMPILED)[0][who]
     check(case, who, function, backward, truth(case, backward))

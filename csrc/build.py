@@ -19,14 +19,14 @@ from prior_fast.errors import RunError, UsageError
 from prior_fast.files import atomic_path, write_json
 
 DEFAULT_ARCHITECTURES = ("sm_80", "sm_90")
-# Symbols of torch 2.11 and older are used, and no later ones.
+# The sources may use symbols of torch 2.11 and older, but no later ones.
 TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 FLAGS = ("-std=c++17", "-O3", TARGET)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one library: whether it is there to be used now, and one line about it."""
+    """The result for one library: whether it can be used now, and one line for the user."""
 
     kind: str
     built: bool
@@ -34,15 +34,15 @@ class Outcome:
 
 
 def build(architectures: Sequence[str] = DEFAULT_ARCHITECTURES, force: bool = False) -> list[Outcome]:
-    """Build the libraries that this machine has compilers for; those that are up to date are left alone.
+    """Build the libraries that this machine has compilers for. Libraries that are up to date are kept.
 
     Args:
-        architectures: of GPUs, "sm_80" for example; the newest is added as PTX, for GPUs that come after it.
-        force: build again what is up to date.
+        architectures: GPU architectures such as "sm_80"; PTX of the newest is added, for later GPUs.
+        force: also rebuild libraries that are up to date.
 
     Raises:
-        UsageError: an architecture that has another form.
-        RunError: a compiler refused a source, or a file can't be written. Libraries that were there stay.
+        UsageError: an architecture is not of the form sm_80.
+        RunError: a compiler rejected a source, or a file can't be written. Existing libraries are kept.
     """
     check_architectures(architectures)
     return [_build_cpu(force), _build_cuda(architectures, force)]
@@ -52,20 +52,20 @@ def check_architectures(architectures: Sequence[str]) -> None:
     """Raise UsageError unless each is of the form sm_80."""
     for name in architectures:
         if not re.fullmatch(r"sm_\d{2,3}[af]?", name):
-            raise UsageError(f"--arch {name}: wants names like sm_80,sm_90")
+            raise UsageError(f"--arch {name}: must be names like sm_80,sm_90")
     if not architectures:
-        raise UsageError("--arch: wants at least one name like sm_80")
+        raise UsageError("--arch: needs at least one name like sm_80")
 
 
 def _build_cpu(force: bool) -> Outcome:
     compiler = find_cxx()
     if compiler is None:
-        return Outcome("cpu", False, "no C++ compiler (g++ or clang++ on the PATH, or CXX): SciPy serves on CPUs")
+        return Outcome("cpu", False, "no C++ compiler (g++ or clang++ on the PATH, or CXX): SciPy is used on CPUs")
     return _build("cpu", cpu_command(compiler), {"compiler": _version(compiler)}, force)
 
 
 def _build_cuda(architectures: Sequence[str], force: bool) -> Outcome:
-    instead = "on GPUs SciPy serves, through copies to the host"
+    instead = "on GPUs SciPy is used instead, with copies to the host"
     import torch
 
     if torch.version.cuda is None:
@@ -97,10 +97,10 @@ def _build(kind: str, command: list[str], facts: dict, force: bool) -> Outcome:
 
 
 def _compile(command: Sequence[str]) -> str:
-    """Run a compiler; what it printed.
+    """Run a compiler and return what it printed.
 
     Raises:
-        RunError: it failed; the message holds its errors and the command.
+        RunError: the compiler failed; the message contains its errors and the command.
     """
     done = subprocess.run(command, capture_output=True, text=True)
     printed = done.stdout + done.stderr
@@ -112,7 +112,7 @@ def _compile(command: Sequence[str]) -> str:
 
 
 def kernel_resources(printed: str) -> list[dict[str, int | str]]:
-    """What ptxas says of each kernel and architecture: a thread's registers, bytes of stack, spills, shared memory."""
+    """From ptxas, for each kernel and architecture: registers per thread, bytes of stack, spills, shared memory."""
     kernels = []
     for part in re.split(r"Compiling entry function '", printed)[1:]:
         name, architecture = re.match(r"(\S+)' for '(\S+)'", part).groups()  # type: ignore[union-attr]
@@ -129,25 +129,25 @@ def kernel_resources(printed: str) -> list[dict[str, int | str]]:
 
 
 def cpu_command(compiler: Sequence[str]) -> list[str]:
-    """What compiles and links the library for CPUs, but for its output."""
+    """The command that compiles and links the library for CPUs, without the output file."""
     sources = map(str, extension.source_files("cpu"))
     return [*compiler, *FLAGS, "-fPIC", "-shared", *_includes(), *sources, *_libraries("torch", "torch_cpu")]
 
 
 def cuda_command(nvcc: Path, architectures: Sequence[str]) -> list[str]:
-    """What compiles and links the library for GPUs, but for its output; ptxas tells what each kernel takes."""
+    """The command that compiles and links the library for GPUs, without the output file. ptxas prints resources."""
     targets = [f"-gencode=arch=compute_{name[3:]},code={name}" for name in architectures]
     newest = max(architectures, key=lambda name: int(re.sub(r"\D", "", name)))
     targets.append(f"-gencode=arch=compute_{newest[3:]},code=compute_{newest[3:]}")
     sources = map(str, extension.source_files("cuda"))
     command = [str(nvcc), *FLAGS, "-DUSE_CUDA", "-Xcompiler=-fPIC", "-Xptxas=-v", *targets, *_includes()]
-    # Where pip puts the runtime, nvcc does not look.
+    # nvcc does not search the folder where pip installs the runtime.
     runtime = [f"-L{nvcc.parents[1] / 'lib'}"] if nvcc.parents[1] in _pip_toolkits() else []
     return [*command, "-shared", *sources, *runtime, *_libraries("torch", "torch_cpu", "torch_cuda")]
 
 
 def find_cxx() -> list[str] | None:
-    """The C++ compiler and its own words: CXX, or the first on the PATH."""
+    """The C++ compiler and its arguments: CXX, or the first compiler on the PATH."""
     if os.environ.get("CXX"):
         words = shlex.split(os.environ["CXX"])
         return words if shutil.which(words[0]) else None
@@ -156,7 +156,7 @@ def find_cxx() -> list[str] | None:
 
 
 def find_nvcc() -> Path | None:
-    """CUDA's compiler: NVCC, on the PATH, in CUDA_HOME, or among the pip packages of the CUDA toolkit."""
+    """The path of nvcc: from NVCC, the PATH, CUDA_HOME, or the pip packages of the CUDA toolkit."""
     named = [os.environ.get("NVCC"), shutil.which("nvcc")]
     if os.environ.get("CUDA_HOME"):
         named.append(str(Path(os.environ["CUDA_HOME"], "bin", "nvcc")))

@@ -1,4 +1,4 @@
-"""PRIOR in Python: encode images and reports, and see what a sentence looks at."""
+"""PRIOR in Python: encode images and reports, and show the attention of a sentence."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ class PRIOR:
     """A trained model with its tokenizer, in evaluation mode.
 
     Attributes:
-        encoder: what the commands encode with; `encoder.model` is the torch module.
+        encoder: the encoder that the commands use; `encoder.model` is the torch module.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -36,7 +36,7 @@ class PRIOR:
             device: "auto", "cpu" or "cuda".
 
         Raises:
-            UsageError: there is no checkpoint, it can't be read, or the device is not there.
+            UsageError: there is no checkpoint, it can't be read, or the device is not available.
         """
         return cls(Encoder(open_checkpoint(Path(path)), device))
 
@@ -47,7 +47,7 @@ class PRIOR:
             `patches` [N, 49, D] and `whole` [N, D], not normalized.
 
         Raises:
-            ValueError: no image, or one that can't be read or is no gray array; names it.
+            ValueError: there is no image, or an image can't be read or is not a gray array; the message names it.
         """
         given = [images] if isinstance(images, ImageLike) else list(images)
         if not given:
@@ -56,15 +56,15 @@ class PRIOR:
         return self.encoder.images(pixels, range(len(pixels)))
 
     def encode_reports(self, reports: str | Sequence[str | Sequence[str]]) -> EmbeddedTexts:
-        """Encode reports: each a text, or a list of sentences, which are then taken as they are.
+        """Encode reports. Each is a text, or a list of sentences, which are not split further.
 
-        Of a text with the headers of MIMIC-CXR, findings and impression are taken; else all of its sentences.
+        If a text has the headers of MIMIC-CXR, its findings and impression are used, else all of its sentences.
 
         Returns:
             `sentences` [S, D], `prototypes` [S, D], `reports` [N, D], not normalized, and `cu_sentences` [N + 1].
 
         Raises:
-            ValueError: no report, or one without a word.
+            ValueError: there is no report, or a report has no word.
         """
         given = [reports] if isinstance(reports, str) else list(reports)
         if not given:
@@ -72,10 +72,10 @@ class PRIOR:
         return self.encoder.texts([_sentences(report, index) for index, report in enumerate(given)])
 
     def attention(self, image: ImageLike, sentence: str, size: int = 224) -> Tensor:
-        """Where in an image the attention of a sentence lies, the mean of both directions (supplement 4.2).
+        """The attention of a sentence over an image, the mean of both directions (supplement 4.2).
 
         Args:
-            size: side of the result; 7 is the model's own.
+            size: side of the result; 7 is the model's own resolution.
 
         Returns:
             [size, size] float32 on the CPU. Weights are sigmoids: each between 0 and 1, not normalized over the image.
@@ -92,7 +92,7 @@ class PRIOR:
 
 
 def _pixels(image: ImageLike, index: int) -> np.ndarray:
-    """uint8 [224, 224], made as `prior-fast prepare` makes it."""
+    """uint8 [224, 224], converted as by `prior-fast prepare`."""
     if isinstance(image, str | Path):
         try:
             return read_xray(Path(image))[0]

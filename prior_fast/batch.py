@@ -1,4 +1,4 @@
-"""A batch of image-report pairs, packed: rows of all reports concatenated, with offsets, and no padding anywhere.
+"""A packed batch of image-report pairs: the rows of all reports are concatenated, with offsets and without padding.
 
 Letters in shapes: B reports, S sentences, T tokens of the batch.
 """
@@ -17,8 +17,8 @@ from prior_fast.ops.common.segments import segment_ids
 class PackedBatch:
     """B pairs of an image and a report.
 
-    A report's tokens are [CLS], the tokens of its sentences, [SEP]; [CLS] and [SEP] belong to no sentence, so
-    `cu_sentence_tokens` counts among the T - 2B tokens that are left when they are taken out.
+    A report's tokens are [CLS], the tokens of its sentences, and [SEP]. [CLS] and [SEP] belong to no sentence, so
+    `cu_sentence_tokens` counts only the other T - 2B tokens.
 
     Attributes:
         images: [B, 1, H, W] float, normalized.
@@ -29,15 +29,15 @@ class PackedBatch:
         cu_sentences: [B + 1] int32, offsets of the reports in the sentences.
         max_tokens: tokens of the longest report.
         max_sentence_tokens: tokens of the longest sentence.
-        max_sentences: sentences of the report that has most.
+        max_sentences: sentences of the report with the most sentences.
         study_ids: [B] int64.
         image_rows: [B] int64, rows of the images in the prepared dataset.
         first_pair: position of this batch's first pair in the batch joined over all ranks.
         first_sentence: position of this batch's first sentence in the batch joined over all ranks.
         sentence_share: S * ranks / (sentences of the joined batch). A mean over sentences, times this and averaged
-            over the ranks, is the mean over the joined batch; 1 in a single process. A tensor [] where the step is
+            over the ranks, is the mean over the joined batch; 1 in a single process. A tensor [] if the step is
             compiled.
-        filler: tokens behind the last report's, of no report, which make T + filler one of few sizes.
+        filler: extra tokens at the end that belong to no report, so that T + filler is one of few sizes.
     """
 
     images: Tensor
@@ -64,9 +64,9 @@ class PackedBatch:
         return self.cu_sentence_tokens.shape[0] - 1
 
     def sentence_token_rows(self) -> Tensor:
-        """The rows of the tokens that belong to a sentence, all but each report's first and last: [T - 2B] int64."""
+        """The rows of the tokens that belong to a sentence: all except each report's first and last: [T - 2B] int64."""
         tokens, reports = self.token_ids.shape[0] - self.filler, len(self)
-        # A report's offset among the tokens that are left is smaller by the two that each report before it lost.
+        # Without [CLS] and [SEP] a report's offset is smaller by 2 for each report before it.
         lost = 2 * torch.arange(reports + 1, device=self.cu_tokens.device, dtype=self.cu_tokens.dtype)
         report = segment_ids(self.cu_tokens - lost, tokens - 2 * reports)
         return torch.arange(tokens - 2 * reports, device=self.cu_tokens.device) + 2 * report + 1
@@ -75,14 +75,14 @@ class PackedBatch:
         """The same batch with every tensor on `device`."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
         if torch.device(device).type == "cuda":
-            # Only from page-locked memory does a copy run while the host goes on.
+            # The host continues during a copy only if it is from page-locked memory.
             tensors = {name: tensor if tensor.is_cuda else tensor.pin_memory() for name, tensor in tensors.items()}
         return replace(self, **{name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors.items()})
 
 
 @dataclass(frozen=True)
 class PackedText:
-    """The text half of a `PackedBatch`; see there for the fields."""
+    """The text of a `PackedBatch`, which documents the fields."""
 
     token_ids: Tensor
     position_ids: Tensor
@@ -127,7 +127,7 @@ def pack_reports(reports: Sequence[Sequence[np.ndarray]], cls_id: int, sep_id: i
     """Concatenate reports, each a sequence of sentences, each the int token ids of a sentence without special tokens.
 
     Raises:
-        ValueError: a report without a sentence or a sentence without a token.
+        ValueError: a report has no sentence or a sentence has no token.
     """
     pieces: list[np.ndarray] = []
     tokens_of_report, sentences_of_report, tokens_of_sentence = [], [], []

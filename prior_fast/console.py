@@ -1,4 +1,4 @@
-"""What the commands show a person: progress bars and short tables, on standard error and standard output."""
+"""The output of the commands: progress bars on standard error and short tables on standard output."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,13 +7,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 # Progress goes to standard error, so that standard output can be piped.
-# Words in square brackets are printed as they are: `pip install 'prior-fast[dali]'` is no markup.
+# Words in square brackets are not markup, so `pip install 'prior-fast[dali]'` is printed unchanged.
 stdout = Console(highlight=False, soft_wrap=True, markup=False)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def progress(*extra_columns: str) -> Progress:
-    """A progress bar with time left; it draws nothing when standard error is no terminal.
+    """A progress bar with the remaining time. It draws nothing if standard error is not a terminal.
 
     extra_columns: names of task fields (keywords of `add_task` and `update`) shown at the end of the line.
     """
@@ -30,7 +30,7 @@ def progress(*extra_columns: str) -> Progress:
 
 
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table to standard output; numbers are aligned right, floats shown with 4 digits."""
+    """Print a table to standard output. Numbers are aligned right; floats have 4 decimals."""
     rows = [tuple(row) for row in rows]
     table = Table(title=title, title_justify="left")
     for column, name in enumerate(header):

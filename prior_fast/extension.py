@@ -1,7 +1,8 @@
-"""The compiled libraries of csrc/: where they lie, whether they can be used, and loading them.
+"""Finds and loads the compiled libraries of csrc/, and reports why one can't be used.
 
-`prior-fast build` compiles them into `_C/`, beside a record of what they were built from. Nothing here imports torch at
-the top or fails at import: a library that is missing, older than its sources or does not load is a reason in words.
+`prior-fast build` compiles them into `_C/` and records there what they were built from. Importing this module neither
+imports torch nor fails. If a library is missing, older than its sources or does not load, `unavailable` returns the
+reason as text.
 """
 
 import functools
@@ -14,22 +15,22 @@ PACKAGE = Path(__file__).resolve().parent
 SOURCES = PACKAGE / "csrc"
 FOLDER = PACKAGE / "_C"
 RECORD = FOLDER / "build.json"
-# What each library is compiled from, besides the headers, which both share.
+# The sources of each library. Both also use all headers.
 KINDS = {"cpu": ("*_cpu.cpp",), "cuda": ("*_cuda.cpp", "*_cuda.cu")}
 
 
 def library_path(kind: str) -> Path:
-    """Where the library of `kind`, "cpu" or "cuda", lies once it is built."""
+    """The path of the built library of `kind`, "cpu" or "cuda"."""
     return FOLDER / f"{kind}.so"
 
 
 def source_files(kind: str) -> list[Path]:
-    """What nvcc or the C++ compiler is given for the library of `kind`."""
+    """The source files that nvcc or the C++ compiler compiles for the library of `kind`."""
     return sorted(path for pattern in KINDS[kind] for path in SOURCES.glob(pattern))
 
 
 def source_hash(kind: str) -> str:
-    """A digest of all that makes the library: its sources, the headers and how they are compiled; names included."""
+    """SHA-256 of the names and contents of all files that determine the library: sources, headers and build.py."""
     digest = hashlib.sha256()
     for path in [*source_files(kind), *sorted(SOURCES.glob("*.h")), SOURCES / "build.py"]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -37,7 +38,7 @@ def source_hash(kind: str) -> str:
 
 
 def record() -> dict[str, Any]:
-    """What `prior-fast build` wrote down, by kind; empty where nothing was built."""
+    """The record that `prior-fast build` wrote, by kind; empty if nothing was built."""
     try:
         found = json.loads(RECORD.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -47,7 +48,7 @@ def record() -> dict[str, Any]:
 
 @functools.cache
 def unavailable(kind: str) -> str | None:
-    """None once the library of `kind` is loaded, else why it can't be used. Found out once in a process."""
+    """Load the library of `kind`. Returns None on success, else the reason. The result is kept for the process."""
     import torch
 
     if kind == "cuda" and torch.version.cuda is None:

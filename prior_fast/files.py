@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds the whole of a file or none of it."""
+"""Writing files so that a reader finds a complete file or none."""
 
 import hashlib
 import json
@@ -57,7 +57,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON; NaN and infinity are refused, since JSON has no word for them."""
+    """Write `value` to `path` as indented JSON. NaN and infinity are refused, since JSON can't represent them."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Work shared by several processes, which end with the one that started them; light, since each of them imports it."""
+"""Running a function in worker processes, which end when their parent ends. Every worker imports this module."""
 
 import multiprocessing
 import os
@@ -22,11 +22,11 @@ def usable_cores() -> int:
 def parallel_map(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, chunk: int = 1
 ) -> Iterator[Result]:
-    """`function` of each item, in their order, as the results become ready.
+    """Yield `function` of each item, in order, as the results become ready.
 
     Args:
-        workers: processes; 1 works in the calling process.
-        chunk: items that a process takes at a time.
+        workers: number of processes; 1 works in the calling process.
+        chunk: number of items that a process takes at a time.
 
     Raises:
         BrokenProcessPool: a worker process died.
@@ -35,7 +35,7 @@ def parallel_map(
     if workers <= 1:
         yield from map(function, items)
         return
-    # "spawn", since a fork copies the threads' locks of whatever the calling process has loaded.
+    # "spawn", because a fork would copy the locks of threads that the calling process has started.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
@@ -45,13 +45,13 @@ def parallel_map(
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches every process of the terminal; the parent alone answers it, after the work under way.
+    # Ctrl-C reaches every process of the terminal. Only the parent handles it, after the current work.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _exit_with_parent() -> None:
-    """End this process when its parent is gone; a pool's worker would wait for its next task forever."""
+    """End this process when its parent ends. Otherwise a pool's worker would wait for its next task forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """ ": did you mean 'x'?" with the known word nearest to `word`; "" when none is near.
+    """ ": did you mean 'x'?" with the known word nearest to `word`; "" if none is near.
 
-    Of dotted names the last part is compared too: "epochs" is near "train.epochs".
+    The last part of dotted names is compared too: "epochs" is near "train.epochs".
     """
     known = list(known)
     last_parts = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
-    """The lines of an aligned table; nothing is cut to a terminal's width.
+    """The lines of an aligned table. They are not truncated to a terminal's width.
 
-    A row of one cell stands by itself, above those that it is for.
+    A row with only one cell is a heading of the rows below it.
 
     Args:
-        left: the columns that are aligned left; the others are numbers, aligned right.
+        left: the columns that are aligned left; the others are aligned right.
     """
     widths = [max(map(len, column)) for column in zip(*(row for row in (header, *rows) if len(row) > 1))]
     return [
@@ -28,7 +28,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: S
 
 
 def without_repeats(rows: Iterable[Sequence[str]], columns: int = 1) -> list[Sequence[str]]:
-    """The rows; where the first `columns` cells are those of the row before, they are left empty."""
+    """The rows, with the first `columns` cells emptied if they equal those of the previous row."""
     shown: list[Sequence[str]] = []
     before: Sequence[str] = ()
     for row in rows:

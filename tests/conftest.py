@@ -15,11 +15,11 @@ import torch
 from filelock import FileLock
 
 if not torch.cuda.is_available():
-    # Before anything imports Triton: its kernels then run on CPUs.
+    # Must be set before Triton is imported; its kernels then run on CPUs.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
-# A machine that kernels are tested on may lack what only some tasks need.
+# A machine that tests kernels may lack packages that only some tasks need.
 NEEDS = {
     "downstream": "segmentation_models_pytorch",
     "prepare/labelled": "pydicom",
@@ -31,13 +31,13 @@ LEFT_OUT = {place: package for place, package in NEEDS.items() if find_spec(pack
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out tests whose package is not installed; None leaves the choice to others."""
+    """Skip files of tests whose package is not installed; None leaves the decision to other plugins."""
     here = collection_path.relative_to(ROOT / "tests").as_posix() if ROOT / "tests" in collection_path.parents else ""
     return True if here in LEFT_OUT else None
 
 
 def pytest_report_header() -> list[str]:
-    """Say which versions are tested, and what was left out."""
+    """The versions that are tested, and the tests that were left out."""
     from prior_fast.hardware.versions import PACKAGES, package_version
 
     versions = [f"python {platform.python_version()}", *(f"{name} {package_version(name)}" for name in PACKAGES)]
@@ -47,7 +47,7 @@ def pytest_report_header() -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Print that header where -q, which addopts has, hides pytest's own."""
+    """Print the header, since -q in addopts hides pytest's own."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and not reporter.showheader:
         for line in pytest_report_header():
@@ -55,7 +55,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what wants a GPU where there is none."""
+    """Skip tests that need a GPU if there is none."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("wants a GPU")
 
@@ -97,7 +97,7 @@ def hash_name(name: str) -> int:
 
 @pytest.fixture
 def gradients_by_name() -> Callable[[torch.nn.Module], dict[str, torch.Tensor]]:
-    """The gradients of a module's parameters under the names of its state dict, in which joined layers are apart."""
+    """The gradients of a module's parameters under the names of its state dict, which has joined layers separately."""
 
     def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
         twin = copy.deepcopy(module)
@@ -114,7 +114,7 @@ def shared_folder(
 ) -> Callable[[str, Callable[[Path], Any]], Path]:
     """`shared_folder(name, make)` -> a folder that `make` has filled, once for all processes that run the tests.
 
-    What is in it is for reading: a test that changes it needs a copy.
+    The folder is read-only: a test that changes it needs a copy.
     """
     own = tmp_path_factory.getbasetemp()
     common = own.parent if hasattr(request.config, "workerinput") else own  # a worker of pytest-xdist has its own
@@ -123,7 +123,7 @@ def shared_folder(
         folder, made = common / f"shared-{name}", common / f"shared-{name}.made"
         with FileLock(common / f"shared-{name}.lock"):
             if not made.exists():
-                # Of one that failed something may be there.
+                # A failed `make` may have left files.
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
                 make(folder)

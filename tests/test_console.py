@@ -1,4 +1,4 @@
-"""What is shown to a person is shown as it is."""
+"""Printed text is shown unchanged."""
 
 import io
 

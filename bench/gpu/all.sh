@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Half an hour on a GPU, one archive to send back:
+# Measures for half an hour on a GPU and packs one archive:
 #     bash bench/gpu/all.sh OUT
-# first_light.sh, speed.sh and breadth.sh, one after the other; OUT/prior-fast-gpu.tar holds what they leave. Where the
-# first finds wrong numbers the others run too: their figures then say what is wrong, and are no figures.
+# Runs first_light.sh, speed.sh and breadth.sh, one after another; OUT/prior-fast-gpu.tar holds their results. If the
+# first script finds wrong numbers, the others run too; their figures then help to find the error and are not valid.
 set -u
 [ $# -eq 1 ] || { echo "usage: bash $0 OUT" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)

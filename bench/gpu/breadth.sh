@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The ops, the loader, the other stages, and the sanitizers. Eight minutes:
+# Measures the ops, the loader and the other stages, and runs the sanitizers. Takes eight minutes:
 #     bash bench/gpu/breadth.sh OUT
-# OUT/breadth.tgz holds kernels.json of all ops that there was time for, loader.json, the steps of stages 1 and 2, and the
-# sanitizers' logs.
+# OUT/breadth.tgz holds kernels.json with all ops that were measured in time, loader.json, the steps of stages 1 and 2,
+# and the sanitizers' logs.
 . "$(dirname "$0")/common.sh"
 begin breadth 480 "$@"
 
-# kernels SECONDS OP...: each op in a process of its own; they share one report
+# kernels SECONDS OP...: each op in its own process; all share one result file
 kernels() {
     local limit=$1 op
     shift
@@ -22,7 +22,7 @@ prior_fast loader 30 bench loader --data "$WORK/prepared" --device "$DEVICE" --b
     --out "$RESULTS/loader"
 steps 1 120
 steps 2 120
-# The sanitizers come with the CUDA toolkit.
+# The sanitizers are part of the CUDA toolkit.
 if [ "$DEVICE" = cuda ] && command -v compute-sanitizer > /dev/null; then
     for tool in memcheck racecheck; do
         part "$tool" 50 compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" -m prior_fast.bench.gpu.sanitize

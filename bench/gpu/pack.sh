@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Packs what a GPU machine without the internet and with little time is given besides the repository:
+# Prepares files for a GPU machine without internet access, to save time there:
 #     PYTHON=... bash bench/gpu/pack.sh
-# prior_fast/_C, the solver for sm_80 and sm_90, and runs/carry/caches.tar.xz, what torch.compile and Triton make of the
-# steps for an H200. It wants no GPU but a stand-in for CUDA, and a PYTHON with the very versions of torch and Triton that
-# the GPU machine has: a cache of others is never looked at. A wheel that is missing there may be put beside the caches.
-# Copy both to the same places there; bench/gpu/*.sh unpack them. A quarter of an hour on two cores.
+# It makes prior_fast/_C, the solver for sm_80 and sm_90, and runs/carry/caches.tar.xz, the code that torch.compile and
+# Triton generate for the steps on an H200. It needs no GPU: it builds a stand-in for CUDA. PYTHON must have exactly the
+# versions of torch and Triton of the GPU machine, since caches of other versions are not used. A wheel that is missing
+# there may be put beside the caches. Copy both to the same places on the GPU machine; bench/gpu/*.sh unpack them. It
+# takes a quarter of an hour on two cores.
 set -eu
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3} BATCH=${BATCH:-128} PRESET=${PRESET:-paper} STAGES=${STAGES:-3 1 2}
@@ -16,7 +17,7 @@ mkdir "$WORK"
 "$PYTHON" -c "import torch, triton; print(f'torch {torch.__version__}, Triton {triton.__version__}')"
 "$PYTHON" -m prior_fast.cli.main build
 
-# The same data as bench/gpu/common.sh makes: its vocabulary is a part of what is compiled.
+# The same data as in bench/gpu/common.sh, since its vocabulary is part of the compiled code.
 "$PYTHON" -m prior_fast.cli.main phantom --out "$WORK/phantom" --studies "${STUDIES:-1000}" --size 256
 "$PYTHON" -m prior_fast.cli.main prepare mimic --images "$WORK/phantom" --out "$WORK/prepared"
 
@@ -36,7 +37,7 @@ sys.exit(main(sys.argv[1:]))" train --preset "$PRESET" --data "$WORK/prepared" -
     # shellcheck disable=SC2086
     [ "$PRESET" != paper ] || "$PYTHON" tests/stand_in/fill_caches.py "$BATCH" $STAGES
 )
-# What was fastest on a machine on which nothing runs.
+# Delete the results of autotuning, which are meaningless because the stand-in runs nothing.
 find "$WORK/inductor" -name '*.best_config' -delete
 (cd "$WORK" && "$PYTHON" -m tarfile -c "$CARRY/caches.tar.xz" inductor triton)
 rm -rf "$WORK"

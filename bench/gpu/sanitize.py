@@ -1,10 +1,10 @@
-"""Ten small problems for the CUDA kernels, to be run under compute-sanitizer, which makes a kernel some hundred times
-slower:
+"""Ten small problems for the CUDA kernels, to be run under compute-sanitizer, which slows a kernel down some hundred
+times:
 
     compute-sanitizer --tool memcheck python -m prior_fast.bench.gpu.sanitize
 
-Each answer is compared with that of the library for CPUs, which takes the same steps. Exit code 1 where one differs, or
-there is nothing to run.
+Each answer is compared with that of the CPU library, which takes the same steps. Exit code 1 if an answer differs, or
+if there is nothing to run.
 """
 
 import sys
@@ -16,14 +16,14 @@ from torch import Tensor
 
 from prior_fast import extension, ops
 
-# At both sides of each change of kernel: 32, 64 and 128 columns for a warp, more for a block.
+# Sizes around each change of kernel: up to 32, 64 and 128 columns for a warp, more for a block.
 ASSIGNMENTS = ((16, 16), (1, 1), (31, 33), (20, 64), (65, 65), (128, 128), (40, 300))
-# Queries and width; 40 queries take two steps of a block's threads.
+# Queries and width; 40 queries take two iterations of a block's threads.
 MATCHINGS = ((16, 768), (5, 33), (40, 64))
 
 
 def cases(device: torch.device) -> Iterator[tuple[str, Callable[[], bool]]]:
-    """Each problem's name, and whether `device` solves it as the CPU does."""
+    """Each problem's name, and a check that `device` solves it as the CPU does."""
     generator = torch.Generator().manual_seed(0)
     for rows, columns in ASSIGNMENTS:
         cost = torch.rand(2, rows, columns, generator=generator)
@@ -38,13 +38,13 @@ def cases(device: torch.device) -> Iterator[tuple[str, Callable[[], bool]]]:
 
 
 def assigns_alike(cost: Tensor, device: torch.device) -> bool:
-    """Column for column: ties are broken alike."""
+    """Whether all columns are equal; ties are broken in the same way."""
     found = ops.linear_sum_assignment(cost.to(device), backend=backend_of(device)).cpu()
     return torch.equal(found, ops.linear_sum_assignment(cost, backend="cpp"))
 
 
 def matches_alike(prediction: Tensor, target: Tensor, offsets: Tensor, device: torch.device) -> bool:
-    """Sentence for sentence: sums in another order could only decide between totals that are equal."""
+    """Whether all sentences are equal; sums in another order could only change the choice between equal totals."""
     there = (x.to(device) for x in (prediction, target, offsets))
     found = ops.match_prototypes(*there, backend=backend_of(device)).cpu()
     return torch.equal(found, ops.match_prototypes(prediction, target, offsets, backend="cpp"))
@@ -56,7 +56,7 @@ def backend_of(device: torch.device) -> str:
 
 
 def run(device: torch.device) -> int:
-    """Solve all, say what differs; the exit code."""
+    """Solve all problems and print which answers differ; returns the exit code."""
     names = {"cuda", "cpu"} if device.type == "cuda" else {"cpu"}
     for kind in sorted(names):
         reason = extension.unavailable(kind)
@@ -65,7 +65,7 @@ def run(device: torch.device) -> int:
             return 1
     wrong = [name for name, alike in cases(device) if not alike()]
     for name in wrong:
-        print(f"{name}: another answer than on the CPU", file=sys.stderr)
+        print(f"{name}: the answer differs from the CPU's", file=sys.stderr)
     print(f"{len(ASSIGNMENTS) + len(MATCHINGS) - len(wrong)} of {len(ASSIGNMENTS) + len(MATCHINGS)} answers are right")
     return 1 if wrong else 0
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Where does the time of a stage-3 step go? Nine minutes:
+# Measures where the time of a stage-3 step goes. Takes nine minutes:
 #     bash bench/gpu/speed.sh OUT
-# OUT/speed.tgz holds the profile of a compiled run, its step's time by parts, each convolution by itself, plain PyTorch
-# beside what training does, and a run with cuDNN's own choice of algorithms.
+# OUT/speed.tgz holds the profile of a compiled run, its step's time by parts, the time of each convolution, the time of
+# plain PyTorch and of training, and a run with cuDNN's default choice of algorithms.
 . "$(dirname "$0")/common.sh"
 begin speed 540 "$@"
 
@@ -11,7 +11,7 @@ train timed 200 40 cudnn_benchmark=true profile=true
 steps 3 200 --profile
 prior_fast convolutions 70 bench convolutions --preset "$PRESET" --batch "$BATCH" --device "$DEVICE" \
     --limit 60 --seconds 0.1 --out "$RESULTS/convolutions"
-# (a) alone takes 100 s on an H200, its checks included.
+# Rung (a) takes 100 s on an H200, including its checks.
 ladder ladder-3 200 3 af 6
 train as-chosen 100 40 cudnn_benchmark=false
 

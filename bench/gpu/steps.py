@@ -1,11 +1,10 @@
-"""Times the steps of a stage as training takes them, without the checks and other rungs of `prior-fast bench train`:
+"""Times the steps of a stage as in training, without the checks and other rungs of `prior-fast bench train`:
 
     python -m prior_fast.bench.gpu.steps --stage 3 --out OUT [--batch 128] [--steps 60] [--profile] [key=value ...]
 
-OUT/steps.json holds, for each stage that was asked for so far, the time of each ten steps, what a step takes the host
-when the device has nothing else to do, peak memory, and with --profile the device's time by parts of the step and the
-largest kernels. Batches are made up, with 90 tokens a report in the mean; weights are random. On a CPU it runs too, and
-there are no parts.
+OUT/steps.json holds, for each stage measured so far: the time of each ten steps, the host's time for a step on an idle
+device, peak memory, and with --profile the device's time by parts of the step and the largest kernels. Batches are made
+up, with 90 tokens per report on average; weights are random. It also runs on a CPU, without the parts.
 """
 
 import argparse
@@ -34,7 +33,7 @@ from prior_fast.training.stages import StepContext
 from prior_fast.training.step import StageTrainer
 
 BATCHES, WARM_UP, GROUP, PROFILED, SHOWN = 8, 8, 10, 3, 100
-# Whose kernel it is, by words in its name, the first that fits; torch.compile names kernels after what they compute.
+# Parts of a step by words in a kernel's name; the first match counts. torch.compile names kernels after their ops.
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("flash attention", ("flash",)),
     ("convolutions", ("fprop", "dgrad", "wgrad", "xmma", "implicit", "convolve", "cudnn")),
@@ -50,16 +49,16 @@ REST = "casts, sums of biases, all else"
 def part_of(kernel: str) -> str:
     """The part of a step that a kernel belongs to."""
     name = kernel.lower()
-    # Triton kernels are private functions; _ZN begins a C++ name.
+    # Our Triton kernels are private functions, whose names begin with "_"; "_Z" begins a mangled C++ name.
     if (name.startswith("_") and not name.startswith("_z")) or "prior_fast" in name:
         return OWN
     return next((part for part, words in PARTS if any(word in name for word in words)), REST)
 
 
 def by_part(events: Iterable[tuple[str, float]], steps: int) -> dict[str, Any]:
-    """Milliseconds and launches of a step by part, and of the largest kernels.
+    """Milliseconds and launches per step of each part and of the largest kernels.
 
-    events: names of kernels and microseconds, of `steps` steps.
+    events: names and microseconds of the kernels of `steps` steps.
     """
     times: Counter[str] = Counter()
     calls: Counter[str] = Counter()
@@ -89,7 +88,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def measure(take: Callable[[int], Any], steps: int, device: torch.device) -> dict[str, Any]:
-    """Milliseconds of steps, in groups of ten, and of the host alone."""
+    """Milliseconds per step, in groups of ten steps, and the host's milliseconds for single steps on an idle device."""
     for number in range(WARM_UP):
         take(number)
     groups, host = [], []
@@ -123,11 +122,11 @@ def profiled(take: Callable[[int], Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time the steps of a stage as training takes them.")
+    parser = argparse.ArgumentParser(description="Time the steps of a stage as in training.")
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--stage", type=int, choices=(1, 2, 3), default=3)
-    parser.add_argument("--batch", type=int, default=128, help="pairs of a step (default: 128)")
-    parser.add_argument("--steps", type=int, default=60, help="timed steps, in tens (default: 60)")
+    parser.add_argument("--batch", type=int, default=128, help="pairs per step (default: 128)")
+    parser.add_argument("--steps", type=int, default=60, help="timed steps, in groups of ten (default: 60)")
     parser.add_argument("--profile", action="store_true", help="add the device's time by parts")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("settings", nargs="*", metavar="key=value")

@@ -8,14 +8,14 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser = subparsers.add_parser(
         "build",
         help="compile the C++ and CUDA sources for this machine",
-        description="Compile the assignment solver for CPUs (C++) and GPUs (CUDA), with the compilers that are here. "
-        "What can't be built is served by SciPy. Libraries that are up to date are left alone.",
+        description="Compile the assignment solver for CPUs (C++) and GPUs (CUDA) with this machine's compilers. "
+        "SciPy serves what can't be built. Libraries that are up to date are not built again.",
         epilog="example: prior-fast build --arch sm_80,sm_90",
     )
     parser.add_argument(
         "--arch", default="sm_80,sm_90", metavar="NAMES", help="GPUs to build for (default: sm_80,sm_90, and PTX)"
     )
-    parser.add_argument("--force", action="store_true", help="build again what is up to date")
+    parser.add_argument("--force", action="store_true", help="build libraries again that are up to date")
     parser.set_defaults(run=run)
 
 

@@ -19,7 +19,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser = subparsers.add_parser(
         "doctor",
         help="what this machine has, and which backend each op will use",
-        description="Say what this machine has (GPU, CUDA, Triton, DALI, compilers, built extension) and which backend "
+        description="Show what this machine has (GPU, CUDA, Triton, DALI, compilers, built extension), which backend "
         "each op will use on it, and why.",
         epilog="example: prior-fast doctor --out doctor",
     )
@@ -64,7 +64,7 @@ def _built(kind: str) -> str:
 
 
 def tool_version(name: str, pattern: str) -> str:
-    """What `name --version` says, or that it is not there; pattern: its first group is shown."""
+    """The version that `name --version` prints (the first group of `pattern`) and the path, or why there is none."""
     words = name.split()
     path = shutil.which(words[0])
     if path is None:
@@ -78,14 +78,14 @@ def tool_version(name: str, pattern: str) -> str:
 
 
 def op_device() -> "torch.device":
-    """Where the ops run on this machine."""
+    """The device that the ops run on here."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def backends() -> list[dict[str, Any]]:
-    """For each op: the backend that a call on this machine uses, why, and why others do not serve."""
+    """For each op: the backend that a call on this machine uses, why, and why others can't serve."""
     from prior_fast import ops
 
     rows = []
@@ -99,8 +99,8 @@ def backends() -> list[dict[str, Any]]:
 def explain(op: Callable[..., Any], call: Callable[..., Any]) -> dict[str, Any]:
     """The backend that serves `call()`, which calls `op`.
 
-    An op that is asked for a backend that does not exist answers with those it has, best first, and why the others
-    can't serve: the same answer that its own choice follows.
+    For an unknown backend, an op raises an error with its backends, best first, and why some can't serve. The op's own
+    choice follows the same list.
     """
     import inspect
 
@@ -131,7 +131,7 @@ def explain(op: Callable[..., Any], call: Callable[..., Any]) -> dict[str, Any]:
 
 
 def example_call(op: str, device: "torch.device") -> Callable[..., Any]:
-    """A call of an op that takes `backend` alone: the first of its benchmark, which on a GPU has PRIOR's own shape."""
+    """A call of an op that takes only `backend`: the first case of its benchmark, on a GPU of PRIOR's own shape."""
     import importlib
     from functools import partial
 

@@ -6,52 +6,52 @@ from pathlib import Path
 from prior_fast.downstream import config as fine_tuned
 
 TASKS = {
-    "zero-shot": "classify X-rays by prompts, without training; the pointing game too, where findings are marked",
+    "zero-shot": "classify X-rays by prompts, without training; with annotations, play the pointing game too",
     "retrieval": "find the report of an X-ray, and the X-ray of a report",
 }
 SETTINGS = """settings (key=value; docs/zero-shot.md has the protocols):
   classes=A,B,...      CheXpert labels (default: the five of CheXpert 5x200)
   per_class=N          images drawn of each class, at most (200; all of chexpert5x200, rsna, siim)
-  seed=N               of the draws (0)
-  image_ids=FILE       the images, instead of a draw: selection.csv of an earlier run, or an id in each line
-  part_of=NAME         of a labelled dataset, the split whose part --split names (all or prior-0); whole: every image
-  local_weight=X       of the local score (1; 0.5 for preset released)
-  pictures=true|false  (true)
+  seed=N               seed of the draws (0)
+  image_ids=FILE       the images, instead of a draw: selection.csv of an earlier run, or one id per line
+  part_of=NAME         split of a labelled dataset whose part --split names (all or prior-0); whole: every image
+  local_weight=X       weight of the local score (1; 0.5 for preset released)
+  pictures=true|false  whether to write pictures (true)
   batch_size=N         images or texts encoded at once (64)
   device=auto|cpu|cuda
 """
 FINE_TUNED_SETTINGS = """settings (key=value; docs/tasks.md has the defaults of each dataset):
-  percent=1|10|100     of the training images (100)
-  splits=A,B,...       of the dataset (default: all of the paper's)
+  percent=1|10|100     percentage of the training images (100)
+  splits=A,B,...       splits of the dataset (default: all of the paper's)
   weights=checkpoint|random
                        random: the checkpoint's architecture with fresh weights, as a baseline
   learning_rate=X epochs=N batch_size=N
                        (the paper's for the dataset and percent)
   optimizer=adam|adamw weight_decay=X schedule=cosine|constant augment=none|flip
   precision=auto|bf16|fp32
-  validate_every=N     epochs (1)
-  max_steps=N          of each split; 0: no limit
+  validate_every=N     epochs between validations (1)
+  max_steps=N          steps of each split; 0: no limit
   seed=N device=auto|cpu|cuda
 """
 OWN_SETTINGS = {
     "zero-shot": """  score=prior|gloria   the paper's, or GLoRIA's and BenchX's convention (prior)
   prompt=TEXT          {} stands for the class ("{} is observed")
-  negative_prompt=TEXT where a dataset has one class ("No {} is observed")
+  negative_prompt=TEXT used if the dataset has one class ("No {} is observed")
   prompts=template|generated|FILE
                        FILE: JSON {"Class": ["prompt", ...], ...}
-  prompts_per_class=N  generated ones (5)
+  prompts_per_class=N  generated prompts (5)
   prompt_pooling=mean|max
-                       of a class's prompts (mean; gloria: max)
+                       over the prompts of a class (mean; gloria: max)
 """,
-    "retrieval": """  reports=DIR          a dataset whose reports are ranked (default: those of the images' studies)
+    "retrieval": """  reports=DIR          prepared dataset of the candidates (default: reports of the images' studies)
   reports_split=test|validate|train|all
-                       where they are drawn (test)
-  reports_per_class=N  of each class, at most (as many as images)
+                       split that the reports are drawn from (test)
+  reports_per_class=N  reports drawn of each class, at most (as many as images)
   report_ids=FILE      the reports, instead of a draw
   rank_within=N        rank inside batches of N, as BenchX does (0: over all)
 """,
 }
-GOES_ON = "Stopped by Ctrl-C or a signal, the same command goes on from where it stood; splits that are done are kept."
+GOES_ON = "After a stop by Ctrl-C or a signal, the same command resumes where it stopped and keeps finished splits."
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
@@ -63,18 +63,18 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", dest="task", required=True)
     for name, description in TASKS.items():
-        settings, wanted = SETTINGS + OWN_SETTINGS[name], "a prepared dataset, with reports or labelled"
+        settings, wanted = SETTINGS + OWN_SETTINGS[name], "a prepared dataset or a labelled dataset"
         task = _add_task(tasks, name, description, settings, wanted, "--data prepared --out out seed=1")
         task.add_argument(
             "--split",
             default="test",
-            help="split, or part of a labelled dataset's split, to measure on (default: test)",
+            help="split of a prepared dataset, or part of a labelled dataset's split, to measure on (default: test)",
         )
         task.set_defaults(run=run, settings=[])
     for name in fine_tuned.TASKS:
         own = fine_tuned.settings_of(name)
         settings = FINE_TUNED_SETTINGS + own.SETTINGS + f"\n{GOES_ON}\n"
-        wanted = "a prepared dataset with labels, masks or boxes"
+        wanted = "a labelled dataset"
         task = _add_task(tasks, name, own.HELP, settings, wanted, f"--data {own.FALLBACK} --out out percent=1")
         task.set_defaults(run=run_fine_tuned, settings=[])
 
@@ -82,7 +82,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> int:
     from prior_fast.evaluation.config import evaluation_config
 
-    evaluation_config(args.settings, task=args.task)  # before the seconds that importing the model takes
+    evaluation_config(args.settings, task=args.task)  # before the import of the model, which takes seconds
     from prior_fast.evaluation.evaluate import evaluate
 
     evaluate(args.task, args.checkpoint, args.data, args.out, args.split, args.settings)
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 def run_fine_tuned(args: argparse.Namespace) -> int:
     from prior_fast.downstream.config import task_config
 
-    task_config(args.task, args.settings)  # before the seconds that importing torch takes
+    task_config(args.task, args.settings)  # before the import of torch, which takes seconds
     from prior_fast.downstream.command import run_task
     from prior_fast.training.signals import EXIT_CODE
 
@@ -110,7 +110,7 @@ def _add_task(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     encoders = "" if name in TASKS else ", or a file with a ResNet-50's weights"
-    wanted = f"a run's folder (its newest) or one checkpoint{encoders}"
+    wanted = f"a run's folder (its newest checkpoint) or one checkpoint{encoders}"
     task.add_argument("--checkpoint", type=Path, required=True, help=wanted)
     task.add_argument("--data", type=Path, required=True, help=data)
     task.add_argument("--out", type=Path, required=True, help="folder for metrics.json and the tables")

@@ -1,4 +1,4 @@
-"""`prior-fast kernels report`: compile every Triton kernel without a GPU, and say what came out."""
+"""`prior-fast kernels report`: compile every Triton kernel without a GPU, and report its resource use."""
 
 import argparse
 from pathlib import Path
@@ -8,8 +8,8 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the verb `kernels`."""
     parser = subparsers.add_parser(
         "kernels",
-        help="compile every Triton kernel without a GPU, and report what it takes",
-        description="Look at the Triton kernels without running them.",
+        help="compile every Triton kernel without a GPU, and report its resource use",
+        description="Inspect the Triton kernels without running them.",
         epilog="example: prior-fast kernels report --arch sm_80,sm_90 --out report",
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
@@ -18,7 +18,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         help="registers, spills, shared memory, tensor-core instructions, occupancy, limits",
         description="Compile every version of every Triton kernel that the launchers ask for, without a GPU, and show "
         "registers, shared memory, spills, tensor-core instructions, warps on a multiprocessor, and the least time of "
-        "a call. Exit code 1 where a kernel spills, takes too much shared memory, or does not compile.",
+        "a call. Exit code 1 if a kernel spills, takes too much shared memory, or does not compile.",
         epilog="example: prior-fast kernels report --arch sm_90 --op segment_mean sigmoid_attention --out report",
     )
     task.add_argument(

@@ -16,7 +16,7 @@ VERBS = ("doctor", "build", "phantom", "prepare", "train", "evaluate", "pictures
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours: one line, no usage text around it."""
+    """An argument parser that raises UsageError with a one-line message, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -65,10 +65,10 @@ def _options(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; 0: done, 1: failed, 2: wrong use, 75: stopped by a signal, to go on later, 130: interrupted."""
-    # PyTorch's threads spin while they wait, which on a CPU that other processes use too makes every step many times
-    # slower. This and what follows has to be set before torch is loaded.
+    # By default PyTorch's threads spin while they wait. On a CPU that other processes also use, this makes every step
+    # many times slower. This variable and the next must be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Large tensors of a CPU step are mapped anew each time: with huge pages the kernel has 500 times fewer to clear.
+    # A CPU step maps its large tensors again each time: with huge pages Linux has 500 times fewer pages to clear.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         args = parse(sys.argv[1:] if words is None else words)

@@ -15,15 +15,15 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "the same files; more studies only add to them.",
         epilog="example: prior-fast phantom --out phantom --studies 2000 --seed 1",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the dataset's folder, not there yet")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the new dataset")
     parser.add_argument(
         "--layout",
         choices=("mimic", "chexpert", "rsna", "siim"),
         default="mimic",
-        help="whose folders, tables and file formats (default: mimic)",
+        help="the public dataset whose folders, tables and file formats are used (default: mimic)",
     )
-    parser.add_argument("--studies", type=int, default=1000, metavar="N", help="how many studies (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which dataset (default: 0)")
+    parser.add_argument("--studies", type=int, default=1000, metavar="N", help="number of studies (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the dataset (default: 0)")
     parser.add_argument(
         "--size",
         type=int,

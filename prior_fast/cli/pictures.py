@@ -5,8 +5,8 @@ from pathlib import Path
 
 EPILOG = """settings (key=value):
   count=N              studies shown in a picture of X-rays, 1 to 8 (4)
-  seed=N               of the choice of studies and sentences, and of t-SNE (0)
-  sentences=FILE       groups of synonymous sentences: one sentence a line, an empty line between groups, "# name"
+  seed=N               seed of the choice of studies and sentences, and of t-SNE (0)
+  sentences=FILE       groups of synonymous sentences: one sentence per line, an empty line between groups, "# name"
                        names a group (default: a few built-in groups)
   batch_size=N         images or texts encoded at once (64)
   device=auto|cpu|cuda
@@ -24,7 +24,9 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder (its newest) or one checkpoint")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="a run's folder (its newest checkpoint) or one checkpoint"
+    )
     parser.add_argument("--data", type=Path, required=True, help="a prepared dataset")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     parser.add_argument("--split", default="test", help="split whose studies are shown (default: test)")

@@ -20,18 +20,18 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser = subparsers.add_parser(
         "train",
         help="pre-train PRIOR in its three stages",
-        description="Pre-train PRIOR in its three stages. Any setting of the configuration can be changed with "
-        "key=value words; `--settings` lists them with their values. SIGTERM and SIGUSR1 end the run after the step "
-        "under way with a checkpoint and exit code 75, which a scheduler may requeue.",
+        description="Pre-train PRIOR in its three stages. Settings (key=value) change any field of the config;\n"
+        "`--settings` lists them with their values. SIGTERM and SIGUSR1 end the run after the current step\n"
+        "with a checkpoint and exit code 75, so that a scheduler can requeue it.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--preset", help="paper (the default), released or tiny")
     parser.add_argument("--data", type=Path, help="a prepared dataset")
-    parser.add_argument("--out", type=Path, help="folder of the run: configuration, log, checkpoints")
-    parser.add_argument("--resume", metavar="auto|PATH", help="go on from the run's newest checkpoint, or from PATH")
+    parser.add_argument("--out", type=Path, help="folder of the run: config, log, checkpoints")
+    parser.add_argument("--resume", metavar="auto|PATH", help="resume from the run's newest checkpoint, or from PATH")
     parser.add_argument("--stop-after", type=int, default=0, metavar="N", help="stop after N steps of the whole run")
-    parser.add_argument("--settings", dest="list_settings", action="store_true", help="list the settings and end")
+    parser.add_argument("--settings", dest="list_settings", action="store_true", help="list the settings and exit")
     parser.set_defaults(run=run, settings=[])
 
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_CODE if stopped else 0
 
 
-# Settings that a run may change when it goes on; the others would make it another run.
+# Settings that may change when a run is resumed. Changing any other setting would make it a different run.
 FREE = (
     "device",
     "log_every",
@@ -81,10 +81,10 @@ FREE = (
 
 
 def resumed_config(args: argparse.Namespace, checkpoint: "Checkpoint") -> "RunConfig":
-    """The checkpoint's configuration with the free settings of the command line.
+    """The checkpoint's config, changed by the settings of the command line that are in FREE.
 
     Raises:
-        UsageError: the command line asks for another preset or setting than the checkpoint's.
+        UsageError: the command line asks for another preset, or changes a setting that is not in FREE.
     """
     from prior_fast.config import apply_overrides, to_dict
     from prior_fast.errors import UsageError

@@ -1,4 +1,4 @@
-"""`prior-fast weights`: the authors' files in, other libraries' formats out."""
+"""`prior-fast weights`: inspects and converts the authors' files, and exports encoders to other libraries' formats."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser = subparsers.add_parser(
         "weights",
         help="inspect and convert published weights, export encoders",
-        description="Look into the authors' published weights, make a checkpoint of them, and export a checkpoint's "
+        description="Inspect the authors' published weights, convert them to a checkpoint, and export a checkpoint's "
         "encoders for torchvision, timm and transformers.",
         epilog="example: prior-fast weights convert total_prior.ckpt --out released "
         "--tokenizer emilyalsentzer/Bio_ClinicalBERT",
@@ -17,7 +17,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
     inspect = tasks.add_parser(
         "inspect",
-        help="which tensors of a file are used, dropped and why, or missing",
+        help="list the tensors of a file that are used, dropped (with the reason) or missing",
         epilog="example: prior-fast weights inspect total_prior.ckpt",
     )
     inspect.add_argument(
@@ -26,16 +26,16 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         metavar="PATH",
         help="a .pt, .pth, .ckpt or .safetensors file, a run, a checkpoint, or an encoder's folder",
     )
-    inspect.add_argument("--out", type=Path, metavar="FILE", help="a JSON file for every key")
+    inspect.add_argument("--out", type=Path, metavar="FILE", help="JSON file that lists every key")
     inspect.set_defaults(run=run_inspect)
     convert = tasks.add_parser(
         "convert",
-        help="the authors' file -> a checkpoint, or a ResNet file where it is an image encoder alone",
+        help="the authors' file -> a checkpoint, or a ResNet file if it has an image encoder only",
         epilog="example: prior-fast weights convert prior_resnet50.pt --out released-resnet",
     )
     convert.add_argument("path", type=Path, metavar="PATH", help="a .pt, .pth, .ckpt or .safetensors file")
     convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="the checkpoint's folder")
-    convert.add_argument("--tokenizer", metavar="NAME", help="of the text encoder: a Hugging Face name or folder")
+    convert.add_argument("--tokenizer", metavar="NAME", help="text encoder's tokenizer: a Hugging Face name or folder")
     convert.set_defaults(run=run_convert)
     export = tasks.add_parser(
         "export",
@@ -63,7 +63,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     found = inspected if own is None else own
     if args.out:
         write_json(args.out, found.report())
-        stdout.print(f"{args.out} has it all")
+        stdout.print(f"{args.out} lists every key")
     return 1 if found.problem else 0
 
 
@@ -74,7 +74,7 @@ def run_convert(args: argparse.Namespace) -> int:
     found = convert(args.path, args.out, args.tokenizer)
     _show(found)
     what = "a ResNet for model.image.weights" if found.structure is None else "a checkpoint with layout=released"
-    stdout.print(f"{args.out}: {what}; report.json tells of every key")
+    stdout.print(f"{args.out}: {what}; report.json lists every key")
     return 0
 
 
@@ -96,7 +96,7 @@ def _show(found: "object") -> None:
     kind = "an image encoder" if found.names.image_only else "a whole model"
     stdout.print(f"{found.path}: {kind}, {len(found.names.used)} tensors used")
     rows = [(key, f"dropped: {reason}") for key, reason in found.names.dropped.items()]
-    rows += [(key, "unknown: no part here takes it") for key in found.names.unknown]
+    rows += [(key, "unknown: no part of the model uses it") for key in found.names.unknown]
     rows += [(key, "missing: the model needs it") for key in found.missing]
     rows += [(key, f"has shape {list(got)}, wanted {list(wanted)}") for key, got, wanted in found.misfits]
     if rows:

@@ -1,4 +1,4 @@
-"""`key=value` words and dictionaries to and from the typed configuration."""
+"""Converts `key=value` settings and dictionaries to and from the typed config."""
 
 import dataclasses
 import json
@@ -16,12 +16,12 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 def apply_overrides(config: Config, words: Iterable[str]) -> Config:
-    """`config` with fields changed by words like `batch_size=64` or `model.bank.prototypes=256`.
+    """`config` with fields changed by settings like `batch_size=64` or `model.bank.prototypes=256`.
 
     Tuples are written with commas: `stage_epochs=20,30,50`.
 
     Raises:
-        UsageError: a word without "=", an unknown key (the nearest known one is named), or a value of the wrong type.
+        UsageError: a setting without "=", an unknown key (the message names the nearest), or a value of the wrong type.
     """
     for word in words:
         key, equals, text = word.partition("=")
@@ -35,7 +35,7 @@ def apply_overrides(config: Config, words: Iterable[str]) -> Config:
 
 
 def field_names(config: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all fields that hold a value."""
+    """The dotted names of all fields, nested ones included, that are not configs themselves."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
@@ -45,7 +45,7 @@ def field_names(config: Any, prefix: str = "") -> Iterator[str]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The configuration as nested dictionaries of JSON's types."""
+    """The config as nested dictionaries of JSON types."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
@@ -91,7 +91,7 @@ def _parse(hint: Any, key: str, text: str) -> Any:
     try:
         return hint(text)
     except ValueError:
-        raise UsageError(f"{key}={text}: wants {_KINDS[hint]}") from None
+        raise UsageError(f"{key}={text}: must be {_KINDS[hint]}") from None
 
 
 _KINDS = {int: "a whole number", float: "a number"}
@@ -102,5 +102,5 @@ def _parse_tuple(hint: Any, key: str, text: str) -> tuple[Any, ...]:
     if isinstance(kinds[-1], types.EllipsisType):
         kinds = (kinds[0],) * len(parts)
     if len(parts) != len(kinds):
-        raise UsageError(f"{key}={text}: wants {len(kinds)} values with commas between them, got {len(parts)}")
+        raise UsageError(f"{key}={text}: needs {len(kinds)} values separated by commas, got {len(parts)}")
     return tuple(_parse(kind, key, part) for kind, part in zip(kinds, parts))

@@ -1,4 +1,4 @@
-"""The named configurations."""
+"""The named configs."""
 
 from collections.abc import Callable
 
@@ -16,12 +16,12 @@ from prior_fast.errors import UsageError
 
 
 def paper() -> RunConfig:
-    """The paper and its supplement; where they are silent, the released code's value."""
+    """The values of the paper and its supplement; the released code's where they give none."""
     return RunConfig()
 
 
 def released() -> RunConfig:
-    """The released code's values where they differ from the paper's, its memory layout included."""
+    """The released code's values, including its memory layout, where they differ from the paper's."""
     return RunConfig(
         preset="released",
         model=ModelConfig(
@@ -42,7 +42,7 @@ def released() -> RunConfig:
 
 
 def tiny() -> RunConfig:
-    """The same structure with every part small: for two CPU cores, tests and the demo. Starts from random weights."""
+    """The structure of `paper` with small parts, for two CPU cores, tests and the demo. Starts from random weights."""
     return RunConfig(
         preset="tiny",
         model=ModelConfig(
@@ -62,7 +62,8 @@ def tiny() -> RunConfig:
             temperature=0.2,
         ),
         data=DataConfig(workers=1),
-        # Weights of the global term as in stage 3: from random weights the local terms alone lead nowhere.
+        # The global term has its stage 3 weight in every stage: from random weights, training on the local terms
+        # alone makes no progress.
         loss=LossWeights(global_alignment=(10.0, 10.0, 10.0)),
         stage_epochs=(11, 1, 1),
         batch_size=64,
@@ -77,10 +78,10 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {"paper": paper, "released": relea
 
 
 def preset(name: str) -> RunConfig:
-    """The configuration called `name`.
+    """The config called `name`.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no such preset.
     """
     if name not in PRESETS:
         raise UsageError(f"no preset {name!r}: choose from {', '.join(PRESETS)}")

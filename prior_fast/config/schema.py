@@ -1,7 +1,7 @@
-"""Every field of the configuration, its type, its default (the `paper` preset) and where the value comes from.
+"""Every field of the config, its type, its default (the `paper` preset) and the source of the value.
 
-Sources: "supplement N" is a section of the paper's supplement; "released" marks a number that neither document gives,
-taken from the authors' released code.
+Sources: "supplement N" is a section of the paper's supplement; "released" marks a value that neither the paper nor its
+supplement gives, taken from the authors' released code.
 """
 
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ class ImageEncoderConfig:
     """A torchvision bottleneck ResNet with one input channel and attention pooling (supplement 2.2)."""
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
-    width: int = 64  # channels of the stem; stage i has 2 ** (i + 2) times as many, counted from 0
-    shrink: int = 1  # images are averaged over squares of this side first; each halving wants one stage less in depths
+    width: int = 64  # channels of the stem; stage i, counted from 0, has 2 ** (i + 2) times as many
+    shrink: int = 1  # images are first averaged over squares of this side; each factor 2 needs one stage less in depths
     pool_heads: int = 8  # released
     weights: str = "imagenet"  # "imagenet", "random", or a file with a ResNet state dict (.safetensors, .pt, .pth)
 
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """BERT (supplement 2.2). The sizes count only for weights="random"; else they are those of the weights."""
+    """BERT (supplement 2.2). The sizes apply only to weights="random"; otherwise the weights determine them."""
 
     weights: str = "emilyalsentzer/Bio_ClinicalBERT"  # a Hugging Face name or folder, or "random"
     hidden_size: int = 768
@@ -29,11 +29,11 @@ class TextEncoderConfig:
     heads: int = 12
     intermediate_size: int = 3072
     dropout: float = 0.1
-    attention_dropout: float = 0.1  # not applied here: torch's packed attention takes none; kept for exported weights
+    attention_dropout: float = 0.1  # not applied: torch's packed attention has no dropout; kept for exported weights
     hidden_act: Literal["gelu", "gelu_new", "relu", "silu"] = "gelu"
     layer_norm_eps: float = 1e-12
     positions: int = 512  # at least data.max_tokens
-    token_types: int = 2  # rows of the table of segments, of which the first is used
+    token_types: int = 2  # rows of the segment table; only the first is used
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class BankConfig:
     """The sentence prototype memory bank (supplement 2.3)."""
 
     prototypes: int = 512  # released
-    # "sentences": clusters of the training sentences as they are at the start of stage 2
+    # "sentences": clusters of the training sentences, as encoded at the start of stage 2
     init: Literal["gaussian_l1", "gaussian", "sentences"] = "gaussian_l1"
     tau_start: float = 0.9
     tau_end: float = 0.01
-    tau_decay: Literal["exponential", "linear", "fixed"] = "exponential"  # the paper gives only the two ends
+    tau_decay: Literal["exponential", "linear", "fixed"] = "exponential"  # the paper gives only the start and the end
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,20 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What the loader does to the prepared pairs (supplement 2.1)."""
+    """How the loader processes the prepared pairs (supplement 2.1)."""
 
     max_tokens: int = 256
     shuffle_sentences: bool = True  # released
     rotation: float = 5.0  # degrees, released
-    flip: bool = False  # reports speak of left and right
+    flip: bool = False  # off: reports mention left and right
     source: Literal["memory", "dali", "workers"] = "memory"  # where images come from: prior_fast/data/sources
     images: Literal["auto", "disk", "host", "gpu"] = "auto"  # where source=memory keeps them
-    jpegs: str = ""  # source=dali: the folder that was prepared, to decode its full-size files instead
+    jpegs: str = ""  # source=dali: decode the full-size files of this folder, the one given to prepare --images
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the images
-    last: Literal["drop", "fill"] = "drop"  # an epoch's last, incomplete batch; fill: up with its first studies
-    token_bucket: int = 0  # the text encoder's tokens are filled up to a multiple of this; 0: not at all
-    workers: int = 2  # threads or processes that make batches ahead; 0 makes them in the training process
-    verify: Literal["full", "sizes"] = "full"  # check the dataset's files before training: SHA-256, or sizes alone
+    last: Literal["drop", "fill"] = "drop"  # an epoch's incomplete last batch; fill: add the epoch's first studies
+    token_bucket: int = 0  # pad the text encoder's tokens to a multiple of this; 0: no padding
+    workers: int = 2  # threads or processes that make batches ahead; 0: the training process makes them
+    verify: Literal["full", "sizes"] = "full"  # check the dataset's files before training by SHA-256 or only by size
 
 
 @dataclass(frozen=True)
@@ -121,21 +121,21 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     stage_epochs: tuple[int, int, int] = (20, 30, 50)
     max_steps_per_stage: int = 0  # 0: no limit
-    batch_size: int = 128  # pairs in a step, all ranks together
+    batch_size: int = 128  # pairs per step, over all ranks
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: tuple[float, float, float] = (1e-5, 1e-5, 1e-5)  # one per stage
     learning_rate_start: tuple[float, float, float] = (1e-7, 1e-7, 1e-8)  # released
     warmup_epochs: tuple[float, float, float] = (1.0, 1.0, 5.0)  # released
     weight_decay: float = 1e-6
-    clip_norm: float = 1.0  # not in either document; 0 turns clipping off
+    clip_norm: float = 1.0  # in neither the paper nor the supplement; 0 turns clipping off
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the hardware has it, fp32 elsewhere
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on GPUs
-    cuda_graphs: Literal["auto", "on", "off"] = "auto"  # the image parts of a compiled step; auto: on a single GPU
-    cudnn_benchmark: bool = True  # on GPUs: cuDNN times its convolutions for each shape and takes the fastest
-    sync_batch_norm: bool = True  # with several processes: statistics of the joined batch, as one process has them
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"  # for the image parts of a compiled step; auto: on a single GPU
+    cudnn_benchmark: bool = True  # on GPUs: cuDNN times its algorithms for each convolution and uses the fastest
+    sync_batch_norm: bool = True  # with several processes: use statistics of the joined batch, like a single process
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
     log_every: int = 10  # steps
-    checkpoint_every: int = 500  # steps; one more is always made at the end of each stage
+    checkpoint_every: int = 500  # steps; one is also written at the end of each stage
     keep_checkpoints: int = 3
-    profile: bool = False  # a trace of a few steps of each stage, and a table of what cost most, in OUT/profile
+    profile: bool = False  # write a trace of a few steps of each stage and a table of its largest costs to OUT/profile

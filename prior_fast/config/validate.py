@@ -1,4 +1,4 @@
-"""Whether the values of a configuration make sense together."""
+"""Checks the values of a config, alone and in combination."""
 
 from prior_fast.config.schema import RunConfig
 from prior_fast.errors import UsageError
@@ -8,10 +8,10 @@ def validate_config(config: RunConfig) -> None:
     """Raise UsageError, with the field's name, for the first value that can't be used."""
     model, bank = config.model, config.model.bank
     _require(config.batch_size >= 2, "batch_size", config.batch_size, "at least 2: a contrastive loss needs negatives")
-    _require(min(config.stage_epochs) >= 0, "stage_epochs", config.stage_epochs, "no negative numbers")
-    _require(sum(config.stage_epochs) > 0, "stage_epochs", config.stage_epochs, "at least one epoch")
-    _require(min(config.learning_rate) > 0, "learning_rate", config.learning_rate, "more than 0")
-    _require(min(config.warmup_epochs) >= 0, "warmup_epochs", config.warmup_epochs, "no negative numbers")
+    _require(min(config.stage_epochs) >= 0, "stage_epochs", config.stage_epochs, "0 or more each")
+    _require(sum(config.stage_epochs) > 0, "stage_epochs", config.stage_epochs, "at least one epoch in total")
+    _require(min(config.learning_rate) > 0, "learning_rate", config.learning_rate, "more than 0 each")
+    _require(min(config.warmup_epochs) >= 0, "warmup_epochs", config.warmup_epochs, "0 or more each")
     _require(0 < bank.tau_end <= bank.tau_start, "model.bank.tau_end", bank.tau_end, "more than 0, at most tau_start")
     _require(0 <= model.mask_ratio < 1, "model.mask_ratio", model.mask_ratio, "at least 0 and less than 1")
     _require(model.temperature > 0, "model.temperature", model.temperature, "more than 0")
@@ -24,13 +24,13 @@ def validate_config(config: RunConfig) -> None:
         f"{224 // (7 * 2 ** (stages + 1))} with the {stages} stages of model.image.depths, for a map of 7x7",
     )
     for name in ("max_steps_per_stage", "weight_decay", "clip_norm", "seed"):
-        _require(getattr(config, name) >= 0, name, getattr(config, name), "no negative number")
+        _require(getattr(config, name) >= 0, name, getattr(config, name), "0 or more")
     for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
     data = config.data
-    _require(data.workers >= 0, "data.workers", data.workers, "no negative number")
+    _require(data.workers >= 0, "data.workers", data.workers, "0 or more")
     _require(0 <= data.token_bucket <= 512, "data.token_bucket", data.token_bucket, "0 to 512")
-    _require(not data.jpegs or data.source == "dali", "data.jpegs", data.jpegs, "data.source=dali, which reads them")
+    _require(not data.jpegs or data.source == "dali", "data.jpegs", data.jpegs, "empty unless data.source=dali")
     _require(model.embed_dim % 16 == 0, "model.embed_dim", model.embed_dim, "a multiple of 16, for the image decoder")
     for name, width, heads in (
         ("model.text.heads", model.text.hidden_size, model.text.heads),
@@ -43,4 +43,4 @@ def validate_config(config: RunConfig) -> None:
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:
     if not holds:
-        raise UsageError(f"{name}={value}: wants {wanted}")
+        raise UsageError(f"{name}={value}: must be {wanted}")

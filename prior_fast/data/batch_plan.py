@@ -1,7 +1,7 @@
-"""What each batch of an epoch holds: a function of seed, epoch and batch number alone, without touching an image.
+"""The contents of each batch of an epoch. They depend only on seed, epoch and batch number; no image is read.
 
-Every draw is a counter-based random number (`prior_fast.ops.common.philox`) whose counter is the study's id, or the row
-of the sentence: it depends neither on the batch that a study falls into nor on how many ranks and workers there are.
+Every draw is a counter-based random number (`prior_fast.ops.common.philox`) whose counter is the study's id or the row
+of the sentence. It depends neither on the batch of the study nor on the number of ranks and workers.
 """
 
 from dataclasses import dataclass
@@ -25,10 +25,11 @@ class LoaderConfig:
 
     Attributes:
         data: augmentation, text and source settings.
-        batch_size: pairs in a batch joined over all ranks.
-        seed: of the order, the choice of images and sentences, and the augmentation.
-        max_sentences: a report keeps this many sentences after the shuffle; 0 keeps all.
-        rank, ranks: this process's place; it gets pairs [rank, rank + 1) * batch_size / ranks of each batch.
+        batch_size: pairs in a batch, over all ranks.
+        seed: the seed of the order, the choice of images and sentences, and the augmentation.
+        max_sentences: sentences that a report keeps after the shuffle, at most; 0 keeps all.
+        rank, ranks: this process's rank and the number of ranks. It gets pairs [rank, rank + 1) * batch_size / ranks
+            of each batch.
     """
 
     data: DataConfig
@@ -39,7 +40,7 @@ class LoaderConfig:
     ranks: int = 1
 
     def check(self, dataset: PreparedDataset) -> None:
-        """Raise UsageError unless `dataset` fills a batch that the ranks can share evenly."""
+        """Raise UsageError unless `dataset` fills a batch and the ranks can share it evenly."""
         if self.batch_size % self.ranks:
             raise UsageError(f"batch_size={self.batch_size} can't be shared evenly by {self.ranks} processes")
         if len(dataset) < self.batch_size:
@@ -51,15 +52,15 @@ class LoaderConfig:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """One rank's part of a batch, before anything is read. Letters: B pairs, S sentences.
+    """One rank's part of a batch, before any image or text is read. Letters: B pairs, S sentences.
 
     Attributes:
         studies: [B] int64, numbers of studies in the dataset.
         image_rows: [B] int64, rows of `PreparedDataset.images`.
         angles: [B] float32, degrees.
         flips: [B] bool.
-        sentences: [S] int64, rows of the dataset's sentences in the order that the batch has.
-        lengths: [S] int64, tokens taken of each sentence, all but where a first sentence alone is too long.
+        sentences: [S] int64, rows of the dataset's sentences, in the order of the batch.
+        lengths: [S] int64, tokens used of each sentence: all, unless a report's first sentence alone is too long.
         cu_sentences: [B + 1] int64, offsets of the reports in the sentences.
         first_pair, first_sentence, sentence_share: as in `PackedBatch`.
     """
@@ -77,7 +78,7 @@ class BatchPlan:
 
 
 def batches_per_epoch(studies: int, batch_size: int, last: Literal["drop", "fill"]) -> int:
-    """Batches in an epoch: without the incomplete last one, or with it, filled up."""
+    """Batches in an epoch. An incomplete last batch is dropped ("drop") or filled up ("fill")."""
     return studies // batch_size if last == "drop" else -(-studies // batch_size)
 
 
@@ -87,11 +88,11 @@ class EpochPlan:
     def __init__(self, dataset: PreparedDataset, config: LoaderConfig, epoch: int) -> None:
         self.dataset = dataset
         self.config = config
-        # Far apart for different runs, so that no two epochs share a stream.
+        # The keys of different runs are far apart, so that no two epochs share a stream.
         self._key = (config.seed * 0x9E3779B97F4A7C15 + epoch) % 2**63
         order = np.random.default_rng([config.seed, epoch]).permutation(len(dataset))
         missing = batches_per_epoch(len(order), config.batch_size, config.data.last) * config.batch_size - len(order)
-        # A last batch that is filled up takes the first studies of the epoch a second time.
+        # A last batch is filled up with the first studies of the epoch.
         self.order = np.concatenate([order, order[: max(missing, 0)]])
 
     def __getitem__(self, number: int) -> BatchPlan:
@@ -120,7 +121,7 @@ class EpochPlan:
         )
 
     def _sentences(self, studies: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows and lengths of the sentences that are kept of the studies' reports, and how many of each report."""
+        """Rows and lengths of the sentences that the studies' reports keep, and their number in each report."""
         dataset, data = self.dataset, self.config.data
         counts = dataset.sentence_counts[studies]
         rows = concatenated_ranges(dataset.sentence_begin[studies], counts)
@@ -136,7 +137,7 @@ class EpochPlan:
 
 
 def concatenated_ranges(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """begins[i], ..., begins[i] + counts[i] - 1 for each i, one after the other."""
+    """The ranges begins[i], ..., begins[i] + counts[i] - 1 for all i, concatenated."""
     offsets = np.cumsum(counts) - counts
     return np.repeat(begins - offsets, counts) + np.arange(counts.sum())
 
@@ -144,17 +145,18 @@ def concatenated_ranges(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def cut_reports(
     rows: np.ndarray, lengths: np.ndarray, report: np.ndarray, max_tokens: int, max_sentences: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As many whole sentences of each report as fit into `max_tokens` with [CLS] and [SEP].
+    """Keep as many whole sentences of each report as fit into `max_tokens` together with [CLS] and [SEP].
 
-    The first sentence is cut if even it does not fit. Every report has a sentence.
+    The first sentence is truncated if it does not fit alone. Every report must have a sentence.
 
     Args:
-        rows, lengths, report: [S] of the sentences, reports one after the other, numbered from 0.
-        max_tokens: of a report, [CLS] and [SEP] included.
-        max_sentences: of a report; 0 is no limit.
+        rows, lengths, report: [S], for each sentence its row, its tokens and its report. Reports are consecutive and
+            numbered from 0.
+        max_tokens: limit for a report, including [CLS] and [SEP].
+        max_sentences: limit for a report; 0 is no limit.
 
     Returns:
-        Rows and lengths of the sentences that are kept, and how many each report keeps.
+        Rows and lengths of the sentences that are kept, and their number in each report.
     """
     room = max_tokens - 2
     counts = np.bincount(report)

@@ -1,6 +1,6 @@
-"""What the folders of all prepared datasets have alike: dataset.json, a manifest and memory-mapped images.
+"""The common parts of prepared and labelled datasets: dataset.json, a manifest and memory-mapped images.
 
-Their files are described in docs/architecture.md and docs/datasets.md.
+The files are described in docs/architecture.md and docs/datasets.md.
 """
 
 import json
@@ -20,11 +20,11 @@ Verify = Literal["sizes", "full"]
 
 
 class DatasetFolder:
-    """A prepared dataset on the disk.
+    """A prepared or labelled dataset on the disk.
 
     Attributes:
         root: the dataset's folder.
-        info: what dataset.json says.
+        info: the content of dataset.json.
         images: uint8 [images, 224, 224], memory-mapped.
     """
 
@@ -34,19 +34,19 @@ class DatasetFolder:
 
     @property
     def image_mean(self) -> float:
-        """Mean of the training images' pixels, in [0, 1]."""
+        """Mean of the pixels in [0, 1]: of the training images, or of all images of a labelled dataset."""
         return self.info["image_mean"]
 
     @property
     def image_std(self) -> float:
-        """Standard deviation of the training images' pixels, in [0, 1]."""
+        """Standard deviation of the pixels of the same images, in [0, 1]."""
         return self.info["image_std"]
 
     def read_manifest(self, columns: list[str], filters: list[tuple[str, str, Any]] | None = None) -> pa.Table:
-        """Columns of manifest.parquet.
+        """Read columns of manifest.parquet.
 
         Raises:
-            UsageError: it can't be read.
+            UsageError: the file can't be read.
         """
         path = self.root / "manifest.parquet"
         try:
@@ -58,10 +58,11 @@ class DatasetFolder:
 
 
 def check_files(root: Path, info: dict[str, Any], verify: Verify) -> None:
-    """Compare the files of a dataset with what its dataset.json says of them.
+    """Compare the files of a dataset with its dataset.json.
 
     Raises:
-        UsageError: a file is missing, has another size, or with verify="full" another SHA-256; names the file.
+        UsageError: a file is missing, has another size, or with verify="full" another SHA-256. The message names the
+            file.
     """
     for name, facts in info["files"].items():
         path = root / name
@@ -75,10 +76,10 @@ def check_files(root: Path, info: dict[str, Any], verify: Verify) -> None:
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """What dataset.json of a folder says, of a dataset with reports or of a labelled one.
+    """The content of a folder's dataset.json, of a prepared or a labelled dataset.
 
     Raises:
-        UsageError: there is none, or it is no JSON object.
+        UsageError: there is no such file, or it is not a JSON object.
     """
     path = root / INFO_FILE
     if not path.is_file():
@@ -95,10 +96,10 @@ def read_info(root: Path) -> dict[str, Any]:
 def check_format(root: Path, info: dict[str, Any], name: str, version: int, how: str) -> None:
     """Refuse a dataset of another format or version.
 
-    how: the command that makes the wanted one.
+    how: the command that makes a dataset of this format.
 
     Raises:
-        UsageError: it is another.
+        UsageError: the format or the version differs.
     """
     if info.get("format") != name:
         raise UsageError(f"{root} is of format {info.get('format')!r}, not {name!r}; make one with `{how}`")
@@ -107,10 +108,10 @@ def check_format(root: Path, info: dict[str, Any], name: str, version: int, how:
 
 
 def map_array(root: Path, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """A .npy file of a dataset, mapped, not read.
+    """A memory-mapped .npy file of a dataset.
 
     Raises:
-        UsageError: it can't be read, or it is of another shape or type.
+        UsageError: the file can't be read, or has another shape or type.
     """
     path = root / name
     try:

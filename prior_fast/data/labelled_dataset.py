@@ -1,6 +1,6 @@
-"""The prepared datasets of the downstream tasks: images with labels, boxes and masks, without reports.
+"""Labelled datasets, for the downstream tasks: images with labels, boxes and masks, without reports.
 
-Made by `prior-fast prepare chexpert|chexpert5x200|rsna|siim`; their files are described in docs/datasets.md.
+`prior-fast prepare chexpert|chexpert5x200|rsna|siim` makes them. Their files are described in docs/datasets.md.
 """
 
 import io
@@ -26,7 +26,7 @@ PERCENTAGES = (1, 10, 100)
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a dataset: int64 [.] each, in the order of the lists."""
+    """The rows of a split's parts: int64 [.] each, in the order of the lists."""
 
     train: np.ndarray
     validate: np.ndarray
@@ -34,20 +34,20 @@ class Split:
 
 
 class LabelledDataset(DatasetFolder):
-    """Images with labels, and with boxes or masks where the source has them.
+    """Images with labels, and with boxes or masks if the source has them.
 
     Attributes:
         root: the dataset's folder.
-        info: what dataset.json says.
+        info: the content of dataset.json.
         classes: names of the labels' columns.
-        image_ids: what the source calls each image; unique.
-        patient_ids: the patient of each image; the image's own id where the source names no patient.
+        image_ids: the source's id of each image; unique.
+        patient_ids: the patient of each image; the image's own id if the source names no patient.
         labels: float32 [N, C], as in the source: 1 present, 0 absent, -1 uncertain, nan blank.
         images: uint8 [N, 224, 224], memory-mapped.
     """
 
     def __init__(self, root: Path, info: dict[str, Any]) -> None:
-        """Use `LabelledDataset.open`, which checks what it opens."""
+        """Use `LabelledDataset.open`, which checks the files first."""
         super().__init__(root, info)
         self.classes: tuple[str, ...] = tuple(info["classes"])
         table = self.read_manifest(["image_id", "patient_id", "labels"])
@@ -61,10 +61,10 @@ class LabelledDataset(DatasetFolder):
         """Open the dataset at `path`.
 
         Args:
-            verify: "sizes" checks that each file is there with its size; "full" also compares SHA-256.
+            verify: "sizes" checks that each file exists and has its size; "full" also compares SHA-256.
 
         Raises:
-            UsageError: no such dataset is there, or a file is missing, cut or changed.
+            UsageError: there is no labelled dataset, or a file is missing, truncated or changed.
         """
         root = Path(path)
         info = read_info(root)
@@ -82,12 +82,12 @@ class LabelledDataset(DatasetFolder):
 
     @property
     def has_boxes(self) -> bool:
-        """Whether the source marks findings by boxes."""
+        """Whether the source has boxes of findings."""
         return self.info["has_boxes"]
 
     @property
     def has_masks(self) -> bool:
-        """Whether the source marks findings by masks, or by boxes, which are masks when filled."""
+        """Whether the source has masks of findings, or boxes, which become masks when filled."""
         return self.info["has_masks"]
 
     def boxes(self, row: int) -> np.ndarray:
@@ -105,10 +105,10 @@ class LabelledDataset(DatasetFolder):
         return tuple(self.info["splits"])
 
     def split(self, name: str, percent: int = 100) -> Split:
-        """The rows of a split's parts; of the training part, the list for `percent`.
+        """The rows of a split's parts. The training part is the list for `percent`.
 
         Raises:
-            UsageError: no such split or percentage, or a list names an image that is not there.
+            UsageError: the split or percentage does not exist, or a list names an unknown image.
         """
         if name not in self.split_names:
             hint, known = nearest(name, self.split_names) or ".", ", ".join(self.split_names)
@@ -122,7 +122,7 @@ class LabelledDataset(DatasetFolder):
         """The rows of images by their ids: int64 [len(image_ids)].
 
         Raises:
-            UsageError: an id is not in the dataset; `where` says who named it.
+            UsageError: an id is not in the dataset; the message names `where`, the origin of the ids.
         """
         unknown = [name for name in image_ids if name not in self._row_of]
         if unknown:

@@ -1,4 +1,4 @@
-"""Batches of a prepared dataset: each a function of seed, epoch and number alone, so a run can resume anywhere."""
+"""Batches of a prepared dataset. They depend only on seed, epoch and number, so a run can resume at any batch."""
 
 import copy
 from collections import deque
@@ -23,15 +23,15 @@ class TrainingLoader:
     """Shuffled batches of a split.
 
     Raises:
-        UsageError: the split has fewer studies than a batch, the batch can't be shared evenly by the ranks, or the
-            source of images can't be used here.
+        UsageError: the split has fewer studies than a batch, the ranks can't share a batch evenly, or the source of
+            images can't be used.
     """
 
     def __init__(self, dataset: PreparedDataset, config: LoaderConfig, device: torch.device = CPU) -> None:
         config.check(dataset)
         self.dataset, self.config, self.device = dataset, config, device
         self.source = open_image_source(dataset, config, device)
-        # Where the images are made on the GPU, so is the text; else a batch is copied there whole.
+        # If the images are made on the GPU, the text is packed there too. Otherwise whole batches are copied to it.
         self.text = TextStore(dataset, self.source.compute, config.data.token_bucket)
 
     def __len__(self) -> int:
@@ -39,15 +39,15 @@ class TrainingLoader:
         return batches_per_epoch(len(self.dataset), self.config.batch_size, self.config.data.last)
 
     def limited(self, max_sentences: int) -> "TrainingLoader":
-        """This loader, sharing its source, where reports keep at most so many sentences; 0 keeps all."""
+        """A loader with the same source whose reports keep at most `max_sentences` sentences; 0 keeps all."""
         other = copy.copy(self)
         other.config = replace(self.config, max_sentences=max_sentences)
         return other
 
     def epoch(self, epoch: int, first: int = 0, last: int | None = None) -> Iterator[PackedBatch]:
-        """Batches number `first` up to, but not including, `last` of `epoch`; None is the end."""
+        """The batches of `epoch` from number `first` up to, but not including, `last`; None is the end."""
         plans = EpochPlan(self.dataset, self.config, epoch)
-        # A source takes plans ahead of the images that it gives.
+        # A source reads plans ahead of the images that it yields.
         pending: deque[BatchPlan] = deque()
 
         def taken() -> Iterator[BatchPlan]:
@@ -71,7 +71,7 @@ class TrainingLoader:
 
 
 def cut_report(sentences: list[np.ndarray], max_tokens: int, max_sentences: int = 0) -> list[np.ndarray]:
-    """As many whole sentences as fit into `max_tokens` with [CLS] and [SEP]; the first is cut if even it does not."""
+    """As many whole sentences as fit into `max_tokens` with [CLS] and [SEP]; the first is truncated if necessary."""
     lengths = np.array([len(sentence) for sentence in sentences])
     report = np.zeros(len(sentences), np.int64)
     kept, cut, _ = cut_reports(np.arange(len(sentences)), lengths, report, max_tokens, max_sentences)
@@ -81,7 +81,7 @@ def cut_report(sentences: list[np.ndarray], max_tokens: int, max_sentences: int 
 def evaluation_batches(
     dataset: PreparedDataset, batch_size: int, max_tokens: int, max_sentences: int = 0
 ) -> Iterator[PackedBatch]:
-    """Every study once, in the dataset's order: its first image as it is, its sentences in their order."""
+    """Every study once, in the dataset's order: its first image without augmentation, its sentences in order."""
     for first in range(0, len(dataset), batch_size):
         studies = range(first, min(first + batch_size, len(dataset)))
         reports = [cut_report(dataset.sentence_tokens(study), max_tokens, max_sentences) for study in studies]

@@ -1,4 +1,4 @@
-"""Packing the text of a batch from the dataset's tokens, on any device, without Python per sentence."""
+"""Packing the text of a batch from the dataset's tokens, on any device, without a Python loop over sentences."""
 
 import warnings
 
@@ -12,10 +12,10 @@ from prior_fast.data.prepared_dataset import PreparedDataset
 
 
 class TextStore:
-    """All tokens of a prepared dataset on one device, and packing batches of them.
+    """Holds all tokens of a prepared dataset on one device, and packs batches of them.
 
-    device: where the tokens lie and batches are made; on a CPU the tokens stay mapped from their file.
-    bucket: the tokens of a batch are filled up to a multiple of this many, so that few sizes occur; 0 leaves them.
+    device: where the tokens are stored and batches are packed; on a CPU the tokens stay memory-mapped.
+    bucket: the tokens of a batch are filled up to a multiple of this number, so that few sizes occur; 0 adds none.
     """
 
     def __init__(self, dataset: PreparedDataset, device: torch.device, bucket: int = 0) -> None:
@@ -23,11 +23,11 @@ class TextStore:
         self.bucket = bucket
         self.cls_id, self.sep_id = dataset.cls_id, dataset.sep_id
         self.sentence_offsets = dataset.sentence_offsets
-        # Mapped files can't be written to, which torch warns of; nothing here writes.
+        # torch warns that memory-mapped arrays are not writable; nothing here writes to them.
         self.tokens = shared_tensor(dataset.tokens).to(device)
 
     def pack(self, plan: BatchPlan) -> PackedText:
-        """The reports of a plan. Nothing is read back from the device."""
+        """Pack the reports of a plan. Nothing is read back from the device."""
         reports, inner = len(plan.studies), int(plan.lengths.sum())
         cu_sentence_tokens = _offsets(plan.lengths)
         of_reports = np.diff(cu_sentence_tokens[plan.cu_sentences])
@@ -35,13 +35,14 @@ class TextStore:
         total = inner + 2 * reports
         filler = -total % self.bucket if self.bucket else 0
 
-        # Where each token is read, and where it goes: behind its report's [CLS], and all [CLS] and [SEP] before that.
+        # Shifts from a token's number to where it is read and to where it is written. It is written after the [CLS] of
+        # its report and after all [CLS] and [SEP] of the reports before.
         shift = self._repeat(self.sentence_offsets[plan.sentences] - cu_sentence_tokens[:-1], plan.lengths, inner)
         place = self._repeat(2 * np.arange(reports) + 1, of_reports, inner)
         count = torch.arange(total + filler, device=self.device)
         token_ids = torch.zeros(total + filler, dtype=torch.int64, device=self.device)
         offsets = self._copy(cu_tokens)
-        # Assigned by index, a number would be copied from the host, which waits for that.
+        # Assignment by index would copy the number from the host and wait for the copy.
         token_ids.index_fill_(0, offsets[:-1], self.cls_id)
         token_ids.index_fill_(0, offsets[1:] - 1, self.sep_id)
         token_ids[count[:inner] + place] = self.tokens[count[:inner] + shift].long()
@@ -77,7 +78,7 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
 
 
 def shared_tensor(values: np.ndarray) -> Tensor:
-    """A tensor that shares the memory of an array which can't be written to."""
+    """A tensor that shares the memory of a read-only array."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(values)

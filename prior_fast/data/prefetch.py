@@ -11,10 +11,10 @@ _END = object()
 
 
 def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
-    """The items, made by a thread at most `depth` ahead.
+    """Yield the items, which a thread makes at most `depth` ahead.
 
-    An exception in making one is raised where it would have come. When the consumer ends early, the thread ends after
-    the item that it is making.
+    An exception in the thread is raised in place of the next item. If the consumer ends early, the thread ends after
+    its current item.
     """
     ahead: queue.Queue = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -34,7 +34,7 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
                 if stopped.is_set():
                     return
             put(_END)
-        except BaseException as error:  # the consumer is to see it, whatever it is
+        except BaseException as error:  # passed to the consumer, whatever its type
             put(error)
 
     thread = threading.Thread(target=make, name="prior-fast prefetch", daemon=True)

@@ -1,6 +1,6 @@
-"""The prepared dataset, opened without reading it: images and tokens are memory-mapped.
+"""Prepared datasets: images with reports. Images and tokens are memory-mapped.
 
-Its files are described in docs/architecture.md.
+The files are described in docs/architecture.md.
 """
 
 import io
@@ -28,7 +28,7 @@ FORMAT, VERSION = "prior-fast-dataset", 1
 
 @dataclass(frozen=True)
 class Annotation:
-    """A finding marked in an image.
+    """The annotation of a finding in an image.
 
     Attributes:
         image_row: row of the image in `PreparedDataset.images`.
@@ -49,23 +49,23 @@ class PreparedDataset(DatasetFolder):
 
     Attributes:
         root: the dataset's folder.
-        info: what dataset.json says.
+        info: the content of dataset.json.
         split: "train", "validate", "test", or None for all.
         study_ids: int64 [N].
         subject_ids: int64 [N].
         labels: float32 [N, 14], 1 present, 0 absent, -1 uncertain, nan blank; columns as in `CHEXPERT_LABELS`.
         image_begin, image_end: int64 [N], the rows of each study's images in `images`.
         sentence_begin, sentence_counts: int64 [N], the rows of each study's sentences.
-        tokens: int32, the token ids of the sentences of all splits, one after the other, mapped.
-        sentence_offsets: int64, where each sentence begins in `tokens`, and the end.
+        tokens: int32, the concatenated token ids of the sentences of all splits, memory-mapped.
+        sentence_offsets: int64, where each sentence begins in `tokens`, and the end of the last.
         images: uint8 [images, 224, 224], memory-mapped, the images of all splits.
     """
 
     def __init__(self, root: Path, info: dict[str, Any], split: str | None) -> None:
-        """Use `PreparedDataset.open`, which checks what it opens."""
+        """Use `PreparedDataset.open`, which checks the files first."""
         super().__init__(root, info)
         self.split = split
-        # Plain views of the mapped files: slicing a memmap costs more.
+        # Plain views of the mapped files: slicing a memmap is slower.
         self.tokens = np.asarray(map_array(root, "tokens.npy", (info["tokens"],), np.int32))
         self.sentence_offsets = np.asarray(map_array(root, "sentence_offsets.npy", (info["sentences"] + 1,), np.int64))
         ranges = ("image_begin", "image_end", "sentence_begin", "sentence_end")
@@ -86,10 +86,11 @@ class PreparedDataset(DatasetFolder):
 
         Args:
             split: "train", "validate" or "test"; None for all of them.
-            verify: "sizes" checks that each file is there with its size; "full" also compares SHA-256.
+            verify: "sizes" checks that each file exists and has its size; "full" also compares SHA-256.
 
         Raises:
-            UsageError: no prepared dataset is there, a file is missing, cut or changed, the split is unknown or empty.
+            UsageError: there is no prepared dataset, a file is missing, truncated or changed, or the split is unknown
+                or empty.
             ValueError: `verify` is neither "sizes" nor "full".
         """
         if verify not in ("sizes", "full"):
@@ -139,7 +140,7 @@ class PreparedDataset(DatasetFolder):
         return cast("PreTrainedTokenizerFast", tokenizer)
 
     def annotations(self) -> list[Annotation]:
-        """The annotations of this split's images; an empty list when the source had none."""
+        """The annotations of this split's images; an empty list if the source has none."""
         path = self.root / "annotations.parquet"
         if not path.exists() or not len(self):
             return []

@@ -9,13 +9,13 @@ from prior_fast.model.image_encoder import ImageEncoder, ResNet
 
 
 class FeatureResNet(ResNet):
-    """The encoder with the maps of all its stages as output; parameters are called as in `ResNet` and torchvision.
+    """The encoder with the maps of all its stages as output. Parameters have the names of `ResNet` and torchvision.
 
-    It is what segmentation_models_pytorch calls an encoder of depth 5.
+    It is an encoder of depth 5 in the terms of segmentation_models_pytorch.
 
     Attributes:
         strides: 1, 2, 4, 8, 16, 32.
-        feature_channels: of the map at each stride.
+        feature_channels: channels of the map at each stride.
     """
 
     strides = (1, 2, 4, 8, 16, 32)
@@ -28,7 +28,7 @@ class FeatureResNet(ResNet):
 
     @classmethod
     def from_encoder(cls, encoder: ImageEncoder, depths: tuple[int, ...], width: int, shrink: int) -> "FeatureResNet":
-        """With the weights of `encoder`, which has these depths, width and shrink."""
+        """A copy of `encoder`, which must have these depths, width and shrink."""
         features = cls(depths, width, shrink)
         features.load_state_dict(encoder.encoder.state_dict())
         return features
@@ -36,11 +36,11 @@ class FeatureResNet(ResNet):
     def forward(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]
         """[B, 1, H, W] -> the maps [B, C, H / stride, W / stride] at each stride.
 
-        The first is the image. An encoder that averages images over 2x2 squares first has the averaged image at
-        stride 2, so that all six strides are there.
+        The first map is the image. If the encoder first averages images over 2x2 squares, the map at stride 2 is the
+        averaged image, so that all six strides exist.
         """
         maps = [images]
-        # Each from the image itself: rounding is then as in `ResNet`.
+        # Each map is computed from the image itself, so that rounding is as in `ResNet`.
         maps += [F.avg_pool2d(images, 2**halving) for halving in range(1, self.shrink.bit_length())]
         x = self.relu(self.bn1(self.conv1(maps[-1])))
         maps.append(x)
@@ -52,9 +52,9 @@ class FeatureResNet(ResNet):
 
 
 def frozen_parts(encoder: ResNet, blocks: int) -> list[nn.Module]:
-    """The encoder's modules that stay as they are when its last `blocks` stages are trained.
+    """The encoder's modules that are not trained if only its last `blocks` stages are.
 
-    The stem goes with the first stage.
+    The stem belongs to the first stage.
     """
     if blocks >= encoder.num_stages:
         return []
@@ -63,13 +63,13 @@ def frozen_parts(encoder: ResNet, blocks: int) -> list[nn.Module]:
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:
-    """No parameter of the modules gets a gradient."""
+    """Disable the gradients of all parameters of the modules."""
     for module in modules:
         module.requires_grad_(False)
 
 
 def train_except(model: nn.Module, frozen: Iterable[nn.Module]) -> None:
-    """Training mode for the model, evaluation mode for frozen parts: their batch statistics stay as they are too."""
+    """Set training mode for the model and evaluation mode for frozen parts, which keeps their batch statistics."""
     model.train()
     for module in frozen:
         module.eval()

@@ -1,4 +1,4 @@
-"""What the files in --out were made from: a folder goes on only with the same."""
+"""The record of what the files in --out were made from. A run continues in a folder only with the same inputs."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ from prior_fast.errors import UsageError
 from prior_fast.files import sha256, write_json
 
 FILE = "settings.json"
-# What may change when a folder goes on: where it computes, and which splits it wants.
+# The settings that may change when a run continues: the device and the splits.
 FREE = ("device", "splits")
 
 
 def describe(task: str, config: FineTuneConfig, pretrained: Pretrained, dataset: LabelledDataset) -> dict[str, Any]:
-    """The settings of a task, and what tells its checkpoint and its dataset from others."""
+    """The settings of a task, and hashes that identify its checkpoint and its dataset."""
     return {
         "task": task,
         "checkpoint": sha256(pretrained.path),
@@ -29,10 +29,10 @@ def describe(task: str, config: FineTuneConfig, pretrained: Pretrained, dataset:
 
 
 def claim(out: Path, settings: dict[str, Any]) -> None:
-    """Write `settings` into the folder, or see that those that are there are the same.
+    """Write `settings` into the folder, or check that the settings in the folder are the same.
 
     Raises:
-        UsageError: the folder holds a task with others; the first that differs is named.
+        UsageError: the settings in the folder differ; the message names the first difference.
     """
     path = out / FILE
     if not path.is_file():
@@ -46,7 +46,7 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
         if name not in FREE and saved.get(name) != value:
             what = {"checkpoint": "another --checkpoint", "data": "another --data"}
             made = what.get(name, f"{name}={_word(saved.get(name))}, not {_word(value)}")
-            raise UsageError(f"{out} was made with {made}: name another --out, or ask for the same to go on with it")
+            raise UsageError(f"{out} was made with {made}: name another --out, or give the same to continue it")
 
 
 def _word(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A fine-tuned task from the command's arguments to its end."""
+"""Running a fine-tuned task from the command's arguments."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,18 +14,18 @@ from prior_fast.training.signals import EXIT_CODE, StopSignals
 
 
 def run_task(name: str, checkpoint_path: Path, data: Path, out: Path, words: Sequence[str]) -> bool:
-    """Run "classification", "segmentation" or "detection" into the folder `out`, from where it stands there.
+    """Run "classification", "segmentation" or "detection" in the folder `out`, and continue an earlier run there.
 
-    words: key=value settings of the task's configuration (`prior_fast.downstream.config`).
+    words: key=value settings of the task's config (`prior_fast.downstream.config`).
 
     Returns:
-        Whether a signal stopped it on the way (`prior_fast.training.signals`).
+        Whether a signal stopped the run (`prior_fast.training.signals`).
 
     Raises:
-        UsageError: a setting, the checkpoint or the dataset can't be used, or `out` holds something else.
+        UsageError: a setting, the checkpoint or the dataset can't be used, or `out` holds another run.
         RunError: a loss became non-finite, or a package is missing.
     """
-    task_config(name, words)  # a misspelled setting is told before anything is read
+    task_config(name, words)  # reports a misspelled setting before anything is read
     pretrained = open_pretrained(checkpoint_path)
     dataset = LabelledDataset.open(data)
     config = task_config(name, words, dataset.name)
@@ -35,7 +35,5 @@ def run_task(name: str, checkpoint_path: Path, data: Path, out: Path, words: Seq
         else:
             result = run_splits(name, pretrained, dataset, config, out, signals.asked)
     if result is None:
-        stdout.print(
-            f"stopped by {signals.cause} (exit code {EXIT_CODE}); the same command goes on from where it stood in {out}"
-        )
+        stdout.print(f"stopped by {signals.cause} (exit code {EXIT_CODE}); the same command continues the run in {out}")
     return result is None

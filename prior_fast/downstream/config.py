@@ -1,4 +1,4 @@
-"""The configuration of a fine-tuned task: its settings' defaults, those of the paper for a dataset, and the user's."""
+"""The config of a fine-tuned task: the defaults, the paper's values for a dataset, and the user's settings."""
 
 import dataclasses
 import importlib
@@ -9,7 +9,7 @@ from prior_fast.config import apply_overrides
 from prior_fast.downstream.settings.base import OURS, FineTuneConfig, Preset
 from prior_fast.errors import UsageError
 
-# Each has a module in settings/ (light) and one in tasks/ (its network).
+# Each task has a module in settings/ (its config, without torch) and one in tasks/ (its network).
 TASKS = ("classification", "segmentation", "detection")
 
 
@@ -19,12 +19,12 @@ def settings_of(task: str) -> Any:
 
 
 def task_config(task: str, words: Sequence[str], dataset: str = "") -> FineTuneConfig:
-    """The settings of `task` for the dataset called `dataset`, changed by key=value words.
+    """The config of `task` for the dataset `dataset`, changed by the settings `words`.
 
     Raises:
-        UsageError: an unknown key, or a value that can't be used.
+        UsageError: a key is unknown, or a value can't be used.
     """
-    from prior_fast.data.labelled_dataset import PERCENTAGES  # loads pyarrow, which --help does without
+    from prior_fast.data.labelled_dataset import PERCENTAGES  # imported late: loads pyarrow, which --help does not need
 
     config: FineTuneConfig = settings_of(task).CONFIG()
     percent = apply_overrides(config, words).percent
@@ -42,7 +42,7 @@ def task_config(task: str, words: Sequence[str], dataset: str = "") -> FineTuneC
 def find_preset(task: str, dataset: str, percent: int) -> Preset:
     """The supplement's learning rate, epochs and batch size for a task, a dataset's name and 1, 10 or 100 percent.
 
-    Datasets that its tables do not have take the cells of the task's `FALLBACK`, marked as our choice.
+    Datasets that are not in its tables use the cells of the task's `FALLBACK`, marked as our choice.
     """
     settings = settings_of(task)
     if dataset in settings.PRESETS:

@@ -25,19 +25,19 @@ from prior_fast.files import atomic_path, write_json, write_text
 from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.step import bf16_is_fast
 
-# A state is saved when what it takes is at most this share of the time since the last one.
+# A state is saved when the duration of the last save is at most this share of the time since then.
 SAVING_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one split's fine-tuning happens.
+    """The surroundings of one split's fine-tuning.
 
     Attributes:
-        name: the split's.
-        folder: of its files.
+        name: the name of the split.
+        folder: the folder of its files.
         bar: the progress bar.
-        asked_to_stop: whether the run is to stop after the step under way.
+        asked_to_stop: returns whether the run must stop after the current step.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Place:
 def fine_tune(
     task: Task, config: FineTuneConfig, rows: Split, place: Place, notes: Sequence[str]
 ) -> dict[str, Any] | None:
-    """Fine-tune on a split from where it stands; a finished one is only read.
+    """Fine-tune on a split, continuing from its saved state. The result of a finished split is only read.
 
     Writes log.jsonl, predictions.csv, model.safetensors, a picture and, last, result.json into the folder.
 
-    notes: on the split, for result.json.
+    notes: notes on the split, for result.json.
 
     Returns:
-        What result.json says; None when it was stopped before the end.
+        The content of result.json; None if the run was stopped before the end.
 
     Raises:
         UsageError: the saved state can't be read.
@@ -78,7 +78,7 @@ def fine_tune(
 
 
 class FineTuning:
-    """The training of one split and what came of it."""
+    """The training and the test of one split."""
 
     def __init__(self, task: Task, config: FineTuneConfig, rows: Split, place: Place) -> None:
         self.task, self.config, self.rows, self.place = task, config, rows, place
@@ -103,7 +103,7 @@ class FineTuning:
         self.saving = 0.0  # seconds that the last save took
 
     def train(self) -> bool:
-        """Take the steps that are left; False when the run was asked to stop before the last, with its state saved."""
+        """Take the remaining steps. Returns False, after saving the state, if the run was asked to stop earlier."""
         bar, standing, config = self.place.bar, self.standing, self.config
         shown = bar.add_task(self.place.name, total=self.total, completed=standing.step, losses="")
         while standing.step < self.total:
@@ -134,7 +134,7 @@ class FineTuning:
         return True
 
     def test(self, notes: Sequence[str]) -> dict[str, Any]:
-        """Measure the best weights on the test part and write all but result.json, which is returned."""
+        """Measure the best weights on the test part and write all files but result.json, whose content is returned."""
         task, folder, rows = self.task, self.place.folder, self.rows.test
         self.model.load_state_dict(self.best)
         predictions, measured = self._measure(rows)
@@ -165,9 +165,9 @@ class FineTuning:
         }
 
     def _step(self, batch: Any) -> Tensor:
-        """Take a step and return its loss; but for torchvision's detector nothing here waits for the device."""
+        """Take a step and return its loss. Nothing here waits for the device, except torchvision's detector."""
         config, step = self.config, self.standing.step
-        # The noise of a step (which boxes are sampled, for one) is a function of the seed and the step.
+        # The randomness of a step (for example the sampled boxes) depends only on the seed and the step.
         torch.manual_seed((config.seed << 24) + step)
         flips = draw_flips(len(batch), config.seed, step) if config.augment == "flip" else None
         with self._autocast():

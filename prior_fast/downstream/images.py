@@ -1,4 +1,4 @@
-"""The images of a labelled dataset, or its masks, where the training device reads them without waiting."""
+"""The images or masks of a labelled dataset, stored where the training device reads them without waiting."""
 
 from collections.abc import Iterator
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from prior_fast.data.packing import to_device
 
-# Of a GPU's free memory; the rest is for the network.
+# The share of a GPU's free memory that images may take; the rest is for the network.
 GPU_SHARE = 0.5
 CHUNK = 4096  # images copied to the GPU at once
 
 
 class ResidentImages:
-    """Rows of uint8 [N, 224, 224], on the GPU as a whole where half of its free memory holds them."""
+    """Rows of an array uint8 [N, 224, 224]. The whole array is on the GPU if half of its free memory holds it."""
 
     def __init__(self, array: np.ndarray, device: torch.device) -> None:
         self.array, self.device = array, device
@@ -39,7 +39,7 @@ def as_images(pixels: Tensor) -> Tensor:
 
 
 def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The training rows in the order of an epoch, which is a function of the seed and the epoch alone."""
+    """The training rows in the order of an epoch, which depends only on the seed and the epoch."""
     return rows[np.random.default_rng([seed, epoch]).permutation(len(rows))]
 
 
@@ -54,6 +54,6 @@ def draw_flips(count: int, seed: int, step: int) -> np.ndarray:
 
 
 def mirror(pixels: Tensor, flips: np.ndarray) -> Tensor:
-    """Images or masks [B, 224, 224] with those of `flips` mirrored left to right."""
+    """Images or masks [B, 224, 224], mirrored left to right where `flips` is true."""
     chosen = to_device(flips, pixels.device)
     return torch.where(chosen[:, None, None], pixels.flip(-1), pixels)

@@ -1,4 +1,4 @@
-"""What segmentation and detection have alike: images whose findings are marked, by masks or by boxes."""
+"""The common part of segmentation and detection: images with annotations, which are masks or boxes."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ from prior_fast.downstream.targets import require_positives
 
 
 class LocalizationTask:
-    """The start of a `prior_fast.downstream.task.Task` for marked images.
+    """The base class of a `prior_fast.downstream.task.Task` for annotated images.
 
     Attributes:
-        marked: what a positive image has, in words.
-        present: for each image of the dataset whether it has that: bool [N].
+        marked: the annotation of a positive image, in words.
+        present: whether each image of the dataset is annotated: bool [N].
     """
 
     marked: str
@@ -33,8 +33,8 @@ class LocalizationTask:
     ) -> None:
         """
         Args:
-            used: the rows of all splits that will be asked for.
-            positive: for each of them whether it is marked.
+            used: the rows of all splits of the run.
+            positive: whether each of these rows is annotated.
         """
         self.pretrained, self.device = pretrained, device
         self.present = np.zeros(len(dataset), bool)
@@ -43,10 +43,10 @@ class LocalizationTask:
         self.images = ResidentImages(dataset.images, device)
 
     def check_training(self, rows: np.ndarray, part: str) -> list[str]:
-        """UsageError where no image is marked."""
+        """Raise UsageError if no image is annotated."""
         require_positives(self.present[rows], part, self.marked)
         return []
 
     def check_validation(self, rows: np.ndarray, part: str) -> None:
-        """UsageError where no image is marked: the metric that chooses weights is undefined then."""
+        """Raise UsageError if no image is annotated: the metric that chooses weights is undefined then."""
         self.check_training(rows, part)

@@ -14,12 +14,12 @@ from prior_fast.plotting.figures import MARK, STYLE, TRAINED, VALIDATED, new_fig
 
 EXAMPLES = 8  # images of masks.png and boxes.png
 COLUMNS = 4
-SHOWN_BOXES, SHOWN_SCORE = 3, 0.3  # of an image: the boxes with the highest scores, if not lower than this
+SHOWN_BOXES, SHOWN_SCORE = 3, 0.3  # for each image the boxes with the highest scores, if the score is at least 0.3
 
 
 @matplotlib.rc_context(STYLE)
 def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], selects: str, path: Path) -> None:
-    """The training loss and the validation metric over the epochs, a line for each split, a dot where it was best.
+    """The training loss and the validation metric over the epochs, a line for each split. A dot marks the best epoch.
 
     histories: for each split the lines of its log.jsonl.
     """
@@ -43,7 +43,7 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], selects: s
 
 @matplotlib.rc_context(STYLE)
 def draw_masks(images: np.ndarray, true: np.ndarray, predicted: np.ndarray, scores: np.ndarray, path: Path) -> None:
-    """Images uint8 [N, H, W] with the true mask's border and the prediction over them; masks bool [N, H, W]."""
+    """Draw images uint8 [N, H, W] with the true mask's border and the predicted mask; masks bool [N, H, W]."""
 
     def draw(axes: Axes, index: int) -> None:
         show_image(axes, images[index], f"Dice {scores[index]:.3f}")
@@ -63,8 +63,8 @@ def draw_boxes(
     found: Sequence[tuple[np.ndarray, np.ndarray]],
     path: Path,
 ) -> None:
-    """Images uint8 [N, H, W] with true boxes [K, 4] (x1, y1, x2, y2) and found ones with their scores [D], the
-    highest first."""
+    """Draw images uint8 [N, H, W] with true boxes [K, 4] (x1, y1, x2, y2) and found boxes [D, 4] with their scores
+    [D], the highest first."""
 
     def draw(axes: Axes, index: int) -> None:
         show_image(axes, images[index])
@@ -106,7 +106,7 @@ def _box(axes: Axes, box: np.ndarray, color: str) -> None:
 
 
 def _grid(count: int, draw: Any, caption: str, path: Path) -> None:
-    """`draw(axes, index)` for each of `count` images, in rows of `COLUMNS`."""
+    """Call `draw(axes, index)` for each of `count` images, in rows of `COLUMNS`."""
     height = max(1, -(-count // COLUMNS))
     figure = new_figure(10, 2.7 * height + 0.4)
     for index, axes in enumerate(figure.subplots(height, COLUMNS, squeeze=False).ravel()):

@@ -1,4 +1,4 @@
-"""What fine-tuning starts from: the image encoder of a checkpoint, or a ResNet-50 file by itself."""
+"""The starting point of fine-tuning: the image encoder of a checkpoint, or a ResNet-50 file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,15 @@ PREFIX = "image_encoder."
 
 @dataclass(frozen=True)
 class Pretrained:
-    """An image encoder and how its images were normalized.
+    """An image encoder and the normalization of its images.
 
     Attributes:
         path: the file of its weights.
-        image: its sizes.
+        image: its config.
         layout: see `prior_fast.model.image_encoder.ImageEncoder`.
-        image_mean, image_std: of the pre-training images in [0, 1].
-        has_pool: whether the attention pool is there too.
-        facts: for metrics.json.
+        image_mean, image_std: mean and standard deviation of the pre-training images in [0, 1].
+        has_pool: whether the file also has the attention pool.
+        facts: entries of metrics.json.
     """
 
     path: Path
@@ -67,7 +67,7 @@ def open_pretrained(path: Path) -> Pretrained:
     """The encoder of a run, of a checkpoint, or of a file with a ResNet-50's tensors.
 
     Raises:
-        UsageError: there is none, or it can't be read.
+        UsageError: there is no encoder, or it can't be read.
     """
     return _of_file(path) if path.is_file() else of_checkpoint(open_checkpoint(path))
 
@@ -91,7 +91,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Pretrained:
 
 
 def _of_file(path: Path) -> Pretrained:
-    """A ResNet-50 by torchvision's names: the authors' file, an exported encoder, or weights of ImageNet."""
+    """A ResNet-50 with torchvision's names: the authors' file, an exported encoder, or weights of ImageNet."""
     found = Pretrained(
         path=path,
         image=ImageEncoderConfig(weights="random"),
@@ -101,5 +101,5 @@ def _of_file(path: Path) -> Pretrained:
         has_pool=False,
         facts={"path": str(path), "preset": None, "stage": None, "total_steps": None},
     )
-    found.load("checkpoint", 0)  # a file that does not fit is told before anything else is read
+    found.load("checkpoint", 0)  # reports an unsuitable file before anything else is read
     return found

@@ -1,4 +1,4 @@
-"""A fine-tuned task on all of its splits, and the files that sum them up."""
+"""Running a fine-tuned task on all of its splits, and writing the files that summarize them."""
 
 import importlib
 import json
@@ -24,7 +24,7 @@ from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_json
 from prior_fast.training.distributed import choose_device
 
-HIDDEN = ("loss",)  # of the table for people
+HIDDEN = ("loss",)  # metrics that the printed table leaves out
 
 
 def run_splits(
@@ -38,7 +38,7 @@ def run_splits(
     """Fine-tune on every split, write metrics.json and the pictures into `out`, print a table.
 
     Returns:
-        What metrics.json says; None when it was stopped before the end.
+        The content of metrics.json; None if the run was stopped before the end.
     """
     splits = choose_splits(dataset, name, config.splits)
     rows = {split: dataset.split(split, config.percent) for split in splits}
@@ -72,10 +72,10 @@ def run_splits(
 
 
 def check_split(task: Task, rows: Split, split: str, percent: int) -> list[str]:
-    """Notes on a split.
+    """Check a split, and return notes on it.
 
     Raises:
-        UsageError: a part of it has no image, nothing to learn from, or nothing to choose by.
+        UsageError: a part has no image, training has nothing to learn from, or validation can't choose weights.
     """
     for part, found in vars(rows).items():
         if not len(found):
@@ -110,7 +110,7 @@ def make_task(
 
 
 def protocol(name: str, task: Task, dataset: LabelledDataset, config: FineTuneConfig) -> dict[str, Any]:
-    """What was measured and how, so that the numbers can be compared with others."""
+    """A description of what was measured and how, so that the numbers can be compared with others."""
     cell = find_preset(name, dataset.name, config.percent)
     given = (config.learning_rate, config.epochs, config.batch_size)
     asked = given == (cell.learning_rate, cell.epochs, cell.batch_size)
@@ -125,7 +125,7 @@ def protocol(name: str, task: Task, dataset: LabelledDataset, config: FineTuneCo
 
 
 def data_facts(dataset: LabelledDataset, splits: Sequence[str]) -> dict[str, Any]:
-    """The dataset, and by which rules its splits were drawn."""
+    """The dataset and the rules by which its splits were drawn."""
     return {
         "path": str(dataset.root),
         "name": dataset.name,
@@ -140,7 +140,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def show(name: str, result: dict[str, Any], out: Path) -> None:
-    """Print the short table for people."""
+    """Print a short table of the result."""
     rows = []
     for metric, found in result["metrics"].items():
         if metric not in HIDDEN:
@@ -150,7 +150,7 @@ def show(name: str, result: dict[str, Any], out: Path) -> None:
     title = f"{name}: {facts['name']}, {result['protocol']['percent']} % of the training images, test part"
     print_table(title, ("metric", "mean", "std", "splits"), rows)
     for split, found in result["splits"].items():
-        # Means that leave something out; why others are undefined is in metrics.json.
+        # The reasons for means that leave something out. Those for undefined metrics are in metrics.json.
         partial = [f"{name}, {why}" for name, why in found["undefined"].items() if found["test"][name] is not None]
         for note in [*found["notes"], *partial]:
             stdout.print(f"note on {split}: {note}")

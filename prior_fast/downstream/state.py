@@ -1,8 +1,8 @@
-"""Where the fine-tuning of a split stands, on the disk: a folder that appears whole.
+"""The saved state of a split's fine-tuning: a folder that is never incomplete.
 
 state/
   model.safetensors      parameters and buffers
-  best.safetensors       those that did best on the validation part so far
+  best.safetensors       parameters and buffers with the best validation value so far
   optimizer.safetensors  Adam's state, `exp_avg.<parameter>` and so on
   state.json             `Standing`
 """
@@ -29,14 +29,14 @@ Tensors = dict[str, Tensor]
 
 @dataclass
 class Standing:
-    """Where a split's training stands.
+    """The progress of a split's training.
 
     Attributes:
-        step: steps done.
-        losses: of the steps of the epoch under way.
-        history: a line for each epoch done, as in log.jsonl.
-        best: the best value that chooses weights, so far.
-        seconds: of training and validation, so far.
+        step: steps taken.
+        losses: the losses of the steps since the last validation.
+        history: a line for each validation, as in log.jsonl.
+        best: the best value so far of the metric that chooses weights.
+        seconds: duration of training and validation so far.
     """
 
     step: int = 0
@@ -47,14 +47,14 @@ class Standing:
 
 
 def copy_weights(model: nn.Module) -> Tensors:
-    """Parameters and buffers as they are now, on their device."""
+    """A copy of the current parameters and buffers, on their device."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def save_state(
     folder: Path, standing: Standing, model: nn.Module, best: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Replace the state in `folder`; what is there is the old one or the new one, whole."""
+    """Replace the state in `folder`. A state in the folder is always complete, either the old or the new one."""
     moments = optimizer_tensors(optimizer, dict(trained_parameters(model)))
     with atomic_directory(folder) as partial:
         for name, tensors in (("model", model.state_dict()), ("best", best), ("optimizer", moments)):
@@ -63,10 +63,10 @@ def save_state(
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Standing, Tensors]:
-    """Fill the model and the optimizer from `folder`; where it stood, and the best weights so far.
+    """Load the model and the optimizer from `folder`; returns the progress and the best weights so far.
 
     Raises:
-        UsageError: the state can't be read, or is another model's.
+        UsageError: the state can't be read, or belongs to another model.
     """
     try:
         standing = Standing(**json.loads((folder / "state.json").read_text(encoding="utf-8")))

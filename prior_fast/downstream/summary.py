@@ -1,4 +1,4 @@
-"""Numbers over the splits of a task."""
+"""Means and standard deviations over the splits of a task."""
 
 import statistics
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ def over_splits(results: Mapping[str, Mapping[str, float | None]]) -> dict[str, 
 
     Returns:
         For each metric "mean", "std" (of a sample: divided by the number of splits - 1; None for fewer than two),
-        "splits" (the number it runs over), "values" for each split, and "note" where it is undefined in some.
+        "splits" (the number of defined values), "values" for each split, and "note" if it is undefined in some splits.
     """
     names = dict.fromkeys(name for values in results.values() for name in values)
     summary: dict[str, dict[str, Any]] = {}

@@ -29,7 +29,7 @@ def sweep_blocks(
     Writes sweep.json and sweep.png.
 
     Returns:
-        What sweep.json says; None when it was stopped before the end.
+        The content of sweep.json; None if the run was stopped before the end.
     """
     stages = len(pretrained.image.depths)
     claim(out, describe("classification", config, pretrained, dataset))

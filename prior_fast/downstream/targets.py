@@ -1,4 +1,4 @@
-"""What a labelled dataset asks of each task: its splits, the truth, and whether there is any."""
+"""The splits and the ground truth of a labelled dataset, for each task."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ SIDE = 224
 
 
 def choose_splits(dataset: LabelledDataset, task: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The named splits, or all of the paper's for the task.
+    """The named splits, or all of the paper's splits for the task.
 
     Raises:
-        UsageError: a name that the dataset does not have, or none is given and it has none of the paper's.
+        UsageError: the dataset has no split of a name, or no name is given and it has none of the paper's splits.
     """
     known = ", ".join(dataset.split_names) or "none"
     for name in names:
@@ -37,10 +37,10 @@ def choose_splits(dataset: LabelledDataset, task: str, names: Sequence[str]) -> 
 
 
 def choose_classes(dataset: LabelledDataset, names: Sequence[str]) -> tuple[str, ...]:
-    """The named classes; by default the five of CheXpert 5x200 where the dataset has them all, else all that it has.
+    """The named classes; by default the five of CheXpert 5x200 if the dataset has them all, else all its classes.
 
     Raises:
-        UsageError: a name that the dataset does not have.
+        UsageError: the dataset has no class of a name.
     """
     for name in names:
         if name not in dataset.classes:
@@ -65,15 +65,15 @@ def class_truth(dataset: LabelledDataset, classes: Sequence[str]) -> np.ndarray:
 
 
 def mask_truth(dataset: LabelledDataset, rows: np.ndarray) -> np.ndarray:
-    """The masks of `rows`, in a place for every image of the dataset: uint8 [N, 224, 224], 0 or 1.
+    """The masks of `rows`, in an array for all images of the dataset: uint8 [N, 224, 224], 0 or 1.
 
-    Rows that are not asked for stay 0 and take no memory.
+    Other rows stay 0 and take no memory.
 
     Raises:
         UsageError: the dataset has no masks.
     """
     if not dataset.has_masks:
-        raise UsageError(f"{dataset.root} ({dataset.name}) has no masks: segmentation wants a dataset with masks")
+        raise UsageError(f"{dataset.root} ({dataset.name}) has no masks: segmentation needs a dataset with masks")
     masks = np.zeros((len(dataset), SIDE, SIDE), np.uint8)
     for row in rows.tolist():
         mask = dataset.mask(row)
@@ -85,13 +85,13 @@ def mask_truth(dataset: LabelledDataset, rows: np.ndarray) -> np.ndarray:
 def box_truth(dataset: LabelledDataset, rows: np.ndarray) -> dict[int, np.ndarray]:
     """The boxes of each of `rows`: float32 [K, 4], x1, y1, x2, y2 in pixels of the 224x224 image.
 
-    Boxes are cut at the image's border; what has no area then is left out.
+    Boxes are clipped to the image; boxes without area are then left out.
 
     Raises:
         UsageError: the dataset has no boxes.
     """
     if not dataset.has_boxes:
-        raise UsageError(f"{dataset.root} ({dataset.name}) has no boxes: detection wants a dataset with boxes")
+        raise UsageError(f"{dataset.root} ({dataset.name}) has no boxes: detection needs a dataset with boxes")
     found = {}
     for row in rows.tolist():
         boxes = dataset.boxes(row).copy()
@@ -102,7 +102,7 @@ def box_truth(dataset: LabelledDataset, rows: np.ndarray) -> dict[int, np.ndarra
 
 
 def require_positives(present: np.ndarray, part: str, what: str) -> None:
-    """Raise UsageError unless an image has a finding; part: words for where the rows come from."""
+    """Raise UsageError if no image has a finding; part, what: names of the rows and of the finding for the message."""
     if not present.any():
         raise UsageError(
             f"none of the {len(present)} images of {part} has {what}: take a larger percent=... or another of "

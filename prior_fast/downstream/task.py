@@ -1,4 +1,4 @@
-"""What a fine-tuned task has to bring: the loop in `finetune` knows nothing else of it."""
+"""The interface of a fine-tuned task, which is all that the loop in `finetune` uses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class Measured:
 
     Attributes:
         values: by name; None where a metric is undefined.
-        notes: for each undefined metric, or one that leaves something out, why.
+        notes: the reason for each metric that is undefined or leaves something out.
     """
 
     values: dict[str, float | None]
@@ -34,31 +34,31 @@ class Task(Protocol):
     selects: str
 
     def check_training(self, rows: np.ndarray, part: str) -> list[str]:
-        """Notes on what the training rows lack; UsageError where nothing can be learnt from them.
+        """Notes on what the training rows lack. Raises UsageError if nothing can be learnt from them.
 
-        part: words for where the rows come from.
+        part: the name of the rows, for messages.
         """
 
     def check_validation(self, rows: np.ndarray, part: str) -> None:
-        """UsageError where the validation rows can't choose weights."""
+        """Raise UsageError if the validation rows can't choose weights."""
 
     def build(self) -> tuple[nn.Module, list[nn.Module]]:
-        """The network as it is before training, always the same, on the CPU, and those of its modules not trained."""
+        """The network before training, always the same, on the CPU; and its modules that are not trained."""
 
     def loss(self, model: nn.Module, rows: np.ndarray, flips: np.ndarray | None) -> Tensor:
-        """The loss [] of a batch of rows, mirrored where `flips` says so."""
+        """The loss [] of a batch of rows, mirrored where `flips` is true."""
 
     def predict(self, model: nn.Module, rows: np.ndarray) -> Any:
-        """What the model, in evaluation mode, says of the rows; on the host."""
+        """The predictions of the model, in evaluation mode, for the rows; on the host."""
 
     def measure(self, predictions: Any, rows: np.ndarray) -> Measured:
-        """The metrics of predictions; "loss", if there, is for choosing where `selects` is undefined."""
+        """The metrics of predictions; "loss", if present, chooses the weights where `selects` is undefined."""
 
     def table(self, predictions: Any, rows: np.ndarray) -> Table:
         """The predictions as predictions.csv: a header and its lines."""
 
     def draw(self, model: nn.Module, predictions: Any, rows: np.ndarray, folder: Path) -> None:
-        """A picture of the predictions, as a file in `folder`."""
+        """Draw a picture of the predictions, as a file in `folder`."""
 
     def facts(self) -> dict[str, Any]:
-        """What metrics.json says of the protocol, beside the settings."""
+        """The entries of the protocol in metrics.json, besides the settings."""

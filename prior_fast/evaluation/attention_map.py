@@ -1,4 +1,4 @@
-"""Where in an image a sentence's attention lies (supplement 4.2, figure 3)."""
+"""Maps of a sentence's attention over an image (supplement 4.2, figure 3)."""
 
 import torch
 from torch import Tensor
@@ -9,9 +9,10 @@ from prior_fast.model.prior import PRIORModel
 
 @torch.inference_mode()
 def directions(model: PRIORModel, patches: Tensor, sentences: Tensor) -> Tensor:
-    """The attention between each image and its own sentence: of the sentence over the patches, and the other way.
+    """The attention between each image and its own sentence, in both directions: of the sentence over the patches, and
+    of the patches over the sentence.
 
-    patches [N, P, D], sentences [N, D] (prototypes, where the bank is used) -> float32 [2, N, sqrt P, sqrt P].
+    patches [N, P, D], sentences [N, D] (prototypes, if the bank is used) -> float32 [2, N, sqrt P, sqrt P].
     """
     count, per_image = patches.shape[:2]
     each = torch.arange(count + 1, device=patches.device, dtype=torch.int32)
@@ -26,7 +27,7 @@ def attention_maps(model: PRIORModel, patches: Tensor, sentences: Tensor) -> Ten
 
 
 def typical_maps(model: PRIORModel, patches: Tensor, sentences: Tensor) -> Tensor:
-    """The mean over the images of each sentence's attention: what it attends to whatever an image shows.
+    """The mean of each sentence's attention over the images: the part that does not depend on the image.
 
     patches [N, P, D], sentences [M, D] -> float32 [2, M, sqrt P, sqrt P].
     """
@@ -35,12 +36,12 @@ def typical_maps(model: PRIORModel, patches: Tensor, sentences: Tensor) -> Tenso
 
 
 def departure_maps(model: PRIORModel, patches: Tensor, sentences: Tensor, typical: Tensor) -> Tensor:
-    """How far the attention departs from the typical one, summed over both directions: [N, sqrt P, sqrt P].
+    """The departure of the attention from the typical maps, summed over both directions: [N, sqrt P, sqrt P].
 
-    Sigmoid weights are not normalized over the patches, so a part of them depends on the position alone, and the value
-    projection can undo their sign: what an image's content does to them is their change, upwards or downwards.
+    Sigmoid weights are not normalized over the patches, so a part of them depends only on the position. The value
+    projection can reverse their sign. The effect of an image's content is therefore their change, up or down.
 
-    typical: [2, N, sqrt P, sqrt P], of each image's own sentence.
+    typical: [2, N, sqrt P, sqrt P], the typical maps of each image's own sentence.
     """
     return (directions(model, patches, sentences) - typical).abs().sum(dim=0)
 

@@ -1,4 +1,4 @@
-"""Metrics of single-label classification and of one class, present or not, each beside its chance level."""
+"""Metrics of single-label classification, and of the presence of one class, each with its chance level."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,16 +17,16 @@ Metric = dict[str, Any]
 
 
 def metric(value: float | None, chance: float | None, note: str | None = None) -> Metric:
-    """A value (None where it can't be computed, and `note` says why) and what a random answer would get."""
+    """A metric's value and its chance level. A value that can't be computed is None; `note` says why."""
     return {"value": value, "chance": chance, **({"note": note} if note else {})}
 
 
 def classification_metrics(truth: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, macro precision, recall and F1, Cohen's kappa, confusion matrix; of each class against the rest AUROC
-    and the greatest F1 over all thresholds (BenchX's convention), and the mean of that.
+    """Accuracy, macro precision, recall and F1, Cohen's kappa and the confusion matrix; for each class against the rest
+    AUROC and the greatest F1 over all thresholds (BenchX's convention); and the mean of the greatest F1.
 
-    truth int64 [N], scores [N, C]; the greatest score is the prediction, the first of equal ones. Macro means run over
-    the classes that have a study; a class without one is noted and gets neither AUROC nor F1.
+    truth int64 [N], scores [N, C]. The prediction is the class with the greatest score, the first if scores are equal.
+    Macro means run over the classes that have a study. A class without a study is noted and has neither AUROC nor F1.
     """
     names = np.array(classes)
     predicted = scores.argmax(axis=1)
@@ -52,11 +52,11 @@ def classification_metrics(truth: np.ndarray, scores: np.ndarray, classes: Seque
 def one_class_metrics(truth: np.ndarray, scores: np.ndarray, answers: Sequence[str]) -> dict[str, Any]:
     """Accuracy and F1 at the greater score, the greatest F1 over all thresholds, AUROC, confusion matrix.
 
-    Chance follows the class balance: of accuracy and macro F1 it is what always answering the more frequent gets, of
-    F1 what always answering yes gets.
+    Chance follows the class balance. For accuracy and macro F1 it is the value of always giving the more frequent
+    answer, for F1 that of always answering yes.
 
-    truth int64 [N], 0 where the class is present and 1 where not; scores [N, 2] of both answers, whose difference is
-    the score that thresholds are put on; answers: their names.
+    truth int64 [N], 0 if the class is present, else 1; scores [N, 2] of both answers, to whose difference thresholds
+    are applied; answers: their names.
     """
     present, predicted = truth == 0, scores.argmax(axis=1)
     share = float(present.mean())
@@ -77,10 +77,10 @@ def one_class_metrics(truth: np.ndarray, scores: np.ndarray, answers: Sequence[s
 
 
 def max_f1(positive: np.ndarray, scores: np.ndarray) -> Metric:
-    """The greatest F1 over all thresholds, and that of calling everything positive: positive bool [N], scores [N].
+    """The greatest F1 over all thresholds, with the F1 of calling everything positive as its chance level.
 
-    The threshold is chosen on the images that it is measured on, so it says what could be reached, not what a user of
-    the model would get.
+    positive bool [N], scores [N]. The threshold is chosen on the evaluated images, so the value is an upper bound, not
+    what a user of the model would get.
     """
     share = float(positive.mean())
     if not share:
@@ -92,12 +92,12 @@ def max_f1(positive: np.ndarray, scores: np.ndarray) -> Metric:
 
 
 def always_yes(share: float) -> float:
-    """F1 of calling everything positive where `share` of it is."""
+    """F1 of calling everything positive if the share of positives is `share`."""
     return 2 * share / (1 + share)
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """The confusion matrix of class numbers int64 [N], with what its sides are."""
+    """The confusion matrix of class numbers int64 [N], with the meaning of its rows and columns."""
     return {
         "rows": "true class",
         "columns": "predicted class",
@@ -107,7 +107,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) 
 
 
 def auroc(positive: np.ndarray, scores: np.ndarray) -> Metric:
-    """AUROC of scores [N] for bool [N]; none where all are of one kind."""
+    """AUROC of scores [N] for bool [N]; None if all are positive or all are negative."""
     if positive.all() or not positive.any():
         return metric(None, 0.5, f"no {'negative' if positive.all() else 'positive'} study")
     return metric(float(roc_auc_score(positive, scores)), 0.5)

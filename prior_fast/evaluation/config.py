@@ -11,7 +11,7 @@ from prior_fast.radiology.labels import CHEXPERT_LABELS, FIVE_CLASSES
 from prior_fast.spelling import nearest
 
 TEMPLATE, GENERATED = "template", "generated"
-# Settings that mean something to one task alone.
+# The settings that only one task uses.
 OWN = {
     "zero-shot": ("score", "prompt", "negative_prompt", "prompts", "prompts_per_class", "prompt_pooling"),
     "retrieval": ("reports", "reports_split", "reports_per_class", "report_ids", "rank_within"),
@@ -20,30 +20,30 @@ OWN = {
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Zero-shot classification and retrieval; docs/zero-shot.md has the protocols that the settings make.
+    """Zero-shot classification and retrieval. docs/zero-shot.md has the settings of published protocols.
 
     Attributes:
-        classes: CheXpert labels; images, and reports, with exactly one of them are taken.
+        classes: CheXpert labels. Images and reports with exactly one of them are used.
         per_class: images drawn of each class, at most.
-        seed: of the draws, of the images and of generated prompts.
-        batch_size: images, or texts, encoded at once; it changes the speed, not the numbers.
-        local_weight: of the local score beside the global one: 1 by the supplement, 0.5 in the released code.
-        part_of: of a labelled dataset, the split whose part is measured on; "" for "all" or "prior-0", "whole" for
+        seed: the seed of the draws and of generated prompts.
+        batch_size: images or texts that are encoded at once; it affects the speed, not the numbers.
+        local_weight: weight of the local score; the global score has 1. 1 in the supplement, 0.5 in the released code.
+        part_of: the split of a labelled dataset of which a part is evaluated; "" for "all" or "prior-0", "whole" for
             every image.
-        image_ids: a file that names the images instead of a draw.
+        image_ids: a file with the ids of the images, which are then not drawn.
         pictures: whether PNG files are drawn.
         score: "prior" (supplement 3.2) or "gloria" (GLoRIA's and BenchX's).
-        prompt: "{}" stands for the class (supplement 3.2).
-        negative_prompt: the other answer where a dataset has one class; ours, the paper has no such task.
+        prompt: a sentence in which "{}" is replaced by the class (supplement 3.2).
+        negative_prompt: the prompt of the negative answer for a dataset with one class. It is our choice, since the
+            paper has no such task.
         prompts: "template" (`prompt`), "generated" (severity, kind and place), or a JSON file.
-        prompts_per_class: how many are generated.
-        prompt_pooling: what becomes of the scores of several prompts of a class.
-        reports: a prepared dataset whose reports are the candidates; "" for those of the images' own studies.
-        reports_split: where those are drawn.
-        reports_per_class: how many of each class, at most; 0 for as many as there are images of the class that has
-            most.
-        report_ids: a file that names the reports instead of a draw.
-        rank_within: candidates are ranked inside batches of that many, as BenchX does; 0 for all of them at once.
+        prompts_per_class: number of generated prompts of a class.
+        prompt_pooling: how the scores of several prompts of a class are combined.
+        reports: a prepared dataset whose reports are the candidates; "" for the reports of the images' own studies.
+        reports_split: the split from which these reports are drawn.
+        reports_per_class: reports of each class, at most; 0 for the greatest number of images of a class.
+        report_ids: a file with the ids of the reports, which are then not drawn.
+        rank_within: candidates are ranked within batches of this size, as in BenchX; 0 ranks all of them at once.
     """
 
     classes: tuple[str, ...] = FIVE_CLASSES
@@ -69,7 +69,7 @@ class EvaluationConfig:
 
     @property
     def one_class(self) -> bool:
-        """Whether the question is one class, present or not."""
+        """Whether there is only one class, whose presence is the question."""
         return len(self.classes) == 1
 
 
@@ -80,22 +80,21 @@ def evaluation_config(
     classes: Sequence[str] = FIVE_CLASSES,
     per_class: int = EvaluationConfig.per_class,
 ) -> EvaluationConfig:
-    """The settings for a checkpoint of `preset`, changed by key=value words.
+    """The config for a checkpoint of `preset`, changed by the settings `words`.
 
     Args:
-        task: "zero-shot" or "retrieval", whose settings alone are taken; "" for those of both.
-        classes, per_class: what they are where the words don't say; a single class comes from a dataset that has no
-            other, and can't be changed.
+        task: "zero-shot" or "retrieval", to accept only its settings; "" accepts those of both.
+        classes, per_class: their defaults. A single class is that of a dataset with one class and can't be changed.
 
     Raises:
-        UsageError: an unknown key, one of another task, or a value that can't be used.
+        UsageError: a key is unknown or belongs to the other task, or a value can't be used.
     """
     _refuse_other_tasks(words, task)
     weight = 0.5 if preset == "released" else 1.0
     defaults = EvaluationConfig(classes=tuple(classes), per_class=per_class, local_weight=weight)
     config = apply_overrides(defaults, words)
     if config.score == "gloria":
-        # Its convention: equal halves, generated prompts, the best of a class's prompts.
+        # GLoRIA's convention: equal weights, generated prompts, the maximum over the prompts of a class.
         gloria = replace(defaults, local_weight=1.0, prompts=GENERATED, prompt_pooling="max")
         config = apply_overrides(gloria, words)
     if len(classes) == 1:
@@ -104,7 +103,7 @@ def evaluation_config(
     else:
         config = replace(config, classes=tuple(chexpert_label(name) for name in config.classes))
         if len(set(config.classes)) < max(2, len(config.classes)):
-            raise UsageError(f"classes={','.join(config.classes)}: wants at least two, each named once")
+            raise UsageError(f"classes={','.join(config.classes)}: must be at least two, each named once")
     _check(config)
     return config
 
@@ -120,27 +119,27 @@ def _refuse_other_tasks(words: Sequence[str], task: str) -> None:
 def _check(config: EvaluationConfig) -> None:
     for name, least in (("per_class", 1), ("batch_size", 1), ("prompts_per_class", 1)):
         if getattr(config, name) < least:
-            raise UsageError(f"{name}={getattr(config, name)}: wants at least {least}")
+            raise UsageError(f"{name}={getattr(config, name)}: must be at least {least}")
     for name in ("seed", "reports_per_class", "rank_within"):
         if getattr(config, name) < 0:
-            raise UsageError(f"{name}={getattr(config, name)}: wants no negative number")
+            raise UsageError(f"{name}={getattr(config, name)}: must not be negative")
     if config.rank_within == 1:
-        raise UsageError("rank_within=1: with one candidate there is nothing to rank; wants 2 or more, or 0 for all")
+        raise UsageError("rank_within=1: with one candidate there is nothing to rank; must be 2 or more, or 0 for all")
     if not (math.isfinite(config.local_weight) and config.local_weight >= 0):
-        raise UsageError(f"local_weight={config.local_weight}: wants a number from 0 up")
+        raise UsageError(f"local_weight={config.local_weight}: must be a finite number of 0 or more")
     if config.prompt.count("{}") != 1:
-        raise UsageError(f"prompt={config.prompt}: wants one {{}}, where the name of the class goes")
+        raise UsageError(f"prompt={config.prompt}: must have one {{}}, for the name of the class")
     if config.negative_prompt.count("{}") > 1:
-        raise UsageError(f"negative_prompt={config.negative_prompt}: wants one {{}} or none")
+        raise UsageError(f"negative_prompt={config.negative_prompt}: must have at most one {{}}")
     if config.prompts != TEMPLATE and config.prompt != EvaluationConfig.prompt:
         raise UsageError(f"prompt={config.prompt} is not used with prompts={config.prompts}: add prompts={TEMPLATE}")
 
 
 def chexpert_label(name: str) -> str:
-    """The CheXpert label called `name`, whatever its case.
+    """The CheXpert label `name`; upper and lower case do not matter.
 
     Raises:
-        UsageError: there is none; the nearest one is named.
+        UsageError: there is no such label; the message names the nearest one.
     """
     labels = {label.lower(): label for label in CHEXPERT_LABELS}
     key = name.strip().lower()

@@ -1,4 +1,4 @@
-"""Encoding images and texts once, for every evaluation and picture.
+"""Encoding images and texts for evaluations and pictures.
 
 Letters in shapes: N images, P patches, M texts, S sentences, D embedding width.
 """
@@ -21,12 +21,12 @@ from prior_fast.training.checkpoint import Checkpoint
 from prior_fast.training.distributed import choose_device
 
 Advance = Callable[[int], object]
-# Starts a progress bar of a name and a total, and returns what moves it on.
+# Starts a progress bar with a name and a total, and returns the function that advances it.
 Track = Callable[[str, int], Advance]
 
 
 def no_track(name: str, total: int) -> Advance:
-    """For callers that show no progress."""
+    """A `Track` that shows no progress."""
     return lambda count: None
 
 
@@ -47,7 +47,7 @@ class EmbeddedTexts:
         prototypes: [S, D], what the sentences read from the bank; without a trained bank, the sentences themselves.
         reports: [M, D], pooled from the prototypes, not normalized.
         cu_sentences: [M + 1] int32, offsets of the texts in the sentences.
-        cut: how many texts were longer than the model takes and lost their last sentences.
+        cut: the number of texts that exceeded the model's limit and lost their last sentences.
     """
 
     sentences: Tensor
@@ -62,10 +62,10 @@ class Encoder:
 
     Attributes:
         uses_bank: whether the bank was trained (stage 2 and later) and is read.
-        tau: its temperature where the checkpoint was made.
+        tau: the bank's temperature when the checkpoint was written.
 
     Raises:
-        UsageError: the checkpoint's files can't be read, or the device is not there.
+        UsageError: the checkpoint's files can't be read, or the device is not available.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", batch_size: int = 64) -> None:
@@ -81,7 +81,7 @@ class Encoder:
     def images(
         self, images: np.ndarray, rows: Sequence[int] | np.ndarray, advance: Advance | None = None
     ) -> EmbeddedImages:
-        """Encode rows of images uint8 [., 224, 224]; `advance` is told the number of images after each batch."""
+        """Encode rows of images uint8 [., 224, 224]; `advance` gets the number of images after each batch."""
         parts = []
         for first in range(0, len(rows), self.batch_size):
             batch = np.asarray(rows[first : first + self.batch_size])
@@ -91,7 +91,7 @@ class Encoder:
         return EmbeddedImages(torch.cat([part.patches for part in parts]), torch.cat([part.whole for part in parts]))
 
     def normalized(self, images: np.ndarray) -> Tensor:
-        """uint8 [N, 224, 224] -> [N, 1, 224, 224] as the model was trained to see them."""
+        """uint8 [N, 224, 224] -> [N, 1, 224, 224], normalized as in the model's training."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)[:, None].float() / 255
         return normalize(pixels, self.checkpoint.image_mean, self.checkpoint.image_std)
 
@@ -102,7 +102,7 @@ class Encoder:
         Sentences without a token are left out.
 
         Raises:
-            ValueError: a text without a token.
+            ValueError: a text has no token.
         """
         reports, cut = self._tokenized(texts)
         sentences, prototypes, pooled, counts = [], [], [], [0]

@@ -1,4 +1,4 @@
-"""One evaluation from the command's arguments to its files."""
+"""Running one evaluation: from the command's arguments to the result files."""
 
 import csv
 import time
@@ -31,16 +31,16 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run "zero-shot" or "retrieval"; write metrics.json, predictions.csv, the selection and pictures into `out`.
 
-    split: of a prepared dataset, or the part of a labelled dataset's split.
+    split: a split of a prepared dataset, or a part of a labelled dataset's split.
     words: key=value settings of `EvaluationConfig`.
 
     Returns:
-        What metrics.json says.
+        The content of metrics.json.
 
     Raises:
         UsageError: a setting, the checkpoint or a dataset can't be used.
     """
-    evaluation_config(words, task=task)  # a misspelled setting is told before anything is read
+    evaluation_config(words, task=task)  # reports a misspelled setting before anything is read
     checkpoint = open_checkpoint(checkpoint_path)
     config = _config_for(task, checkpoint, data, words)
     images, reports = _choose(task, data, split, config)
@@ -80,26 +80,26 @@ def evaluate(
 
 
 def _config_for(task: str, checkpoint: Checkpoint, data: Path, words: Sequence[str]) -> EvaluationConfig:
-    """The settings, with the defaults of the checkpoint's preset and of the dataset."""
+    """The config, with the defaults of the checkpoint's preset and of the dataset."""
     info = read_info(data)
     per_class = int(info["images"]) if takes_all(info) else EvaluationConfig.per_class
     classes = default_classes(info, FIVE_CLASSES)
     if len(classes) == 1 and task == "retrieval":
-        raise UsageError(f"{data} has one class, {classes[0]}: retrieval compares several; it takes chexpert5x200")
+        raise UsageError(f"{data} has one class, {classes[0]}: retrieval needs several classes; give chexpert5x200")
     return evaluation_config(words, checkpoint.config.preset, task, classes, max(1, per_class))
 
 
 def _choose(task: str, data: Path, split: str, config: EvaluationConfig) -> tuple[Chosen, Chosen | None]:
-    """The images, and the reports of retrieval: the same object where they are of the images' studies."""
+    """The images, and the reports for retrieval: the same object if the reports are those of the images' studies."""
     if task == "zero-shot":
-        make_prompts(config)  # what is wrong with a file of prompts is told before images are read
+        make_prompts(config)  # reports errors of a prompt file before images are read
     images = choose(open_evaluation_source(data, split, config.part_of), config, config.per_class)
     if task == "zero-shot":
         return images, None
     reports = open_reports(images, config)
     if not config.rank_within:
         return images, reports
-    # A draw lies class after class: batches of it would hold one class each. Ids of a file keep the file's order.
+    # A draw is ordered by class, so its batches would hold one class each. Ids of a file keep the file's order.
     mixed = images if config.image_ids else images.shuffled(config.seed)
     if reports is images:
         return mixed, mixed
@@ -136,7 +136,7 @@ def show(
     images: Chosen,
     out: Path,
 ) -> None:
-    """Print the short table for people."""
+    """Print a short table of the result."""
     table = list(result.table)
     if pointing:
         rows = [("all findings", pointing["overall"]), *pointing["findings"].items()]

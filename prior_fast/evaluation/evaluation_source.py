@@ -1,4 +1,4 @@
-"""What images and reports are chosen from: a split of a dataset with reports, or a part of a labelled one."""
+"""The source of images and reports: a split of a prepared dataset, or a part of a labelled dataset."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ class EvaluationSource:
     """Images with labels, numbered from 0.
 
     Attributes:
-        dataset: where they are from.
-        where: what they are, in words: "17 studies of the test split of prepared".
+        dataset: the dataset of the images.
+        where: a description for messages: "17 studies of the test split of prepared".
         images: uint8 [., 224, 224], memory-mapped, of the whole dataset.
         rows: int64 [N], the row of each in `images`.
-        ids: study ids, or ids of images.
+        ids: study ids or image ids.
         labels: float32 [N, C], 1 present, 0 absent, -1 uncertain, nan blank.
         columns: the names of the labels' columns.
-        facts: for metrics.json.
+        facts: entries of metrics.json.
     """
 
     dataset: PreparedDataset | LabelledDataset
@@ -44,7 +44,7 @@ class EvaluationSource:
 
     @property
     def id_column(self) -> str:
-        """What an id is of."""
+        """The name of the ids: "study_id" or "image_id"."""
         return "study_id" if isinstance(self.dataset, PreparedDataset) else "image_id"
 
     @property
@@ -63,9 +63,9 @@ class EvaluationSource:
         return [self.dataset.sentences(int(position)) for position in positions]
 
     def annotations(self) -> list[Annotation]:
-        """The findings that are marked in the images; an empty list where none is.
+        """The annotations of the images; an empty list if there are none.
 
-        Masks, or filled boxes, are those of a labelled dataset with one class.
+        A labelled dataset gives its masks or filled boxes only if it has one class.
         """
         if isinstance(self.dataset, PreparedDataset):
             return self.dataset.annotations()
@@ -76,25 +76,25 @@ class EvaluationSource:
 
 
 def default_classes(info: dict[str, Any], five: Sequence[str]) -> tuple[str, ...]:
-    """The classes that a dataset is asked for: the one that it has, or `five`; info: its dataset.json."""
+    """The default classes of a dataset: its own class if it has only one, else `five`; info: its dataset.json."""
     own = tuple(info.get("classes", ()))
     return own if info.get("format") == LABELLED and len(own) == 1 else tuple(five)
 
 
 def takes_all(info: dict[str, Any]) -> bool:
-    """Whether all images of a dataset are meant for evaluation: a list of 5x200, or one class, present or not."""
+    """Whether all images of a dataset are evaluated: CheXpert 5x200, or a labelled dataset with one class."""
     return info.get("format") == LABELLED and (info.get("name") == "chexpert5x200" or len(info["classes"]) == 1)
 
 
 def open_evaluation_source(path: Path, split: str, part_of: str) -> EvaluationSource:
-    """Open either kind of dataset; dataset.json says which it is.
+    """Open a prepared or a labelled dataset; its dataset.json says which of them it is.
 
     Args:
-        split: "train", "validate" or "test": a split of a dataset with reports, or a part of a split of a labelled one.
+        split: "train", "validate" or "test": a split of a prepared dataset, or a part of a labelled dataset's split.
         part_of: the labelled dataset's split, as in `EvaluationConfig`.
 
     Raises:
-        UsageError: no dataset is there, the split is unknown or empty, or `part_of` is given to a dataset with reports.
+        UsageError: there is no dataset, the split is unknown or empty, or `part_of` is given for a prepared dataset.
     """
     if read_info(path).get("format") == LABELLED:
         return labelled_source(LabelledDataset.open(path), split, part_of)
@@ -104,7 +104,7 @@ def open_evaluation_source(path: Path, split: str, part_of: str) -> EvaluationSo
 
 
 def prepared_source(dataset: PreparedDataset) -> EvaluationSource:
-    """The studies of a dataset with reports, each with its first frontal image."""
+    """The studies of a prepared dataset, each with its first frontal image."""
     split = f"the {dataset.split} split" if dataset.split else "all splits"
     return EvaluationSource(
         dataset=dataset,
@@ -150,7 +150,7 @@ def labelled_source(dataset: LabelledDataset, split: str, part_of: str) -> Evalu
 
 
 def _default_split(dataset: LabelledDataset) -> str:
-    """PRIOR's first split; of 5x200, which is all for evaluation, the one that has all images in its test part."""
+    """The split "all" of CheXpert 5x200, whose test part has all images; else "prior-0", PRIOR's first split."""
     for name in ("all", "prior-0"):
         if name in dataset.split_names:
             return name

@@ -12,16 +12,16 @@ CLASS_COLUMN = "class"
 
 
 def read_ids(setting: str, path: str, answers: Sequence[str]) -> list[tuple[str, int | None]]:
-    """The ids of a file and the class of each as a number in `answers`, None where the file does not say.
+    """The ids of a file and the class of each as a number in `answers`; None if the file does not name the class.
 
-    A csv with a header has a column study_id or image_id, and may have one named class; a file without a header has an
-    id in each line.
+    A csv with a header has a column study_id or image_id, and may have a column named class. A file without a header
+    has an id in each line.
 
     Args:
         setting: the setting that names the file, for errors.
 
     Raises:
-        UsageError: the file can't be read, is empty, has no such column, an unknown class or an id twice.
+        UsageError: the file can't be read, is empty, lacks the id column, has an unknown class or repeats an id.
     """
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""The pointing game: does the attention of "<finding> is observed" peak where the finding is marked?
+"""The pointing game: does the attention of "<finding> is observed" peak inside the annotation of the finding?
 
 Zhang et al., "Top-down neural attention by excitation backprop" (IJCV 2018), section 4.2.
 """
@@ -18,7 +18,7 @@ EXTRA_FINDING = "Pneumothorax"
 
 
 class Marked(Protocol):
-    """Images, uint8 [., 224, 224], in which findings are marked."""
+    """Images, uint8 [., 224, 224], with annotations."""
 
     @property
     def images(self) -> np.ndarray: ...
@@ -28,7 +28,7 @@ class Marked(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """All marks of one finding in one image, as one mask: bool [224, 224]."""
+    """All annotations of one finding in one image, as one mask: bool [224, 224]."""
 
     image_row: int
     finding: str
@@ -36,7 +36,7 @@ class Target:
 
 
 def targets(annotations: Sequence[Annotation], findings: Sequence[str]) -> list[Target]:
-    """The marks of `findings`, those of one finding in one image joined; marks without a pixel are left out."""
+    """The targets of `findings`: annotations of one finding in one image are joined, and empty masks left out."""
     names = {name.lower(): name for name in findings}
     masks: dict[tuple[int, str], np.ndarray] = {}
     for annotation in annotations:
@@ -51,8 +51,8 @@ def targets(annotations: Sequence[Annotation], findings: Sequence[str]) -> list[
 def play(maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
     """Score attention maps against masks, both [N, H, W]; returns float64 [N] each.
 
-    hit: 1 where the map's maximum lies in the mask; of several equal maxima, the share that does. chance: the mask's
-    share of the image. contrast: mean attention in the mask over that outside of it.
+    hit: 1 if the map's maximum is in the mask; if there are several equal maxima, the share of them in the mask.
+    chance: the mask's share of the image. contrast: mean attention inside the mask divided by that outside.
     """
     peak = maps == maps.max(axis=(1, 2), keepdims=True)
     inside, outside = masks.sum(axis=(1, 2)), (~masks).sum(axis=(1, 2))
@@ -67,10 +67,10 @@ def play(maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def pointing_game(encoder: Encoder, dataset: Marked, classes: Sequence[str], prompt: str) -> dict[str, Any] | None:
-    """The pointing game on the annotated images of a dataset's split; None where there is nothing to play.
+    """The pointing game on the annotated images of a dataset's split; None if there are no annotations.
 
-    `hit_rate` is of the attention itself, `departure_hit_rate` of its departure from the sentence's mean over these
-    images (`departure_maps` says why).
+    `hit_rate` uses the attention itself, `departure_hit_rate` its departure from the sentence's mean over these images
+    (see `departure_maps` for the reason).
 
     classes: findings besides Pneumothorax; prompt: with "{}" for the finding's name.
     """

@@ -1,6 +1,6 @@
 """Prompts made of a severity, a kind and a place of a finding, as GLoRIA's evaluation makes them (ICCV 2021).
 
-The lists are ours, of what radiology reports say; GLoRIA's own were written by a radiologist and are not repeated here.
+The lists are our own, made of terms in radiology reports. GLoRIA's lists, written by a radiologist, are not copied.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
 
 
 def generated_prompts(name: str, count: int, seed: int) -> list[str]:
-    """`count` different prompts of a class, or all that its words make; drawn by the seed and the class alone.
+    """`count` different prompts of a class, or all that its words give. The draw depends only on seed and class.
 
     Raises:
         UsageError: there are no words for the class.

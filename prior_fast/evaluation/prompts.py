@@ -1,4 +1,4 @@
-"""The sentences that stand for the classes: one template (supplement 3.2), generated ones, or those of a file."""
+"""The prompts of the classes: from one template (supplement 3.2), generated, or from a file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ class Prompts:
     """Prompts of all answers.
 
     Attributes:
-        texts: one sentence each.
-        owner: int64 [M], the number of the answer that each stands for.
+        texts: the prompts, one sentence each.
+        owner: int64 [M], the number of each prompt's answer.
     """
 
     texts: list[str]
@@ -37,7 +37,7 @@ class Prompts:
 
 
 def make_prompts(config: EvaluationConfig) -> Prompts:
-    """The prompts of each class; of one class, of its presence and then of its absence.
+    """The prompts of each class. For a single class: the prompts of its presence, then of its absence.
 
     Raises:
         UsageError: the file can't be read, names an unknown class, leaves one out or has no prompt for one.
@@ -64,12 +64,12 @@ def make_prompts(config: EvaluationConfig) -> Prompts:
 
 
 def read_prompts(path: str, classes: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """The prompts of a JSON file, for each class those of its presence ("positive") and, if any, "negative" ones.
+    """The prompts of a JSON file: for each class those of its presence ("positive") and optionally of its absence.
 
     The file: {"Edema": ["prompt", ...], ...}, or {"positive": [...], "negative": [...]} in place of a list.
 
     Raises:
-        UsageError: as `make_prompts`.
+        UsageError: as in `make_prompts`.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -80,7 +80,7 @@ def read_prompts(path: str, classes: Sequence[str]) -> dict[str, dict[str, list[
     except ValueError as error:
         raise UsageError(f"prompts={path} is not valid JSON ({error})") from None
     if not isinstance(content, dict):
-        raise UsageError(f'prompts={path}: wants {{"{classes[0]}": ["prompt", ...], ...}}')
+        raise UsageError(f'prompts={path}: must be {{"{classes[0]}": ["prompt", ...], ...}}')
     for name in content:
         if name not in classes:
             hint = nearest(name, classes) or f": the classes are {', '.join(classes)}"
@@ -96,12 +96,12 @@ def _sides(path: str, name: str, value: Any) -> dict[str, list[str]]:
     for side in sides:
         if side not in SIDES:
             raise UsageError(
-                f"prompts={path}: {name} has {side!r}{nearest(side, SIDES) or '; wants positive, negative'}"
+                f"prompts={path}: {name} has {side!r}{nearest(side, SIDES) or '; must be positive or negative'}"
             )
     if "positive" not in sides:
         raise UsageError(f"prompts={path}: {name} has no positive prompt")
     for side, prompts in sides.items():
         good = isinstance(prompts, list) and all(isinstance(text, str) and text.strip() for text in prompts)
         if not good or not prompts:
-            raise UsageError(f"prompts={path}: {side} of {name} wants a list of one prompt or more, each a sentence")
+            raise UsageError(f"prompts={path}: {side} of {name} must be a list of one prompt or more, each a sentence")
     return {side: list(prompts) for side, prompts in sides.items()}

@@ -1,4 +1,4 @@
-"""What was measured and how, in words, so that the numbers can be compared with others."""
+"""A description of what was measured and how, so that the numbers can be compared with others."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ GLORIA_SCORE = (
 
 
 def protocol(task: str, config: EvaluationConfig, encoder: Encoder, evaluation_set: EvaluationSet) -> dict[str, Any]:
-    """The settings and the conventions of a task; how things were chosen stands with the data."""
+    """The settings and the conventions of a task."""
     unused = {"batch_size", "device", "pictures", *(key for name, keys in OWN.items() if name != task for key in keys)}
     if config.prompts != TEMPLATE:
         unused.add("prompt")
@@ -31,7 +31,7 @@ def protocol(task: str, config: EvaluationConfig, encoder: Encoder, evaluation_s
     gloria = config.score == "gloria"
     facts = {
         **{name: value for name, value in to_dict(config).items() if name not in unused},
-        # `score` as a setting is called convention here: `score` says what it is.
+        # The setting `score` is called "convention" here; "score" is its formula.
         **({"convention": config.score} if task == "zero-shot" else {}),
         "score": GLORIA_SCORE if gloria else PRIOR_SCORE,
         **({} if gloria else {"softmax_over": CANDIDATES[task]}),

@@ -1,7 +1,7 @@
 """Ranking metrics over a whole set of candidates.
 
-Candidates with equal scores count as their expectation over all orders among them, so that no metric depends on the
-order in which the candidates happen to lie. Letters in shapes: Q queries, C candidates.
+Metrics of candidates with equal scores are the expectation over all their orders, so that no metric depends on the
+order of the candidates. Letters in shapes: Q queries, C candidates.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,8 @@ from scipy.stats import hypergeom
 
 
 class FirstHit(NamedTuple):
-    """Where the best relevant candidate of each query stands: `above` have a greater score, `tied` the same, and
-    `hits` of the tied ones are relevant. int64 [Q] each."""
+    """The place of each query's best relevant candidate: `above` candidates have a greater score, `tied` the same
+    score, and `hits` of the tied ones are relevant. int64 [Q] each."""
 
     above: np.ndarray
     tied: np.ndarray
@@ -47,12 +47,12 @@ def ranks(hit: FirstHit) -> np.ndarray:
 
 
 def recall_at(k: int, hit: FirstHit) -> np.ndarray:
-    """Probability that one of the best k candidates is relevant: float64 [Q], 0 or 1 where nothing is tied."""
+    """Probability that one of the best k candidates is relevant: float64 [Q], 0 or 1 without ties."""
     places = np.clip(k - hit.above, 0, hit.tied)
     return 1 - hypergeom.pmf(0, hit.tied, hit.hits, places)
 
 
 def chance_hit(relevant: np.ndarray) -> FirstHit:
-    """`first_hit` of scores that are all equal, which is what drawing an order at random gives."""
+    """`first_hit` of equal scores, whose metrics are those of a random order."""
     queries, candidates = relevant.shape
     return FirstHit(np.zeros(queries, np.int64), np.full(queries, candidates), relevant.sum(axis=1))

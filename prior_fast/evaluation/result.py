@@ -1,4 +1,4 @@
-"""What a task finds, and the images and reports that it is found on."""
+"""The result of an evaluation task, and the images and reports that it was computed on."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from prior_fast.evaluation.selection import Chosen
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The images of an evaluation, and the reports, for tasks that have some; the same object as `images` where the
-    reports are those of the images' studies."""
+    """The images of an evaluation, and the reports, if the task has any. `reports` is the same object as `images` if
+    the reports are those of the images' studies."""
 
     images: Chosen
     reports: Chosen | None = None
@@ -19,14 +19,14 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluation found.
+    """The result of an evaluation task.
 
     Attributes:
-        metrics: for metrics.json.
-        table: rows of name, value, chance for people.
-        header, predictions: a row per image for predictions.csv.
-        facts: what else was used, for the protocol in metrics.json.
-        pictures: by file name, what draws it.
+        metrics: the metrics in metrics.json.
+        table: rows of name, value and chance to print.
+        header, predictions: predictions.csv, with a row for each image.
+        facts: further entries of the protocol in metrics.json.
+        pictures: for each file name the function that draws it.
     """
 
     metrics: dict[str, Any]
@@ -38,6 +38,6 @@ class EvaluationResult:
 
 
 def table_row(name: str, value: dict[str, Any]) -> tuple[str, str, str]:
-    """A metric for people: its name, its value (or why it has none), its chance level."""
+    """A metric as text: its name, its value (or why it has none), its chance level."""
     number = f"{value['value']:.3f}" if value["value"] is not None else f"none: {value['note']}"
     return name, number, f"{value['chance']:.3f}" if value["chance"] is not None else ""

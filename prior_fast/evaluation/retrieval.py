@@ -1,7 +1,7 @@
 """Retrieval of reports by images and of images by reports (supplement 3.3).
 
-The candidates are the chosen images and whole reports. The reports are those of the images' own studies, or of another
-dataset where the images have none.
+The candidates are the chosen images and whole reports. The reports are those of the images' own studies, or those of
+another dataset if the images have none.
 """
 
 from functools import partial
@@ -27,13 +27,13 @@ def retrieval(
     """Rank the reports for each image, and the images for each report.
 
     Raises:
-        UsageError: a report has no word, or batches are asked for of unequal numbers of images and reports.
+        UsageError: a report has no token, or rank_within is set and the numbers of images and reports differ.
     """
     images, reports = evaluation_set.images, evaluation_set.reports or evaluation_set.images
     if config.rank_within and len(images) != len(reports):
         raise UsageError(
             f"rank_within={config.rank_within} cuts images and reports into pairs, but there are {len(images)} and "
-            f"{len(reports)}: set per_class and reports_per_class so that both are as many, or rank_within=0"
+            f"{len(reports)}: set per_class and reports_per_class so that both numbers are equal, or rank_within=0"
         )
     sentences = reports.sentences()
     try:
@@ -56,7 +56,7 @@ def retrieval(
 
 
 def same_studies(images: Chosen, reports: Chosen) -> bool:
-    """Whether report i is of the study of image i."""
+    """Whether report i belongs to the study of image i, for all i."""
     if images is reports:
         return True
     return images.source.root.resolve() == reports.source.root.resolve() and images.ids == reports.ids
@@ -81,7 +81,7 @@ def _table(found: dict[str, Any]) -> list[tuple[str, str, str]]:
 def _predictions(
     images: Chosen, reports: Chosen, pairs: PairScores, text: np.ndarray, config: EvaluationConfig
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """The best reports of each image among all of them, one for each different text."""
+    """The best reports of each image among all reports. Of reports with the same text only the first is named."""
     merged, own = merge(pairs, text)
     _, first = np.unique(text, return_index=True)
     scores = merged.combined(axis=1, local_weight=config.local_weight)

@@ -1,7 +1,7 @@
 """Metrics of ranking reports for images and images for reports, at the level of classes and of studies.
 
 Class level: a hit is a candidate of the query's class. Instance level: a hit is the query's own study; identical
-reports are one text, as in CXR-CLIP's evaluation. Candidates are ranked all at once, or inside batches (BenchX).
+reports are one text, as in CXR-CLIP's evaluation. Candidates are ranked all at once, or within batches (BenchX).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from prior_fast.evaluation.ranking import FirstHit, chance_hit, first_hit, preci
 from prior_fast.evaluation.scores import PairScores
 
 CUTOFFS = (1, 5, 10)
-# Some papers give these too; they are left out where there are fewer candidates.
+# Some papers report these too. They are left out if there are fewer candidates.
 MORE_CUTOFFS = (2, 100)
 DIRECTIONS = {"image_to_text": 1, "text_to_image": 0}
 NOT_PAIRED = "left out: images and reports are not of the same studies"
@@ -23,12 +23,12 @@ NOT_PAIRED = "left out: images and reports are not of the same studies"
 
 @dataclass(frozen=True)
 class Truth:
-    """What is to be found.
+    """The ground truth of a retrieval.
 
     Attributes:
         images, reports: int64 [N], [M], the class of each.
-        text: int64 [N], the number of each report among the different texts, where report i is of image i's study; None
-            where images and reports are not of the same studies.
+        text: int64 [N], the number of each report's text among the different texts, if report i belongs to the study of
+            image i; None if images and reports are of different studies.
     """
 
     images: np.ndarray
@@ -36,18 +36,18 @@ class Truth:
     text: np.ndarray | None = None
 
     def part(self, rows: slice) -> "Truth":
-        """The images and the reports of some rows."""
+        """The truth of some rows of the images and of the reports."""
         return Truth(self.images[rows], self.reports[rows], None if self.text is None else self.text[rows])
 
 
 def retrieval_metrics(pairs: PairScores, truth: Truth, local_weight: float, within: int = 0) -> dict[str, Any]:
     """Metrics of all pairs [N, M].
 
-    within: candidates are ranked inside batches of that many consecutive rows, as many images as reports, and each
-        metric is the mean over the batches, the last of which may be smaller; the names say so. 0: no batches.
+    within: candidates are ranked within batches of this many consecutive images and reports. Each metric is the mean
+        over the batches, and its name ends in the batch size. The last batch may be smaller. 0: no batches.
 
     Raises:
-        ValueError: batches of an unequal number of images and reports.
+        ValueError: there are batches, and the numbers of images and reports differ.
     """
     if within and len(truth.images) != len(truth.reports):
         raise ValueError(f"{len(truth.images)} images and {len(truth.reports)} reports can't be cut into pairs")
@@ -72,7 +72,7 @@ def retrieval_metrics(pairs: PairScores, truth: Truth, local_weight: float, with
 
 
 def merge(pairs: PairScores, text: np.ndarray) -> tuple[PairScores, np.ndarray]:
-    """Scores [N, U] with the U different texts only, and which of them is each image's own: bool [N, U]."""
+    """The scores [N, U] of only the U different texts, and which of them is each image's own: bool [N, U]."""
     numbers, first = np.unique(text, return_index=True)
     return pairs.part(slice(None), first), text[:, None] == numbers[None, :]
 
@@ -80,8 +80,8 @@ def merge(pairs: PairScores, text: np.ndarray) -> tuple[PairScores, np.ndarray]:
 def class_level(scores: np.ndarray, same_class: np.ndarray) -> dict[str, Metric]:
     """Precision and hit rate at each cutoff: scores, same_class [Q, C].
 
-    Hit rate: the share of queries with a candidate of their class among the best k. A query without a candidate of its
-    class is left out, which a note says.
+    Hit rate: the share of queries with a candidate of their class among the best k. Queries without any candidate of
+    their class are left out, and a note gives their number.
     """
     there = same_class.any(axis=1)
     count, result = scores.shape[1], {}
@@ -106,7 +106,7 @@ def class_level(scores: np.ndarray, same_class: np.ndarray) -> dict[str, Metric]
 
 
 def instance_level(scores: np.ndarray, own: np.ndarray) -> dict[str, Metric]:
-    """Recall at each cutoff, mean and median rank of the first of the query's own candidates: scores, own [Q, C]."""
+    """Recall at each cutoff, and mean and median rank of the query's first own candidate: scores, own [Q, C]."""
     hit, random = first_hit(scores, own), chance_hit(own)
     result = {}
     for k in CUTOFFS:

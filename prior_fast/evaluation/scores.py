@@ -15,16 +15,19 @@ from prior_fast.evaluation.encode import Advance, EmbeddedImages, EmbeddedTexts,
 from prior_fast.model.local_alignment import LocalCrossAttention
 from prior_fast.model.prior import PRIORModel
 
-# Attention weights of patches and sentences computed at once: 16 MiB in float32.
+# Attention weights of patches and sentences that are computed at once: 16 MiB in float32.
 CHUNK = 2**22
-# Images whose patches are held at once: 308 MB of the paper's model, where all of RSNA's would be 4 GB.
+# Images whose patches are in memory at once: 308 MB with the paper's model. All images of RSNA would take 4 GB.
 IMAGES = 2048
 
 
 class PairScores(NamedTuple):
-    """Of all pairs, before any softmax: whole, exp(logit scale) * cosine, and local, the mean attention weight.
+    """The scores of all pairs, before any softmax.
 
-    Both float64 [N, M]; scale is exp(logit scale).
+    Attributes:
+        whole: float64 [N, M], exp(logit scale) * cosine.
+        local: float64 [N, M], the mean attention weight.
+        scale: exp(logit scale).
     """
 
     whole: np.ndarray
@@ -39,11 +42,11 @@ class PairScores(NamedTuple):
         return softmax(self.whole, axis=axis) + local_weight * softmax(self.local, axis=axis)
 
     def part(self, rows: slice | np.ndarray, columns: slice | np.ndarray) -> "PairScores":
-        """Some images with some texts."""
+        """The scores of some images with some texts."""
         return PairScores(self.whole[rows][:, columns], self.local[rows][:, columns], self.scale)
 
     def pooled(self, owner: np.ndarray, how: str) -> "PairScores":
-        """The "mean" or "max" of the texts of each class, [N, C], of both scores; owner int64 [M]: their classes."""
+        """Both scores pooled over the texts of each class, by "mean" or "max": [N, C]; owner int64 [M]: the classes."""
         return PairScores(pool(self.whole, owner, how), pool(self.local, owner, how), self.scale)
 
 
@@ -56,9 +59,9 @@ def pool(scores: np.ndarray, owner: np.ndarray, how: str) -> np.ndarray:
 def gloria_scores(pairs: PairScores, owner: np.ndarray, how: str, local_weight: float) -> np.ndarray:
     """Class scores by the convention of GLoRIA (ICCV 2021) and BenchX (NeurIPS 2024): float64 [N, C].
 
-    The weighted mean of the cosine and the local score, pooled over the prompts of each class, then standardized for
-    each class over the images: a score says how an image stands among these images, and changes with them. A single
-    image is not standardized. Their local score is one of words and regions; ours is PRIOR's, of sentences and patches.
+    The weighted mean of the cosine and the local score is pooled over the prompts of each class, then standardized for
+    each class over the images. A score is therefore relative to these images. A single image is not standardized.
+    GLoRIA's local score compares words and regions; ours is PRIOR's, which compares sentences and patches.
 
     owner int64 [M]: the class of each prompt.
     """
@@ -88,8 +91,8 @@ def pair_scores(
 ) -> PairScores:
     """The scores of every image with every text.
 
-    chunk: attention weights computed at once; bounds the memory and changes nothing else.
-    advance: is told the number of images after each chunk.
+    chunk: attention weights computed at once; it limits the memory and affects nothing else.
+    advance: gets the number of images after each chunk.
     """
     whole = F.normalize(images.whole.double(), dim=-1) @ F.normalize(texts.reports.double(), dim=-1).T
     local = local_scores(
@@ -110,8 +113,8 @@ def local_scores(
     """Mean over patches, sentences of a text and both directions of the sigmoid attention weights: [N, M] float64.
 
     patches [N, P, D]; sentences [S, D]; cu_sentences [M + 1].
-    With softmax attention (the supplement's ablation) the mean of the weights is 1 / P one way and 1 / sentences the
-    other, whatever the image shows: the score is then zero for all pairs.
+    With softmax attention (the supplement's ablation) the mean of the weights is 1 / P in one direction and
+    1 / sentences in the other, for every image. The score is then zero for all pairs.
     """
     count, texts = patches.shape[0], cu_sentences.shape[0] - 1
     lengths = cu_sentences.diff()

@@ -20,12 +20,12 @@ from prior_fast.spelling import nearest
 
 @dataclass(frozen=True)
 class Selection:
-    """Positions in a source, class after class, each in the source's order.
+    """Selected positions in a source. A draw is ordered by class, and within a class as the source.
 
     Attributes:
         positions: int64 [N].
         truth: int64 [N], the class of each.
-        pools: for each class, how many there were to draw from.
+        pools: for each class, the number available to draw from.
     """
 
     positions: np.ndarray
@@ -33,16 +33,16 @@ class Selection:
     pools: tuple[int, ...]
 
     def counts(self) -> list[int]:
-        """Selected of each class."""
+        """The number selected of each class."""
         return np.bincount(self.truth, minlength=len(self.pools)).tolist()
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was selected from a source.
+    """A source and what was selected from it.
 
     Attributes:
-        answers: the classes; of one class, the class and its absence. The selection's truth is a number in it.
+        answers: the classes; for a single class, the class and its absence. The selection's truth is an index into it.
     """
 
     source: EvaluationSource
@@ -64,7 +64,7 @@ class Chosen:
 
     @property
     def ids(self) -> list[Any]:
-        """Study ids, or ids of images."""
+        """Study ids or image ids."""
         return [self.source.ids[position] for position in self.selection.positions.tolist()]
 
     def sentences(self) -> list[list[str]]:
@@ -72,13 +72,13 @@ class Chosen:
         return self.source.sentences(self.selection.positions)
 
     def shuffled(self, seed: int) -> "Chosen":
-        """The same in a random order, which depends on the seed and the number alone."""
+        """The same selection in a random order, which depends only on the seed and the number of items."""
         order = np.random.default_rng([seed, len(self)]).permutation(len(self))
         selection = Selection(self.selection.positions[order], self.truth[order], self.selection.pools)
         return Chosen(self.source, selection, self.answers)
 
     def facts(self) -> dict[str, Any]:
-        """How many were taken of each class, and of how many."""
+        """The numbers selected and available of each class."""
         return {
             **self.source.facts,
             "selected": len(self),
@@ -103,7 +103,7 @@ def select(
 ) -> Selection:
     """Draw up to `per_class` studies of each class among those with exactly one class.
 
-    The draw of a class depends on the seed and the class alone.
+    The draw of a class depends only on the seed and the class.
     """
     present = positive(labels, classes, columns)
     exclusive = present.sum(axis=1) == 1
@@ -112,7 +112,7 @@ def select(
 
 
 def select_one_class(labels: np.ndarray, per_class: int, seed: int) -> Selection:
-    """Draw up to `per_class` images with the class and as many without: labels float32 [N]; class 0 is its presence."""
+    """Draw up to `per_class` images with and without the class each: labels float32 [N]; class 0 is its presence."""
     present = labels == 1
     return _draw([np.flatnonzero(present), np.flatnonzero(~present)], per_class, [[seed, 0], [seed, 1]])
 
@@ -132,7 +132,7 @@ def choose(
     per_class: int,
     setting: Literal["image_ids", "report_ids"] = "image_ids",
 ) -> Chosen:
-    """The images, or the reports, of an evaluation: those of the file that `setting` names, or a draw.
+    """The images or the reports of an evaluation: those in the file of the setting `setting`, or a draw.
 
     Raises:
         UsageError: the dataset lacks a class, nothing has exactly one of the classes, or the file can't be used.
@@ -165,7 +165,7 @@ def _by_ids(
     answers: tuple[str, ...],
     pools: tuple[int, ...],
 ) -> Selection:
-    """The positions of a file's ids in its order; their classes are the file's, or those of the labels."""
+    """The positions of a file's ids, in its order. Their classes are those of the file, or else of the labels."""
     listed = read_ids(setting, path, answers)
     position_of = {str(name): position for position, name in enumerate(source.ids)}
     unknown = [name for name, _ in listed if name not in position_of]
@@ -191,15 +191,15 @@ def _by_ids(
 
 
 def open_reports(images: Chosen, config: EvaluationConfig) -> Chosen:
-    """The reports to be ranked: those of the images' studies, or a draw from another dataset (supplement 3.3).
+    """The reports to rank: those of the images' studies, or a draw from another dataset (supplement 3.3).
 
     Raises:
-        UsageError: `reports` names no dataset with reports, or is missing where the images have none.
+        UsageError: `reports` names no prepared dataset, or it is not set and the images have no reports.
     """
     if not config.reports:
         if not isinstance(images.source.dataset, PreparedDataset):
-            raise UsageError(f"{images.source.root} has no reports: name a dataset that has with reports=DIR")
-        # Ids without a dataset are of the studies among which the images were chosen.
+            raise UsageError(f"{images.source.root} has no reports: name a dataset with reports by reports=DIR")
+        # Without another dataset, ids refer to the studies from which the images were chosen.
         return choose(images.source, config, config.per_class, "report_ids") if config.report_ids else images
     root = Path(config.reports)
     info = read_info(root)

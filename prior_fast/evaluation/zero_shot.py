@@ -1,4 +1,4 @@
-"""Zero-shot classification by prompts (supplement 3.2): one of several classes, or one class, present or not."""
+"""Zero-shot classification by prompts (supplement 3.2): one of several classes, or the presence of one class."""
 
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ PER_CLASS = ("auroc", "max_f1")
 def zero_shot(
     encoder: Encoder, evaluation_set: EvaluationSet, config: EvaluationConfig, track: Track = no_track
 ) -> EvaluationResult:
-    """Give each image the class, or the answer, whose prompts score best.
+    """Assign to each image the class, or the answer, whose prompts have the greatest score.
 
     Raises:
         UsageError: the prompts can't be used.
@@ -40,7 +40,7 @@ def zero_shot(
 
 
 def result(chosen: Chosen, config: EvaluationConfig, prompts: Prompts, pairs: PairScores) -> EvaluationResult:
-    """Metrics and rows of the scores of images and prompts."""
+    """The metrics, rows and pictures of the scores of images and prompts."""
     classes = pairs.pooled(prompts.owner, config.prompt_pooling)
     if config.score == "gloria":
         scores = gloria_scores(pairs, prompts.owner, config.prompt_pooling, config.local_weight)

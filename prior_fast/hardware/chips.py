@@ -1,4 +1,4 @@
-"""What a multiprocessor of each architecture holds, and how fast its chips are.
+"""The resources of a multiprocessor of each architecture, and the speeds of its chips.
 
 Per-multiprocessor limits: the table of technical specifications in NVIDIA's CUDA C++ Programming Guide, compute
 capabilities 8.0 and 9.0. Allocation units: `cuda_occupancy.h` of the CUDA toolkit.
@@ -9,13 +9,13 @@ from typing import Protocol
 
 KB = 1024
 
-# Alike on both architectures.
+# Equal on both architectures.
 WARP = 32  # threads
-REGISTER_UNIT = 256  # registers are given to a warp in units of this many
+REGISTER_UNIT = 256  # registers are allocated to a warp in units of this many
 REGISTERS_PER_THREAD = 255
 SUB_PARTITIONS = 4  # of a multiprocessor; each has a quarter of the registers
-SHARED_UNIT = 128  # bytes; shared memory is given to a block in units of this many
-SHARED_RESERVED = 1 * KB  # bytes that the system keeps in each block
+SHARED_UNIT = 128  # bytes; shared memory is allocated to a block in units of this many
+SHARED_RESERVED = 1 * KB  # bytes of each block that the system reserves
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Chip:
 
     Attributes:
         name: the chip whose speeds follow.
-        registers: 32-bit registers of a multiprocessor, and the most that a block may have.
+        registers: 32-bit registers of a multiprocessor, also the maximum of a block.
         shared: bytes of shared memory of a multiprocessor.
-        shared_block: bytes of it that one block may have.
-        threads: that may be resident on a multiprocessor.
-        blocks: that may be resident on a multiprocessor.
+        shared_block: maximum bytes of shared memory of a block.
+        threads: maximum of resident threads of a multiprocessor.
+        blocks: maximum of resident blocks of a multiprocessor.
         bandwidth: bytes/s between the chip and its memory.
         rates: operations/s by dtype, a multiplication and an addition counted as two.
     """
@@ -68,25 +68,25 @@ CHIPS = {
         threads=2048,
         blocks=32,
         bandwidth=4.8e12,  # data sheet of the H200 SXM
-        # 790: the fastest matrix product measured on one (the data sheet says 989, at clocks that its power limit does
-        # not let it keep). float32: data sheet, without tensor cores.
+        # 790: the fastest matrix product measured on an H200. The data sheet says 989, at clocks that the power limit
+        # does not sustain. float32: data sheet, without tensor cores.
         rates={"bfloat16": 790e12, "float16": 790e12, "float32": 67e12},
     ),
 }
 
 
-# The chips that limits are told for. The two that are no entry of CHIPS differ from it in what is named here.
+# The chips that limits are computed for. The two that are not in CHIPS differ from its entries in the given fields.
 BOARDS = (
     replace(CHIPS["sm_80"], name="A100-40", bandwidth=1.555e12),  # data sheet of the A100 40 GB SXM: 1,555 GB/s
     CHIPS["sm_80"],
-    # Data sheet of the H100 SXM: 3.35 TB/s. It is the chip of the H200, so its rates are too.
+    # Data sheet of the H100 SXM: 3.35 TB/s. It is the same chip as the H200, with the same rates.
     replace(CHIPS["sm_90"], name="H100", bandwidth=3.35e12),
     CHIPS["sm_90"],
 )
 
 
 class Speeds(Protocol):
-    """What a limit is computed from: a `Chip`, or what was measured on a machine."""
+    """The speeds that a limit is computed from: those of a `Chip`, or those measured on a machine."""
 
     @property
     def bandwidth(self) -> float: ...
@@ -95,9 +95,9 @@ class Speeds(Protocol):
 
 
 def least_time(chip: Speeds, dtype: str, moved: int, operations: int) -> tuple[float, str]:
-    """Seconds that a call takes at least, and which of "memory" and "arithmetic" sets them.
+    """The least time of a call in seconds, and which of "memory" and "arithmetic" sets it.
 
-    moved: bytes that have to cross the chip's memory interface; operations: at the rate of `dtype`.
+    moved: bytes between the chip and its memory; operations: arithmetic operations, at the rate of `dtype`.
     """
     memory, arithmetic = moved / chip.bandwidth, operations / chip.rates[dtype]
     return (memory, "memory") if memory >= arithmetic else (arithmetic, "arithmetic")

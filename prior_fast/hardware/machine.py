@@ -1,4 +1,4 @@
-"""What the machine is made of, for `prior-fast doctor` and for every report of a measurement."""
+"""Describes the machine, for `prior-fast doctor` and for the result file of every measurement."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from prior_fast.processes import usable_cores
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, memory, GPUs, threads and versions, for a report."""
+    """Processor, memory, GPUs, threads and versions, for a result file."""
     return {
         "processor": processor(),
         **dict(parts()),
@@ -22,7 +22,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def parts() -> list[tuple[str, str]]:
-    """System, cores, memory and GPUs: a name and what is here."""
+    """System, cores, memory and GPUs, as pairs of a name and a description."""
     rows = [("system", f"{platform.system()} {platform.machine()}"), ("CPU cores", str(usable_cores()))]
     rows.append(("memory", memory()))
     rows.append(("CUDA of torch", torch.version.cuda or "none: torch is a CPU build"))

@@ -1,4 +1,4 @@
-"""The versions of Python, prior-fast and the packages that it stands on."""
+"""The versions of Python, prior-fast and the packages that it depends on."""
 
 import platform
 from importlib import metadata
@@ -10,7 +10,7 @@ DALI = "nvidia-dali-cuda"
 
 
 def versions() -> list[tuple[str, str]]:
-    """Python's version and those of the packages that matter, "not installed" where one is missing."""
+    """The versions of prior-fast, Python, `PACKAGES` and DALI; "not installed" for a missing package."""
     rows = [("prior-fast", __version__), ("python", platform.python_version())]
     rows += [(name, package_version(name)) for name in PACKAGES]
     dali = sorted({dist.name for dist in metadata.distributions() if (dist.name or "").startswith(DALI)})

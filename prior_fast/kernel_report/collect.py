@@ -1,4 +1,4 @@
-"""Which versions of which kernels an op's launchers ask for, found by running them without running a kernel."""
+"""Collects the kernel versions that an op's launchers ask for, by calling the launchers without running a kernel."""
 
 import importlib
 import os
@@ -16,17 +16,17 @@ from prior_fast.errors import RunError, UsageError
 from prior_fast.kernel_report.specialize import Version, version_of
 
 DTYPES = ("bfloat16", "float16", "float32")
-# float16 and bfloat16 are compiled to like code; of shapes that are there for the choices they lead to, one is enough.
+# float16 and bfloat16 compile to similar code, so one of them is enough for shapes that only select code paths.
 CONFIGURATION_DTYPES = ("bfloat16", "float32")
 
 
 @dataclass
 class Collected:
-    """What the launchers of one op ask for.
+    """The kernel versions that the launchers of one op ask for.
 
     Attributes:
-        versions: each version, and who leads to it: (dtype, shape and direction).
-        cases: the calls with known bytes and operations, a dictionary for each, ready for report.json.
+        versions: each version, with the calls that lead to it: (dtype, shape and direction).
+        cases: for each call with known bytes and operations, a dictionary for report.json.
     """
 
     op: str
@@ -44,9 +44,9 @@ def _modules() -> list[str]:
 
 
 def require_compiler() -> None:
-    """Make sure that Triton compiles kernels, where it would else interpret them.
+    """Make sure that Triton compiles kernels instead of interpreting them.
 
-    Triton decides at its import; TRITON_INTERPRET is dropped from the environment of this process before that.
+    Triton decides when it is imported; this removes TRITON_INTERPRET from the process's environment before that.
 
     Raises:
         RunError: Triton is not installed.
@@ -61,14 +61,14 @@ def require_compiler() -> None:
         raise RunError(f"Triton can't be imported ({error}): pip install triton") from None
     if not isinstance(tl.cdiv, JITFunction):
         raise UsageError(
-            "Triton was already imported with TRITON_INTERPRET=1, which kernels can't be compiled with: "
-            "run `prior-fast kernels report` in a process of its own"
+            "Triton was already imported with TRITON_INTERPRET=1 and can't compile kernels: "
+            "run `prior-fast kernels report` in its own process"
         )
     os.environ.pop("TRITON_INTERPRET", None)
 
 
 def collect(op: str) -> Collected:
-    """Run the op's `cases`, and its `configurations` where it has some, on tensors without values.
+    """Run the op's `cases`, and its `configurations` if it has any, on tensors without data.
 
     Raises:
         RunError: the op has no bench file, or a call of it fails.
@@ -101,11 +101,11 @@ def _bench(op: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != f"prior_fast.bench.{op}":
             raise
-        raise RunError(f"the op {op} has kernels but no bench/{op}.py that says which shapes they are for") from None
+        raise RunError(f"the op {op} has kernels but no bench/{op}.py that gives their shapes") from None
 
 
 def _record(found: Collected, dtype: str, who: str, run: Callable[[], object]) -> int:
-    """Note the versions of one call; the number of its launches."""
+    """Record the versions of one call; returns the number of its launches."""
     from prior_fast.kernels.common.launch import recording
 
     try:
@@ -121,9 +121,9 @@ def _record(found: Collected, dtype: str, who: str, run: Callable[[], object]) -
 
 
 def idle(collected: Sequence[Collected]) -> list[str]:
-    """Kernels, which are those whose names end so, of the ops' files that nothing launched.
+    """Kernels of the ops' files that no collected call launches. Kernels are functions whose names end in `_kernel`.
 
-    Files that ops share are looked at where all ops were collected.
+    Files that ops share are included only if all ops were collected.
     """
     ops = {found.op for found in collected}
     files = _modules() if ops == set(op_names()) else ops

@@ -1,4 +1,4 @@
-"""Compiling one version of a kernel for one architecture, without a GPU, and reading what came out."""
+"""Compiles one version of a kernel for one architecture, without a GPU, and reads its resource use."""
 
 import importlib
 import re
@@ -17,12 +17,12 @@ _DOT = re.compile(r"= tt\.dot\b.*: tensor<[0-9x]+x(\w+)[,>]")
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled kernel, or why there is none.
+    """A compiled kernel, or the compiler's error.
 
     Attributes:
-        shared: bytes of shared memory of a block.
-        dots: number of the kernel's `tl.dot` by the type of their first operand: {"bf16": 2}.
-        error: the compiler's last words, where it failed.
+        shared: bytes of shared memory per block.
+        dots: number of the kernel's `tl.dot` operations by the type of the first operand: {"bf16": 2}.
+        error: the last line of the compiler's error; None if it succeeded.
     """
 
     code: MachineCode | None = None
@@ -32,7 +32,7 @@ class Compiled:
 
 
 def compile_version(job: tuple[Version, str]) -> Compiled:
-    """Compile (version, architecture); whatever the compiler raises becomes the result's `error`."""
+    """Compile (version, architecture); an exception of the compiler becomes the result's `error`."""
     version, arch = job
     try:
         kernel = getattr(importlib.import_module(version.module), version.kernel)
@@ -44,7 +44,7 @@ def compile_version(job: tuple[Version, str]) -> Compiled:
 
 
 def compile_triton(kernel: Any, version: Version, arch: str) -> Any:
-    """Triton's compiled kernel; its own cache is asked first."""
+    """Triton's compiled kernel, from Triton's cache if it is there."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -62,7 +62,7 @@ def compile_triton(kernel: Any, version: Version, arch: str) -> Any:
 
 
 def read_cubin(cubin: bytes) -> MachineCode:
-    """What a cubin of one kernel takes; it is disassembled only where it has a stack, to which registers may spill."""
+    """The resource use of a cubin of one kernel. It is disassembled only if it has a stack: registers spill there."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -72,7 +72,7 @@ def read_cubin(cubin: bytes) -> MachineCode:
 
 
 def cuobjdump(option: str, path: str) -> str:
-    """What the disassembler of Triton's wheel says of a file."""
+    """The output for a file of cuobjdump, the disassembler in Triton's wheel."""
     from triton import knobs
 
     words = [knobs.nvidia.cuobjdump.path, option, path]

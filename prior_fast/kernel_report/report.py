@@ -1,4 +1,4 @@
-"""The report: every version of every kernel on every architecture, what is wrong with it, the least time of a call."""
+"""Reports every version of every kernel on every architecture, its problems, and the least time of each call."""
 
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -18,17 +18,17 @@ WORTH_A_PROCESS = 16
 
 
 def report(archs: Sequence[str], ops: Sequence[str], out: Path | None, workers: int | None = None) -> None:
-    """Compile, show two tables, and write `report.json` to `out`.
+    """Compile, print two tables, and write `report.json` to `out`.
 
     Args:
         archs: "sm_80", "sm_90".
-        ops: their names; none for all that have kernels.
-        workers: processes that compile (default: one for each core, where that is worth it).
+        ops: names of ops; empty: all that have kernels.
+        workers: processes that compile (default: one for each core, one in all for few compilations).
 
     Raises:
         UsageError: an unknown name.
         RunError: a kernel spills, takes more shared memory than a block may have, does not compile, or is never
-            launched by its op's bench file; told after the report is written.
+            launched by its op's bench file; raised after the report is written.
     """
     from prior_fast.console import stdout
     from prior_fast.files import write_json
@@ -71,7 +71,7 @@ def _known(what: str, words: Sequence[str], known: Sequence[str]) -> list[str]:
 
 def _compile_all(collected: list[Collected], archs: Sequence[str], workers: int | None) -> list[dict[str, Any]]:
     """A row of the report for each version and architecture."""
-    # Ops share kernels: a version is compiled once, and reported for each.
+    # Ops share kernels: a version is compiled once, and reported for each op.
     jobs = list(dict.fromkeys((version, arch) for found in collected for version in found.versions for arch in archs))
     results = dict(zip(jobs, _compile_jobs(jobs, workers)))
     return [
@@ -96,14 +96,14 @@ def _compile_jobs(jobs: list[tuple[Version, str]], workers: int | None) -> list[
                 bar.advance(task)
         except BrokenProcessPool:
             version, arch = jobs[len(results)]
-            raise RunError(f"a compiling process died, at {version.kernel} on {arch} or one of the next") from None
+            raise RunError(f"a compiling process died at {version.kernel} on {arch} or a later one") from None
     return results
 
 
 def make_row(
     op: str, version: Version, arch: str, origins: list[tuple[str, str]], compiled: Compiled
 ) -> dict[str, Any]:
-    """What report.json says of one version on one architecture."""
+    """The row of report.json for one version on one architecture."""
     chip, code = CHIPS[arch], compiled.code
     row: dict[str, Any] = {
         "op": op,
@@ -156,5 +156,5 @@ def _limit(case: dict[str, Any], archs: Sequence[str]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A constant as JSON can hold it; Triton's types by their names."""
+    """A constant as a JSON value; Triton's types become their names."""
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

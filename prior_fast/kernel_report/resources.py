@@ -1,4 +1,4 @@
-"""What a compiled kernel takes of a multiprocessor, read from its machine code, and how often it fits there."""
+"""Resources of a compiled kernel, read from its machine code, and its occupancy of a multiprocessor."""
 
 import re
 import struct
@@ -15,12 +15,12 @@ from prior_fast.hardware.chips import (
     Chip,
 )
 
-# Matrix products on tensor cores: HMMA of a warp, HGMMA of four (sm_90), both of 16-bit floats and TF32.
+# Tensor-core instructions: HMMA is executed by one warp, HGMMA by four (sm_90); both take 16-bit floats and TF32.
 TENSOR_CORE = ("HMMA", "HGMMA")
-# The low 12 bits of their encodings on sm_80 and sm_90, as cuobjdump shows them; a test compares the two.
+# The low 12 bits of their encodings on sm_80 and sm_90; a test compares the counts with those of cuobjdump.
 _OPCODES = {0x23C: "HMMA", 0x9F0: "HGMMA", 0xDF0: "HGMMA"}
 _INSTRUCTION_BYTES = 16
-# Loads from and stores to local memory, which is where registers are spilled to.
+# Loads from and stores to local memory, to which registers spill.
 LOCAL_MEMORY = ("LDL", "STL")
 
 _USAGE = re.compile(r"\bREG:(\d+) STACK:(\d+)\b")
@@ -30,13 +30,13 @@ _INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z
 
 @dataclass(frozen=True)
 class MachineCode:
-    """What cuobjdump says of a kernel.
+    """The resource use of a kernel.
 
     Attributes:
-        registers: of a thread.
-        stack: bytes of a thread's stack, where spilled registers go.
+        registers: registers per thread.
+        stack: bytes of a thread's stack, which holds spilled registers.
         spills: instructions that load from or store to local memory.
-        tensor_core: number of instructions by name, HMMA and HGMMA.
+        tensor_core: number of tensor-core instructions by name, HMMA and HGMMA.
     """
 
     registers: int
@@ -46,10 +46,10 @@ class MachineCode:
 
 
 def parse_usage(text: str) -> tuple[int, int]:
-    """Registers and bytes of stack of a thread, from `cuobjdump --dump-resource-usage` of a cubin of one kernel.
+    """Registers and bytes of stack per thread, from `cuobjdump --dump-resource-usage` of a cubin of one kernel.
 
     Raises:
-        ValueError: it says nothing of them.
+        ValueError: the text does not contain them.
     """
     usage = _USAGE.search(text)
     if usage is None:
@@ -61,7 +61,7 @@ def count_instructions(text: str) -> tuple[int, dict[str, int]]:
     """Spills, and tensor-core instructions by name, in the output of `cuobjdump --dump-sass`.
 
     Raises:
-        ValueError: it has no instructions.
+        ValueError: the text has no instructions.
     """
     names = _INSTRUCTION.findall(text)
     if not names:
@@ -72,7 +72,7 @@ def count_instructions(text: str) -> tuple[int, dict[str, int]]:
 def count_tensor_core(cubin: bytes) -> dict[str, int]:
     """Tensor-core instructions in a cubin, an ELF file whose sections `.text.<kernel>` hold the instructions.
 
-    cuobjdump knows the same, but takes as long as the compiler to say it.
+    cuobjdump gives the same numbers, but takes as long as the compiler.
     """
     (table,) = struct.unpack_from("<Q", cubin, 0x28)
     entry_bytes, entries, of_names = struct.unpack_from("<HHH", cubin, 0x3A)
@@ -89,7 +89,7 @@ def count_tensor_core(cubin: bytes) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Occupancy:
-    """Blocks and warps of a kernel that are resident on a multiprocessor at once, and what allows no more.
+    """Blocks and warps of a kernel that are resident on a multiprocessor at once, and the limiting resources.
 
     limits: any of "registers", "shared memory", "threads", "blocks".
     """
@@ -100,12 +100,12 @@ class Occupancy:
 
 
 def occupancy(chip: Chip, registers: int, shared: int, warps: int) -> Occupancy:
-    """How many blocks fit, by the arithmetic of `cuda_occupancy.h`, with the largest share of memory for shared memory.
+    """Resident blocks, computed as in `cuda_occupancy.h`, with the largest possible share of L1 as shared memory.
 
     Args:
-        registers: of a thread.
-        shared: bytes that a block asks for.
-        warps: of a block.
+        registers: registers per thread.
+        shared: bytes of shared memory per block.
+        warps: warps per block.
     """
     allowed = {
         "registers": _by_registers(chip, registers, warps),
@@ -119,7 +119,7 @@ def occupancy(chip: Chip, registers: int, shared: int, warps: int) -> Occupancy:
 
 def _by_registers(chip: Chip, registers: int, warps: int) -> int:
     of_warp = _round_up(max(registers, 1) * WARP, REGISTER_UNIT)
-    # A launch is checked as if each sub-partition took as many of the block's warps as the fullest one.
+    # The check of a launch assumes that each sub-partition has as many of the block's warps as the fullest one.
     if registers > REGISTERS_PER_THREAD or of_warp * _round_up(warps, SUB_PARTITIONS) > chip.registers:
         return 0
     return chip.registers // SUB_PARTITIONS // of_warp * SUB_PARTITIONS // warps

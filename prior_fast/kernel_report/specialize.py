@@ -1,7 +1,7 @@
-"""From a recorded launch to what Triton compiles for it.
+"""Derives the kernel version that Triton compiles for a recorded launch.
 
-Triton makes a version of a kernel for the types of its arguments, and for what it can tell of their values: an integer
-1 becomes a constant, and pointers and integers that 16 divides are marked so.
+Triton specializes a kernel for the types of its arguments and for some of their values: an integer 1 becomes a
+constant, and pointers and integers divisible by 16 are marked as such.
 """
 
 from dataclasses import dataclass
@@ -31,16 +31,16 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a kernel, in words that another process can compile it from.
+    """One version of a kernel, in a form that another process can compile.
 
     Attributes:
-        module: where the kernel is.
-        kernel: its name there.
-        types: of each parameter, in order: "*bf16", "i32", "constexpr".
-        constants: name and value of those that are constants.
-        aligned: names of those that 16 divides.
-        warps: of a block.
-        stages: of software pipelining.
+        module: the kernel's module.
+        kernel: its name in the module.
+        types: name and type of each parameter, in order: "*bf16", "i32", "constexpr".
+        constants: name and value of the constant parameters.
+        aligned: names of the parameters that are divisible by 16.
+        warps: warps per block.
+        stages: stages of software pipelining.
     """
 
     module: str
@@ -56,7 +56,7 @@ def version_of(launch: "Launch") -> Version:
     """The version of the kernel that the launch runs.
 
     Raises:
-        TypeError: an argument that is no tensor, number or None.
+        TypeError: an argument is not a tensor, a number or None.
     """
     kernel, values = launch.kernel, {**launch.arguments, **launch.constants}
     types, constants, aligned = [], [], []
@@ -93,7 +93,7 @@ def _describe(value: Any, specialize: bool, is_const: bool) -> tuple[str, bool]:
     if value is None:
         return CONSTANT, False
     if isinstance(value, torch.Tensor):
-        # Allocations are aligned; a view may begin anywhere in one.
+        # Allocations are aligned; a view may begin at any offset.
         divisible = int(value.storage_offset()) * value.element_size() % ALIGNMENT == 0
         return f"*{'k' if is_const else ''}{_TYPES[value.dtype]}", divisible
     if isinstance(value, bool):

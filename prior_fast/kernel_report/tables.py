@@ -1,4 +1,4 @@
-"""The report's two tables for people."""
+"""The two printed tables of the kernel report."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ LIMITS_DTYPE = "bfloat16"
 
 
 def print_kernels(rows: Sequence[dict[str, Any]]) -> None:
-    """A row for each kernel, dtype and architecture: the least and the most over the versions that were compiled."""
+    """Print a row for each kernel, dtype and architecture: minimum and maximum over the compiled versions."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in rows:
         for dtype in row["dtypes"]:
             name = row["kernel"].strip("_").removesuffix("_kernel")
             groups.setdefault((name, SHORT[dtype], row["arch"]), []).append(row)
-    title = "kernels: the least and the most over their versions; blocks and warps are those on a multiprocessor"
+    title = "kernels: minimum and maximum over their versions; blocks and warps are per multiprocessor"
     header = ("kernel", "dtype", "arch", "versions", "regs", "shared KB", "spills", "tensor core", "blocks", "warps")
     lines = []
     names = list(dict.fromkeys(name for name, _, _ in groups))
@@ -39,7 +39,7 @@ def print_kernels(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def print_limits(limits: Sequence[dict[str, Any]], chips: Sequence[str]) -> None:
-    """A row for each call of the bench files: what it moves and computes, and the time that takes at least."""
+    """Print a row for each call of the bench files: bytes moved, operations, and the least time."""
     lines: list[tuple[str, ...]] = []
     for op in dict.fromkeys(limit["op"] for limit in limits):
         lines.append((op,))
@@ -66,7 +66,7 @@ def _print(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], le
 
 
 def _tensor_core(rows: Sequence[dict[str, Any]]) -> str:
-    """The instructions that are there, and how many: "32-64 HGMMA"."""
+    """The instructions that occur, and their numbers: "32-64 HGMMA"."""
     words = []
     for name in ("HMMA", "HGMMA"):
         counts = [row["tensor_core"][name] for row in rows]
@@ -76,6 +76,6 @@ def _tensor_core(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _range(values: Iterable[float]) -> str:
-    """ "3" or "3-7"; numbers that are whole without their point."""
+    """ "3" or "3-7"; whole numbers have no decimal point."""
     found = [f"{value:g}" for value in sorted(set(values))]
     return "-" if not found else found[0] if len(found) == 1 else f"{found[0]}-{found[-1]}"

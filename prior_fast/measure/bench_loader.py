@@ -1,4 +1,4 @@
-"""Pairs per second of each source of images, alone and with a consumer that takes a step's time for each batch."""
+"""Measures pairs/s of each image source, alone and with a consumer that spends a training step's time on each batch."""
 
 import dataclasses
 import time
@@ -25,16 +25,16 @@ WARM_UP = 3  # batches that are not timed
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """What is measured.
+    """Options of `prior-fast bench loader`.
 
     Attributes:
         data: a prepared dataset.
-        jpegs: the folder that it was prepared from, to measure decoding too; None leaves that out.
-        batch: pairs of a batch.
-        workers: threads or processes of the sources that have them.
-        seconds: time for each row.
+        jpegs: the folder that the dataset was prepared from, to measure decoding too; None skips decoding.
+        batch: pairs per batch.
+        workers: threads or processes of the sources that use them.
+        seconds: measuring time of a source alone, and again with the consumer.
         consumer: pairs/s that the consumer takes: 935 is PRIOR's stage 3 on an A100 (a target, not a measurement).
-        device: where batches are wanted.
+        device: the device that batches are moved to.
     """
 
     data: Path
@@ -47,10 +47,10 @@ class LoaderOptions:
 
 
 def measure(settings: LoaderOptions, advance: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
-    """Rows for each source that can be used here, reasons for the others, and the parts of a batch's time.
+    """Measure each usable source; returns rows, reasons for the unusable sources, and the time of each part of a batch.
 
     Raises:
-        UsageError: no prepared dataset is there, or it has fewer training studies than a batch.
+        UsageError: there is no prepared dataset, or it has fewer training studies than a batch.
     """
     dataset = PreparedDataset.open(settings.data, "train")
     rows: list[dict[str, Any]] = []
@@ -90,7 +90,7 @@ def _loaders(dataset: PreparedDataset, settings: LoaderOptions) -> dict[str, Cal
 
 
 def _rates(loader: TrainingLoader, settings: LoaderOptions) -> dict[str, float]:
-    """Pairs per second alone, and the share of its time that a consumer waits."""
+    """Pairs per second alone, and the share of time that a consumer waits."""
     batches = _endless(loader)
     for _ in islice(batches, WARM_UP):
         pass
@@ -119,7 +119,7 @@ def _rates(loader: TrainingLoader, settings: LoaderOptions) -> dict[str, float]:
 
 
 def _endless(loader: TrainingLoader) -> Iterator[Any]:
-    """Batches of as many epochs as are asked for, as one stream: small datasets have short epochs."""
+    """Batches of consecutive epochs as one endless stream, since small datasets have short epochs."""
     plans = (EpochPlan(loader.dataset, loader.config, epoch)[n] for epoch in range(10**9) for n in range(len(loader)))
     taken: list[BatchPlan] = []
 
@@ -138,7 +138,7 @@ def _wait(device: torch.device) -> None:
 
 
 def parts(dataset: PreparedDataset, settings: LoaderOptions) -> dict[str, float]:
-    """Milliseconds of one thread for each part of making a batch, medians."""
+    """Median milliseconds of each part of making a batch, in one thread."""
     config = LoaderConfig(DataConfig(workers=0), settings.batch, seed=0)
     loader, plans = TrainingLoader(dataset, config), EpochPlan(dataset, config, 0)
     plan, images = plans[0], shared_tensor(dataset.images)
@@ -181,7 +181,7 @@ def _time(run: Callable[[], Any]) -> float:
 
 
 class TorchvisionSource:
-    """The usual way, to compare with: DataLoader workers that transform image after image with torchvision."""
+    """The common approach, for comparison: DataLoader workers transform one image at a time with torchvision."""
 
     description, replaced, compute = "torchvision", 0, CPU
 
@@ -202,7 +202,7 @@ class TorchvisionSource:
 
 
 class _Transformed:
-    """The images of a plan, one after the other through torchvision's transforms."""
+    """The images of a plan, each passed through torchvision's transforms."""
 
     def __init__(self, dataset: PreparedDataset) -> None:
         self.dataset = dataset

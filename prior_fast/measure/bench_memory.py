@@ -1,4 +1,4 @@
-"""`prior-fast bench memory`: what a training step keeps in memory, counted, and what that makes of a batch size."""
+"""`prior-fast bench memory`: counts what a training step keeps in memory and estimates the memory of a batch size."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,13 +22,13 @@ from prior_fast.training.stages import STAGES, StepContext, weighted_sum
 from prior_fast.training.step import make_autocast, train_only
 
 GB = 1e9
-# Adam's two moments, beside a parameter and its gradient.
+# A parameter, its gradient and Adam's two moments.
 COPIES = 4
 
 
 @dataclass(frozen=True)
 class MemoryOptions:
-    """What `prior-fast bench memory` was asked for; see its --help."""
+    """Options of `prior-fast bench memory`; see its --help."""
 
     preset: str = "paper"
     stage: int = 3
@@ -41,11 +41,11 @@ class MemoryOptions:
 
 
 class SavedTensors:
-    """Counts the bytes that autograd keeps for a backward pass: each storage once, without those of `known`."""
+    """Counts the bytes that autograd keeps for a backward pass: each storage once, without the storages of `known`."""
 
     def __init__(self, known: Sequence[Tensor]) -> None:
         self.known = {x.untyped_storage().data_ptr() for x in known}
-        # The tensors too: a storage that is freed may come back under the same address.
+        # Keeps the tensors alive: a freed storage's address may be reused.
         self.kept: dict[int, Tensor] = {}
 
     @property
@@ -54,7 +54,7 @@ class SavedTensors:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """A block whose saved tensors are counted."""
+        """Context manager: counts the tensors that autograd saves in its block."""
 
         def pack(x: Tensor) -> Tensor:
             place = x.untyped_storage().data_ptr()
@@ -67,7 +67,7 @@ class SavedTensors:
 
 
 def saved_bytes(model: PRIORModel, batch: PackedBatch, stage: int, config: RunConfig) -> int:
-    """Bytes that the forward pass of a stage keeps for its backward pass, parameters and the batch itself aside."""
+    """Bytes that the forward pass of a stage keeps for its backward pass, without parameters, buffers and the batch."""
     known = [*model.parameters(), *model.buffers(), *(x for x in vars(batch).values() if isinstance(x, Tensor))]
     saved = SavedTensors(known)
     with saved.counting(), make_autocast(config.precision, torch.device("cpu")):
@@ -79,16 +79,16 @@ def saved_bytes(model: PRIORModel, batch: PackedBatch, stage: int, config: RunCo
 
 
 def run_memory(options: MemoryOptions) -> dict[str, Any]:
-    """Count, show a table, write memory.json to `out`; returns what it holds.
+    """Count, print a table and write memory.json to `out`; returns its content.
 
     Raises:
         UsageError: fewer than two batch sizes, or a setting that can't be used.
     """
     sizes = sorted(set(options.batches))
     if len(sizes) < 2 or sizes[0] < 2:
-        raise UsageError(f"--batches {','.join(map(str, options.batches))}: wants two different sizes of 2 or more")
+        raise UsageError(f"--batches {','.join(map(str, options.batches))}: needs two different sizes of 2 or more")
     if options.at < 1:
-        raise UsageError(f"--at {options.at}: wants 1 or more")
+        raise UsageError(f"--at {options.at}: must be 1 or more")
     words = list(options.settings)
     if not any(word.startswith("precision=") for word in words):
         words.append("precision=bf16")
@@ -128,7 +128,7 @@ def run_memory(options: MemoryOptions) -> dict[str, Any]:
 
 
 def first_pairs(batch: PackedBatch, pairs: int) -> PackedBatch:
-    """The first pairs of a batch."""
+    """The first `pairs` pairs of a batch."""
     sentences, tokens = int(batch.cu_sentences[pairs]), int(batch.cu_tokens[pairs])
     cu_sentence_tokens = batch.cu_sentence_tokens[: sentences + 1]
     return PackedBatch(
@@ -147,14 +147,14 @@ def first_pairs(batch: PackedBatch, pairs: int) -> PackedBatch:
 
 
 def line(points: Sequence[tuple[int, int]]) -> tuple[float, float]:
-    """Intercept and slope of the least squares through the points."""
+    """Intercept and slope of the least-squares line through the points."""
     x, y = (torch.tensor(column, dtype=torch.float64) for column in zip(*points))
     slope = float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
     return float(y.mean()) - slope * float(x.mean()), slope
 
 
 def show(report: dict[str, Any], out: Path | None) -> None:
-    """Print the table, and write memory.json where `out` says."""
+    """Print the table, and write memory.json to `out` unless it is None."""
     rows = [
         (f"kept for the backward pass, {p['pairs']} pairs", f"{p['saved_bytes'] / GB:.2f}") for p in report["points"]
     ]
@@ -165,7 +165,7 @@ def show(report: dict[str, Any], out: Path | None) -> None:
     ]
     options = report["options"]
     print_table(f"stage {options['stage']} of {options['preset']}, in GB", ("what", "GB"), rows)
-    stdout.print("Not in it: what kernels and libraries need while they run, and memory that lies between tensors.")
+    stdout.print("Not included: temporary memory of kernels and libraries, and unused memory between tensors.")
     if out is not None:
         write_json(out / "memory.json", report)
         stdout.print(f"memory.json is in {out}")

@@ -1,4 +1,4 @@
-"""`prior-fast bench pretraining`: what pre-training is worth, from fine-tuned runs with and without it."""
+"""`prior-fast bench pretraining`: compares fine-tuned runs with and without pre-training."""
 
 import json
 import statistics
@@ -9,7 +9,7 @@ from prior_fast.console import print_table, stdout
 from prior_fast.errors import UsageError
 from prior_fast.files import write_json
 
-# The metric of each task that the paper reports.
+# The paper's metric for each task.
 METRICS = {"classification": "auroc", "segmentation": "dice_positives", "detection": "map_50_95"}
 WITH, WITHOUT = "checkpoint", "random"
 Report = dict[str, Any]
@@ -19,7 +19,8 @@ def compare_runs(folder: Path, out: Path | None) -> Report:
     """Compare each NAME-checkpoint below `folder` with NAME-random; write pretraining.json to `out`.
 
     Raises:
-        UsageError: there is no such pair, a report can't be read, or the two of a pair differ in more than weights.
+        UsageError: there is no such pair, a metrics.json can't be read, or the two runs of a pair differ in more than
+            their starting weights.
     """
     runs = sorted(path.parent for path in folder.glob(f"*-{WITH}/metrics.json"))
     if not runs:
@@ -42,13 +43,13 @@ def compare_runs(folder: Path, out: Path | None) -> Report:
 
 
 def compare(name: str, pre_trained: Report, fresh: Report) -> dict[str, Any]:
-    """A row of the report, from two metrics.json.
+    """A row of pretraining.json, from two metrics.json files.
 
     Raises:
-        UsageError: they differ in task, data or settings, or a split has no value.
+        UsageError: the runs differ in task, data or settings, or a split has no value.
     """
     if (pre_trained["protocol"]["weights"], fresh["protocol"]["weights"]) != (WITH, WITHOUT):
-        raise UsageError(f"{name}: weights are not those that the folders' names say")
+        raise UsageError(f"{name}: the weights settings do not match the folders' names")
     for what, a, b in (
         ("task", pre_trained["task"], fresh["task"]),
         ("data", pre_trained["data"], fresh["data"]),
@@ -82,7 +83,7 @@ def compare(name: str, pre_trained: Report, fresh: Report) -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> float | None:
-    """Standard deviation of a sample; None of one value."""
+    """Sample standard deviation; None for a single value."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
@@ -113,7 +114,7 @@ def _read(folder: Path) -> Report:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         if report["task"] not in METRICS:
-            raise UsageError(f"{path} is of {report['task']}, which trains nothing")
+            raise UsageError(f"{path} is a result of {report['task']}, which does not train")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} can't be read as a report of a fine-tuned task: {error!r}") from None
+        raise UsageError(f"{path} can't be read as a result of a fine-tuned task: {error!r}") from None
     return report

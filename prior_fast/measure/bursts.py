@@ -1,4 +1,4 @@
-"""Times of calls on a GPU: between events, in bursts that are as long as a row's time allows."""
+"""Times GPU calls with CUDA events, in bursts whose length depends on the time that a row may take."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WARM_UP = 2  # calls, after which a call's pace is known
-BURST = 10  # calls between two waits for the GPU, at most
-LEAST_CALLS = 3  # of a slow call, in all passes together
-SLEEP_CLOCK = 2e9  # cycles/s of torch.cuda._sleep, at most: a slower chip sleeps longer, which does no harm
+WARM_UP = 2  # calls that determine a call's pace
+BURST = 10  # calls between two synchronizations with the GPU, at most
+LEAST_CALLS = 3  # timed calls of a slow call, over all passes
+SLEEP_CLOCK = 2e9  # upper bound of torch.cuda._sleep's cycles/s; a slower chip sleeps longer, which does no harm
 MOST_SLEEP = 0.2  # seconds
 
 Run = Callable[[tuple[Tensor, ...]], Any]
@@ -25,10 +25,10 @@ class Pace:
     """How often a call is made.
 
     Attributes:
-        calls: of a burst.
-        passes: the first passes, in which it is timed at all.
-        slow: it is called once in a pass, without a warm-up. Such a call computes on the host, or is a long one of the
-            GPU; either way one call tells as much as ten short ones.
+        calls: calls per burst.
+        passes: number of passes that time the call; later passes skip it.
+        slow: whether a pass makes one call without a warm-up. Such a call computes on the host or runs long on the
+            GPU, so one call is as informative as ten short ones.
     """
 
     calls: int
@@ -39,8 +39,8 @@ class Pace:
 def pace(first: float, seconds: float, passes: int) -> Pace:
     """The pace of a call that took `first` seconds, if its row may take `seconds` in `passes` passes.
 
-    A pass makes each burst of calls twice, once for the host's time. A row then takes about `seconds`, or a few calls
-    where those are longer than its share of a pass.
+    A pass makes each burst of calls twice: once to measure the host's time, once to measure the GPU's. A row then takes
+    about `seconds`. A call that is longer than a pass's share is made once per pass, in LEAST_CALLS passes or more.
     """
     fitting = int(seconds / passes / (2 * first)) if first > 0 else BURST
     if fitting < 1:
@@ -49,7 +49,8 @@ def pace(first: float, seconds: float, passes: int) -> Pace:
 
 
 def look(run: Run, turns: Turns) -> float:
-    """Seconds of a call until the GPU is done: the less of two, since a first one may load or allocate something."""
+    """Seconds from a call's start until the GPU is done: the minimum of two calls, since the first may load code or
+    allocate memory."""
     seconds = []
     for _ in range(WARM_UP):
         torch.cuda.synchronize()
@@ -61,7 +62,7 @@ def look(run: Run, turns: Turns) -> float:
 
 
 def host_time(run: Run, turns: Turns, calls: int) -> float:
-    """Seconds of the host to start a call."""
+    """Seconds that the host needs to start a call."""
     torch.cuda.synchronize()
     began = perf_counter()
     for _ in range(calls):
@@ -72,11 +73,11 @@ def host_time(run: Run, turns: Turns, calls: int) -> float:
 
 
 def burst(run: Run, turns: Turns, calls: int, host: float) -> list[float]:
-    """Seconds on the GPU of each of a few calls.
+    """GPU seconds of each of `calls` calls.
 
-    The GPU first sleeps for about as long as the host needs to start them all: where it had to wait for the host
-    between two events, their distance would be the host's time. It does not sleep where that would take more than
-    MOST_SLEEP: such a call's time is the host's.
+    The GPU first sleeps for about as long as the host needs to start all calls. Without the sleep, the GPU could wait
+    for the host between two events, and the time between them would be the host's. There is no sleep if it would take
+    more than MOST_SLEEP; the measured time of such a call is the host's.
     """
     events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls)]
     torch.cuda.synchronize()
@@ -93,11 +94,11 @@ def burst(run: Run, turns: Turns, calls: int, host: float) -> list[float]:
 
 
 class Pacer:
-    """One call's competitors on a GPU: the pace of each is found at its first calls and kept through all passes.
+    """Sets the pace of one call's competitors on a GPU; a pace is found at the first calls and kept in all passes.
 
     Args:
-        seconds: for each of them, in all passes together.
-        passes: how many there will be.
+        seconds: measuring time for each competitor, over all passes.
+        passes: number of passes.
     """
 
     def __init__(self, seconds: float, passes: int) -> None:
@@ -105,9 +106,10 @@ class Pacer:
         self._found: dict[str, tuple[Pace, float]] = {}
 
     def bursts(self, runs: Mapping[str, Run], turns: Turns) -> tuple[dict[str, Burst], dict[str, float]]:
-        """By name, for all that the next pass times: what makes one burst, and the host's seconds to start a call.
+        """For each run that the next pass times, by name: a function that makes one burst, and the host's seconds to
+        start a call.
 
-        Quick calls are warmed up here, by those that measure the host.
+        Measuring the host's time also warms up quick calls.
         """
         bursts: dict[str, Burst] = {}
         hosts: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Two reports of a benchmark, row by row: what became faster or slower beyond the spread of both."""
+"""Compares two result files of a benchmark row by row: what became faster or slower beyond both spreads."""
 
 import json
 import math
@@ -15,7 +15,7 @@ FACTS = ("processor", "GPU", "GPU 0", "CPU cores", "threads")
 
 @dataclass(frozen=True)
 class Row:
-    """One measured figure of a report: milliseconds, their spread, and whether a change is ours to answer for."""
+    """One measured row of a result file: milliseconds and their spread; `ours` is false for a competitor's row."""
 
     name: str
     milliseconds: float
@@ -25,7 +25,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Change:
-    """One row in both reports; `kind` is "slower", "faster" or "same"."""
+    """A row that both files have; `kind` is "slower", "faster" or "same"."""
 
     name: str
     before: Row
@@ -34,18 +34,18 @@ class Change:
 
     @property
     def ratio(self) -> float:
-        """Milliseconds after to before."""
+        """Milliseconds after, divided by milliseconds before."""
         return self.after.milliseconds / self.before.milliseconds
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """The report that a benchmark wrote.
+    """The content of a benchmark's result file.
 
     Raises:
-        UsageError: the file is not there, is no JSON, or is no report with rows.
+        UsageError: the file does not exist, is not JSON, or has no rows.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: no such file; give two reports, such as kernels.json")
+        raise UsageError(f"{path}: no such file; give two result files, such as kernels.json")
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -56,7 +56,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def read_rows(report: dict[str, Any]) -> dict[str, Row]:
-    """The report's measured rows by name; rows without a time, which were left out, are not among them."""
+    """The measured rows of a result file by name; rows without a time are skipped."""
     rows = {}
     for entry in report.get("rows", report.get("rungs")) or []:
         milliseconds = _milliseconds(entry)
@@ -69,7 +69,7 @@ def read_rows(report: dict[str, Any]) -> dict[str, Row]:
 
 
 def read_ratios(report: dict[str, Any]) -> dict[str, Row]:
-    """Of kernels.json: each competitor's time over ours by its row's name, as if it were milliseconds."""
+    """From kernels.json, by row name: each competitor's time divided by ours, stored as `milliseconds`."""
     if not all("passes" in entry for entry in report.get("rows") or [{}]):
         return {}
     found = {}
@@ -80,7 +80,7 @@ def read_ratios(report: dict[str, Any]) -> dict[str, Row]:
 
 
 def _milliseconds(entry: dict[str, Any]) -> float | None:
-    """Of a call or a step; of a pair where the report has rates. None for a row that was not measured."""
+    """Milliseconds of a call or a step; of a pair if the file has rates. None for a row that was not measured."""
     value, rate = entry.get("milliseconds"), entry.get("pairs_per_second")
     if value is None and rate:
         value = 1e3 / rate
@@ -88,9 +88,10 @@ def _milliseconds(entry: dict[str, Any]) -> float | None:
 
 
 def changes(before: dict[str, Row], after: dict[str, Row], over: float) -> list[Change]:
-    """What became of each row that both have, the slowest first.
+    """The change of each row that both files have, the largest slowdown first.
 
-    A row changed where the two spreads do not overlap, and the slower median is more than `over` above the other.
+    A row changed if the two spreads do not overlap and the larger median exceeds the other by more than the share
+    `over`.
     """
     found = []
     for name in before.keys() & after.keys():
@@ -105,17 +106,17 @@ def changes(before: dict[str, Row], after: dict[str, Row], over: float) -> list[
 
 
 def compare_files(before: Path, after: Path, over: float) -> int:
-    """Print what changed; 1 where a row of ours became slower, else 0.
+    """Print what changed; returns 1 if a row of ours became slower, else 0.
 
     Raises:
-        UsageError: a file that is no report, or two without a row in common.
-        RunError: a report without a measured row.
+        UsageError: a file is not a result file, or the two have no row in common.
+        RunError: a file has no measured row.
     """
     from prior_fast.console import stdout
     from prior_fast.tables import plain_table
 
     if not 0 <= over < math.inf:
-        raise UsageError(f"--over {over}: wants 0 or more")
+        raise UsageError(f"--over {over}: must be 0 or more")
     reports = [read_report(path) for path in (before, after)]
     old, new = (read_rows(report) for report in reports)
     for path, rows in ((before, old), (after, new)):
@@ -123,7 +124,7 @@ def compare_files(before: Path, after: Path, over: float) -> int:
             raise RunError(f"{path} has no measured row")
     found = changes(old, new, over)
     if not found:
-        raise UsageError(f"{before} and {after} have no row in common: compare two reports of one kind")
+        raise UsageError(f"{before} and {after} have no row in common: compare two result files of one kind")
     for fact, a, b in _other_machine(reports):
         stdout.print(f"not the same machine: {fact} is {a!r} before and {b!r} after")
     for words in _other_speed(reports):
@@ -137,7 +138,7 @@ def compare_files(before: Path, after: Path, over: float) -> int:
     counts = {kind: sum(change.kind == kind for change in found) for kind in ("slower", "faster", "same")}
     alone = len(old) + len(new) - 2 * len(found)
     stdout.print(
-        f"{counts['slower']} slower, {counts['faster']} faster, {counts['same']} the same, {alone} in one report only"
+        f"{counts['slower']} slower, {counts['faster']} faster, {counts['same']} the same, {alone} in one file only"
     )
     ratios = changes(read_ratios(reports[0]), read_ratios(reports[1]), over)
     if ratios:
@@ -155,13 +156,13 @@ def _word(change: Change) -> str:
 
 
 def _other_machine(reports: Sequence[dict[str, Any]]) -> list[tuple[str, Any, Any]]:
-    """Facts of the machine that differ, where both reports have them."""
+    """Facts of the machine that both files have and that differ."""
     a, b = (report.get("machine") or {} for report in reports)
     return [(fact, a[fact], b[fact]) for fact in FACTS if fact in a and fact in b and a[fact] != b[fact]]
 
 
 def _other_speed(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The machine's ceilings that differ by more than a tenth, in words: all rows may have moved with them."""
+    """A message for each ceiling of the machine that differs by more than a tenth: it may have changed all rows."""
     a, b = (report.get("ceilings") or {} for report in reports)
     measured = [("large copies", a.get("bandwidth"), b.get("bandwidth"))]
     measured += [
@@ -169,4 +170,4 @@ def _other_speed(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
     ]
     for what, before, after in measured:
         if before and after and not 0.9 < after / before < 1 / 0.9:
-            yield f"the machine itself changed: {what} ran {after / before:.2f} times as fast in the second report"
+            yield f"the machine itself changed: {what} ran {after / before:.2f} times as fast in the second file"

@@ -1,4 +1,4 @@
-"""The least time that a call can take: bytes over a memory's speed, or operations over a chip's rate."""
+"""The least time that a call can take: bytes over memory bandwidth, or operations over a chip's rate."""
 
 import importlib
 import importlib.util
@@ -13,17 +13,17 @@ import torch
 from prior_fast.bench.common.case import Work
 from prior_fast.hardware.chips import BOARDS, Speeds, least_time
 
-COPY_BYTES = {"cuda": 2**30, "cpu": 2**27}  # of the source; several times what caches hold
-# Sides of the product. On a GPU large ones are the fastest; on a busy CPU short ones are disturbed less.
+COPY_BYTES = {"cuda": 2**30, "cpu": 2**27}  # of the copied tensor; several times the caches' size
+# Sides of the square matrix products. Large ones are fastest on a GPU; short ones are disturbed less on a busy CPU.
 SIDES = {"cuda": (8192,), "cpu": (256, 512, 1024)}
-LEAST_SECONDS = 0.3  # of each copy and product: a short look at a busy machine finds it slower than it is
-HOST_BOUND = 0.9  # share of a call's time that its host spends starting it
-NEAR_LIMIT = 0.3  # share of the limit from which on it is said to bind
+LEAST_SECONDS = 0.3  # for each copy and product; a shorter measurement underestimates a busy machine
+HOST_BOUND = 0.9  # least share of a call's time that the host's start takes if the host binds
+NEAR_LIMIT = 0.3  # least share of the limit if that limit binds
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What a machine reached: bytes/s of a large copy, operations/s of a large product by dtype."""
+    """Measured peak rates of a machine: bytes/s of a large copy, operations/s of a large matrix product by dtype."""
 
     name: str
     bandwidth: float
@@ -31,9 +31,10 @@ class Ceilings:
 
 
 def measure_ceilings(device: torch.device, dtypes: Sequence[str]) -> Ceilings:
-    """The best of some large copies and products on `device`; a copy reads and writes each byte.
+    """The best rates of several large copies and matrix products on `device`; a copy reads and writes each byte.
 
-    A dtype's rate is float32's at least, since its numbers may be widened: many CPUs have no products of 16 bits.
+    A dtype's rate is at least float32's, since its numbers can be converted to float32: many CPUs have no 16-bit
+    products.
     """
     count = COPY_BYTES[device.type] // 4
     source, target = (torch.zeros(count, device=device) for _ in range(2))
@@ -45,14 +46,14 @@ def measure_ceilings(device: torch.device, dtypes: Sequence[str]) -> Ceilings:
 
 
 def better(a: Ceilings, b: Ceilings) -> Ceilings:
-    """The higher of two measurements of one machine."""
+    """The higher rates of two measurements of one machine."""
     return Ceilings(
         a.name, max(a.bandwidth, b.bandwidth), {name: max(a.rates[name], b.rates[name]) for name in a.rates}
     )
 
 
 def _rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations/s of the fastest product."""
+    """Operations/s of the fastest matrix product."""
     found = 0.0
     for side in SIDES[device.type]:
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in "ab")
@@ -61,7 +62,7 @@ def _rate(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """The least of a few, after one that warms up: a ceiling is what the machine can do."""
+    """The minimum of several runs after a warm-up run: a ceiling is the best that the machine can do."""
     times: list[float] = []
     while len(times) < 3 or sum(times) < LEAST_SECONDS:
         began = time.perf_counter()
@@ -73,20 +74,21 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> float:
 
 
 def limit(speeds: Speeds, dtype: str, work: Work) -> tuple[float, str]:
-    """Seconds that the work takes at least, and which of "memory" and "arithmetic" sets them."""
+    """The least seconds for the work, and what sets them: "memory" or "arithmetic"."""
     return least_time(speeds, dtype, work.least_bytes, work.operations)
 
 
 def chip_limits(dtype: str, work: Work) -> dict[str, float]:
-    """Milliseconds at least on each of the chips of `kernel_report.chips`: computed from data sheets, not measured."""
+    """The least milliseconds on each chip of `prior_fast.hardware.chips.BOARDS`, from data sheets, not measured."""
     return {chip.name: 1e3 * limit(chip, dtype, work)[0] for chip in BOARDS}
 
 
 def what_binds(seconds: float, least: float, bound: str, host: float | None) -> str:
     """What sets the time of a call.
 
-    "host": starting its work takes as long. "cache": it is faster than the memory allows, so its data were in a cache.
-    "memory" or "arithmetic": it is near that limit. "neither": it is far from both, as short calls are.
+    "host": starting the call takes the host as long. "cache": the call is faster than memory allows, so its data were
+    in a cache. "memory" or "arithmetic": the call is near that limit. "neither": the call is far from both limits, as
+    short calls are.
     """
     if host is not None and host >= HOST_BOUND * seconds:
         return "host"
@@ -97,7 +99,7 @@ def what_binds(seconds: float, least: float, bound: str, host: float | None) -> 
 
 
 def limits(row: dict[str, Any], ceilings: Ceilings) -> dict[str, Any]:
-    """What the ceilings say of a measured row of kernels.json, and the data sheets of other chips."""
+    """The limits of a measured row of kernels.json, from the machine's ceilings and from data sheets of other chips."""
     work, host = Work(row["bytes"], row["operations"]), row["host_milliseconds"]
     seconds = row["milliseconds"] / 1e3
     least, bound = limit(ceilings, row["dtype"], work)
@@ -111,7 +113,7 @@ def limits(row: dict[str, Any], ceilings: Ceilings) -> dict[str, Any]:
 
 
 def record_launches(run: Callable[[], Any]) -> int:
-    """Triton kernels that the call launches; nothing of them runs, so its results are not to be used."""
+    """Number of Triton kernels that the call launches. The kernels do not run, so the call's results are invalid."""
     from prior_fast.kernels.common.launch import recording
 
     with recording() as launches:
@@ -120,9 +122,9 @@ def record_launches(run: Callable[[], Any]) -> int:
 
 
 def launches_of(op: str) -> dict[str, int]:
-    """Triton launches of the op's first case, by direction, counted without a GPU; empty where it has none.
+    """Triton launches of the op's first case, by direction, counted without a GPU; empty if the op has no kernels.
 
-    "forward+backward" is their sum. A backward pass without a launcher, in plain PyTorch, is not counted.
+    "forward+backward" is their sum. A backward pass in plain PyTorch has no launcher and is not counted.
     """
     if importlib.util.find_spec("triton") is None:
         return {}

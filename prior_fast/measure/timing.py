@@ -1,4 +1,4 @@
-"""Timing calls that were first seen to compute what they should: in passes, competitors taking turns in each."""
+"""Checks calls against the reference, then times them in passes; competitors take turns in each pass."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,14 +15,14 @@ from prior_fast.bench.common.case import Public, size
 from prior_fast.errors import RunError
 from prior_fast.measure.bursts import Burst, Pacer, Run, Turns
 
-# The distance from the truth that an output or gradient may have, as a share of the truth's length. Rounding stays far
-# below it; a call that leaves out a part of its work does not.
+# Largest allowed distance of an output or gradient from the truth, relative to the truth's norm. Rounding stays far
+# below it; a call that skips a part of its work exceeds it.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
-# Above this many numbers the truth is computed in float32: float64 is many times slower on most GPUs.
+# Above this many input numbers the truth is computed in float32: float64 is many times slower on most GPUs.
 DOUBLE_NUMBERS = 2**27
-LEAST_SAMPLES, MOST_SAMPLES = 3, 1000  # of a pass on a CPU; on a GPU a pass has a burst at least
+LEAST_SAMPLES, MOST_SAMPLES = 3, 1000  # per pass on a CPU; on a GPU a pass has at least one burst
 WARM_UP = 2  # calls before each pass on a CPU
-MOST_COPIES, MOST_BYTES = 64, 2**32  # of a call's inputs
+MOST_COPIES, MOST_BYTES = 64, 2**32  # limits on the copies of a call's inputs
 
 
 @dataclass
@@ -30,8 +30,8 @@ class Timing:
     """Times of one call, in seconds.
 
     Attributes:
-        passes: the samples of each pass over all calls: on a GPU its own time there, else the clock's.
-        host: of the host to start a call, None on a CPU.
+        passes: the samples of each pass: GPU time on a GPU, else wall-clock time.
+        host: the host's time to start a call; None on a CPU.
     """
 
     passes: list[list[float]] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Timing:
 
     @property
     def medians(self) -> list[float]:
-        """Of each pass."""
+        """The median of each pass."""
         return [median(samples) for samples in self.passes]
 
     @property
@@ -62,7 +62,7 @@ def flatten(value: Any) -> list[Tensor]:
     """The tensors of an output: a tensor or a tuple of them.
 
     Raises:
-        TypeError: something else, None for one.
+        TypeError: the output is something else, for example None.
     """
     values = value if isinstance(value, (tuple, list)) else (value,)
     for part in values:
@@ -72,9 +72,10 @@ def flatten(value: Any) -> list[Tensor]:
 
 
 def make_run(case: Public, function: Callable[..., Any], backward: bool) -> Run:
-    """What is timed: `function` of a tuple of inputs; with `backward`, also the gradients of random numbers.
+    """The function to time: it calls `function` on a tuple of inputs.
 
-    The run returns the output, or the pair of the output and the gradients.
+    It returns the output. With `backward`, it also computes the gradients for random gradients of the output, and
+    returns the pair of output and gradients.
     """
     if not backward:
 
@@ -98,10 +99,10 @@ def make_run(case: Public, function: Callable[..., Any], backward: bool) -> Run:
 
 
 def _cotangents(ends: Sequence[Tensor], dtype: torch.dtype) -> Iterator[Tensor]:
-    """The same numbers for everyone, rounded to the inputs' dtype.
+    """Random gradients of the output, equal for all competitors and rounded to the inputs' dtype.
 
-    They are drawn on their device: a CPU takes a quarter of a second for the largest of a GPU, and each competitor's
-    are drawn twice.
+    They are drawn on the output's device: a CPU takes a quarter of a second for the largest ones of a GPU, and they are
+    drawn twice for each competitor.
     """
     device = ends[0].device
     generator = torch.Generator(device).manual_seed(0)
@@ -111,7 +112,7 @@ def _cotangents(ends: Sequence[Tensor], dtype: torch.dtype) -> Iterator[Tensor]:
 
 
 def ready(case: Public, inputs: tuple[Tensor, ...], backward: bool) -> tuple[Tensor, ...]:
-    """The inputs, those that want gradients as leaves."""
+    """The inputs, detached; with `backward`, those in `case.wanted` require gradients."""
     return tuple(
         x.detach().requires_grad_() if backward and index in case.wanted else x.detach()
         for index, x in enumerate(inputs)
@@ -119,7 +120,8 @@ def ready(case: Public, inputs: tuple[Tensor, ...], backward: bool) -> tuple[Ten
 
 
 def truth(case: Public, backward: bool) -> list[Tensor]:
-    """What a call has to give: the reference's output and gradients in float64, in float32 where that is too slow."""
+    """The expected output and gradients: those of `case.truth`, else of the reference in float64 (in float32 above
+    DOUBLE_NUMBERS input numbers)."""
     inputs, function = case.inputs, case.truth
     if function is None:
         wide = torch.float64 if sum(x.numel() for x in inputs) <= DOUBLE_NUMBERS else torch.float32
@@ -132,7 +134,7 @@ def truth(case: Public, backward: bool) -> list[Tensor]:
 
 
 def _results(case: Public, run: Run, inputs: tuple[Tensor, ...], backward: bool) -> list[Tensor]:
-    """What is compared: the output, as `case.judged` sees it, and the gradients."""
+    """The tensors to compare: the output, or what `case.judged` makes of it, and the gradients."""
     found = run(inputs)
     output, gradients = found if backward else (found, ())
     if case.judged is not None:
@@ -142,11 +144,11 @@ def _results(case: Public, run: Run, inputs: tuple[Tensor, ...], backward: bool)
 
 
 def check(case: Public, who: str, function: Callable[..., Any], backward: bool, expected: Sequence[Tensor]) -> float:
-    """The greatest distance of an output or gradient from `expected`, as a share of its length.
+    """The greatest distance of an output or gradient from `expected`, relative to the norm of the expected tensor.
 
     Raises:
-        RunError: it is over the tolerance of the inputs' dtype, or there is nothing to compare: such a call is not
-            worth timing.
+        RunError: the distance exceeds the tolerance of the dtypes, or the results can't be compared. Such a call must
+            not be timed.
     """
     name = f"{case.op} {case.shape}: {who}"
     try:
@@ -165,14 +167,15 @@ def check(case: Public, who: str, function: Callable[..., Any], backward: bool, 
         distance = float((result.double() - wide).norm() / wide.norm().clamp(min=1e-30)) if wide.numel() else 0.0
         if not distance <= tolerance:
             raise RunError(
-                f"{name}: result {number} is {distance:.2g} of its length from the reference's, more than {tolerance:g}"
+                f"{name}: result {number} differs from the reference by {distance:.2g} of its norm, "
+                f"more than {tolerance:g}"
             )
         worst = max(worst, distance)
     return worst
 
 
 def copies(case: Public, backward: bool) -> list[tuple[Tensor, ...]]:
-    """Inputs that calls take in turn: on a GPU so many that none is still in the L2 cache when its turn comes."""
+    """Copies of the inputs, used in turn; on a GPU enough that a copy leaves the L2 cache before its next use."""
     number = 1
     if case.inputs[0].is_cuda:
         cache = torch.cuda.get_device_properties(case.inputs[0].device).L2_cache_size
@@ -181,7 +184,7 @@ def copies(case: Public, backward: bool) -> list[tuple[Tensor, ...]]:
 
 
 def copy_count(size_bytes: int, cache_bytes: int) -> int:
-    """How many inputs of a size fill a cache twice, within MOST_COPIES and MOST_BYTES; one at least."""
+    """Number of copies of inputs that fill a cache twice, within MOST_COPIES and MOST_BYTES; at least one."""
     size_bytes = max(size_bytes, 1)
     return max(min(2 * cache_bytes // size_bytes + 1, MOST_COPIES, MOST_BYTES // size_bytes), 1)
 
@@ -189,13 +192,13 @@ def copy_count(size_bytes: int, cache_bytes: int) -> int:
 def time_pass(
     runs: Mapping[str, Run], inputs: Sequence[tuple[Tensor, ...]], seconds: float, pacer: Pacer | None = None
 ) -> dict[str, Timing]:
-    """One pass of each run, by name. They take turns, so that a busy machine slows all alike.
+    """Time one pass of each run; returns timings by name. Runs take turns, so a busy machine slows all of them equally.
 
     Args:
-        runs: what to call, from `make_run`; warmed up here.
-        inputs: taken in turn.
-        seconds: for each run; at least LEAST_SAMPLES calls are timed, on a GPU one burst.
-        pacer: of a call on a GPU; runs that it has enough of are left out.
+        runs: the functions to call, from `make_run`; they are warmed up here.
+        inputs: copies of the inputs, used in turn.
+        seconds: for each run; at least LEAST_SAMPLES calls are timed, on a GPU at least one burst.
+        pacer: sets the pace of calls on a GPU; runs that have enough samples are left out.
     """
     turns = itertools.cycle(inputs)
     if pacer is not None:
@@ -210,7 +213,7 @@ def time_pass(
 
 
 def _take_turns(calls: Mapping[str, Burst], seconds: float, least: int) -> dict[str, list[float]]:
-    """The samples of each, called in turn until it has `least` of them and `seconds` are used."""
+    """The samples of each call; calls take turns until each has `least` samples and has used `seconds`."""
     samples: dict[str, list[float]] = {name: [] for name in calls}
     spent = dict.fromkeys(calls, 0.0)
     waiting = list(calls)

@@ -1,4 +1,4 @@
-"""Batch normalization whose statistics are those of the batch joined over all ranks, on any device."""
+"""Batch normalization with the statistics of the batch joined over all ranks, on any device."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from prior_fast.model.projection import RowNorm
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """The sum of the ranks' tensors, on each; torch's own differentiable one breaks the graph of torch.compile."""
+    """The sum of the ranks' tensors, on every rank. torch's differentiable all-reduce breaks torch.compile's graph."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: ProcessGroup | None) -> Tensor:
         ctx.group = group
         total = x.clone()
         torch.distributed.all_reduce(total, group=group)
-        # A copy: what was written in place has no gradient once torch 2.11 has compiled it.
+        # A copy: compiled by torch 2.11, a tensor written in place has no gradient.
         return total.clone()
 
     @staticmethod
@@ -29,7 +29,7 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class _Joined:
-    """As torch.nn.SyncBatchNorm, which runs on GPUs only; ranks may hold different numbers of rows."""
+    """Like torch.nn.SyncBatchNorm, which runs on GPUs only. Ranks may hold different numbers of rows."""
 
     group: ProcessGroup | None = None
 
@@ -43,7 +43,7 @@ class _Joined:
         counted = torch.stack([own, torch.full_like(own, wide.numel() // own.numel())])
         sums = _SumOverRanks.apply(counted, self.group)
         mean, rows = sums[0] / sums[1].detach(), sums[1].detach()
-        # Of the centered rows: the mean of the squares less the square of the mean loses digits.
+        # From centered rows: the mean of the squares minus the square of the mean loses digits.
         center = mean if channels_last else mean[:, None, None]
         variance = _SumOverRanks.apply((wide - center).square().sum(dims), self.group) / rows
         with torch.no_grad():
@@ -68,16 +68,17 @@ class JoinedRowNorm(_Joined, RowNorm):
 
 
 class SyncRowNorm(nn.SyncBatchNorm):
-    """torch's own, for rows with any leading dimensions: [..., C] -> [..., C]."""
+    """torch.nn.SyncBatchNorm for rows with any leading dimensions: [..., C] -> [..., C]."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.flatten(0, -2)).view(x.shape)
 
 
 def join_batch_norms(module: nn.Module, group: ProcessGroup) -> nn.Module:
-    """`module` with the statistics of its batch normalizations spanning the ranks of `group`.
+    """Make the batch normalizations of `module` use statistics over the ranks of `group`; changes `module` in place.
 
-    Parameters, buffers and their names stay: torch's own synchronized layers on GPUs, `_Joined` ones on the CPU.
+    They become torch's synchronized layers on GPUs and `_Joined` layers on the CPU. Parameters, buffers and their names
+    do not change.
     """
     if next(module.parameters()).is_cuda:
         joined: dict[type, type] = {RowNorm: SyncRowNorm, nn.BatchNorm2d: nn.SyncBatchNorm}

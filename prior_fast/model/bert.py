@@ -1,7 +1,7 @@
-"""BERT's layers (Devlin et al., 2019), equal to transformers' BertModel in what they compute and in their state dict.
+"""BERT's layers (Devlin et al., 2019), with the results and the state dict of transformers' BertModel.
 
-They know nothing of padding, masks or caches: rows [..., C] come as they lie, packed or in a batch, and what attends to
-what is a function that the caller hands in. Projections of one input are one product. There is no pooler.
+They do not handle padding, masks or caches: rows [..., C] may be packed or in a batch, and the caller passes the
+attention function. One product computes all projections of an input. There is no pooler.
 
 Letters in shapes: N rows that attend, M rows that are attended to, H heads, D width of a head, C = H D.
 """
@@ -31,8 +31,8 @@ assert tuple(ACTIVATIONS) == get_args(Activation)
 class BertStructure:
     """Sizes and constants of a BERT; the defaults are those of BERT's authors.
 
-    positions, token_types: rows of the tables of positions and of segments; of the segments only the first is used.
-    dropout: of the embeddings and of what each block adds. Attention's dropout is the caller's.
+    positions, token_types: rows of the position table and of the segment table; only the first segment is used.
+    dropout: after the embeddings and before each residual addition. The caller applies attention dropout.
     """
 
     hidden_size: int
@@ -49,9 +49,9 @@ class BertStructure:
 class Bert(nn.Module):
     """Embeddings and layers.
 
-    vocab_size: rows of the word table; without it there is none.
-    cross_attention: whether each layer attends to other rows too, after its own (a decoder of transformers).
-    std: of the normal distribution from which weights start; biases start at 0.
+    vocab_size: rows of the word table; None: no word table.
+    cross_attention: whether each layer has cross-attention after its self-attention (a decoder of transformers).
+    std: standard deviation of the normal distribution of the initial weights; biases start at 0.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Bert(nn.Module):
     ) -> Tensor:
         """words [..., N, C] -> [..., N, C].
 
-        position_ids: [..., N]; without them the rows are at 0 to N - 1.
-        sources, attend_to_sources: [..., M, C] and how to attend to them, both with cross-attention only.
+        position_ids: [..., N]; None: positions 0 to N - 1.
+        sources, attend_to_sources: rows [..., M, C] for cross-attention and their attention function.
         """
         return self.encoder(self.embeddings(words, position_ids), attend, sources, attend_to_sources)
 
 
 class Embeddings(nn.Module):
-    """Words, positions and the first segment, added and normalized."""
+    """The sum of word, position and first segment embeddings, normalized."""
 
     def __init__(self, structure: BertStructure, vocab_size: int | None) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Embeddings(nn.Module):
 
     def forward(self, words: Tensor, position_ids: Tensor | None) -> Tensor:
         """words [..., N, C] and position_ids [..., N] -> [..., N, C]."""
-        # A row of a table, not a lookup: its gradient is a sum over the rows, where a lookup's scatters into them.
+        # An indexed row, not a lookup: its gradient is a sum over the rows of x, a lookup's is a scatter.
         x = words + self.token_type_embeddings.weight[0]
         table = self.position_embeddings
         x = x + (table.weight[: words.shape[-2]] if position_ids is None else table(position_ids))
@@ -110,7 +110,7 @@ class Embeddings(nn.Module):
 
 
 class Layers(nn.Module):
-    """One layer after the other."""
+    """The layers in sequence."""
 
     def __init__(self, structure: BertStructure, cross_attention: bool) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Layers(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention, cross-attention where there is any, and the feed-forward network."""
+    """Self-attention, optional cross-attention, and the feed-forward network."""
 
     def __init__(self, structure: BertStructure, cross_attention: bool) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class Attention(nn.Module):
 
 
 class SelfProjections(nn.Module):
-    """Query, key and value of the same rows by one product."""
+    """Query, key and value of the same rows, computed by one product."""
 
     projections: JoinedLinear
 
@@ -174,7 +174,7 @@ class SelfProjections(nn.Module):
 
 
 class CrossProjections(nn.Module):
-    """The query of the rows that attend; key and value of those that are attended to by one product."""
+    """The query of x; key and value of the sources, computed by one product."""
 
     sources: JoinedLinear
 
@@ -203,7 +203,7 @@ class Intermediate(nn.Module):
 
 
 class AddAndNorm(nn.Module):
-    """A linear layer with dropout, the residual, and a layer norm after it."""
+    """A linear layer with dropout, the residual addition, and a layer norm."""
 
     def __init__(self, structure: BertStructure, inputs: int) -> None:
         super().__init__()
@@ -217,6 +217,6 @@ class AddAndNorm(nn.Module):
 
 
 def attend_within(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0, causal: bool = False) -> Tensor:
-    """Softmax attention within each of a batch: query [B, N, H, D], key and value [B, M, H, D] -> [B, N, H, D]."""
+    """Softmax attention within each batch element: query [B, N, H, D], key and value [B, M, H, D] -> [B, N, H, D]."""
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""A model for a run: its structure, and the weights that it starts from."""
+"""Builds the model of a run with its starting weights."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from prior_fast.model.weights import load_strictly
 def build_model(
     config: ModelConfig, vocab_size: int, seed: int, vocabulary: Mapping[str, int] | None = None
 ) -> tuple[PRIORModel, list[str]]:
-    """A model with the starting weights that `config` names, and a line for each encoder that says what they are.
+    """A model with the starting weights that `config` names, and one line per encoder that describes them.
 
-    seed: of the weights that are random.
-    vocabulary: from token to id, of the dataset's tokenizer, which has to be that of the text encoder's weights.
+    seed: seed of the random weights.
+    vocabulary: token to id, of the dataset's tokenizer; it must equal that of the text encoder's weights.
 
     Raises:
-        UsageError: named weights can't be had or do not fit.
+        UsageError: the named weights can't be loaded or do not fit.
     """
     weights = config.text.weights
     torch.manual_seed(seed)
@@ -38,7 +38,7 @@ def build_model(
 
 
 def structure_of(model: PRIORModel) -> ModelConfig:
-    """The configuration that builds `model` again without fetching any weights."""
+    """The config that builds `model` again without loading any weights."""
     config = model.config
     return dataclasses.replace(
         config,

@@ -15,7 +15,7 @@ BLOCKS = 5
 
 
 class DecoderBlock(nn.Module):
-    """Nearest x2, then two 3x3 convolutions, each with ReLU and batch normalization."""
+    """Nearest-neighbour x2 upsampling, then two 3x3 convolutions, each with ReLU and batch normalization."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: Literal["after_relu", "before_relu"]) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ def _normalized(convolution: nn.Conv2d, norm: str) -> nn.Sequential:
 
 
 class ImageDecoder(nn.Module):
-    """A masked image embedding and the text's context for it -> the image.
+    """Reconstructs the image from its masked embedding and the text's context.
 
     norm: batch normalization after the ReLU, as the paper says, or before it (released).
     """
@@ -55,7 +55,7 @@ class ImageDecoder(nn.Module):
 
 
 def reconstruction_loss(output: Tensor, image: Tensor) -> Tensor:
-    """Mean absolute difference [] of the output and the image, brought to the output's size where it differs."""
+    """Mean absolute difference [] of the output and the image, which is resized to the output's size if needed."""
     if image.shape[2:] != output.shape[2:]:
         image = F.interpolate(image, size=output.shape[2:], mode="bilinear", align_corners=True)
     return F.l1_loss(output.float(), image.float())

@@ -61,7 +61,7 @@ class ResNet(nn.Module):
 
 
 class AttentionPool2d(nn.Module):
-    """Attention pooling of a map, the mean as the only query (CLIP's; supplement 2.2)."""
+    """Attention pooling of a map with its mean as the only query, as in CLIP (supplement 2.2)."""
 
     def __init__(self, map_size: int, channels: int, num_heads: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class AttentionPool2d(nn.Module):
         """[B, C, h, w] -> [B, C]."""
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding
-        # With one query, W_k goes into it and W_v comes after the weighted sum: one row in place of one for each token.
+        # With one query, W_k is applied to the query and W_v to the weighted sum: to one row instead of all tokens.
         query = self.q_proj(x[:, 0]).unflatten(-1, (self.num_heads, -1))
         folded = torch.einsum("bhd,hdc->bhc", query, self._by_head(self.k_proj.weight))
         offset = torch.einsum("bhd,hd->bh", query, self._by_head(self.k_proj.bias))
@@ -92,8 +92,8 @@ class AttentionPool2d(nn.Module):
 class ImageEncoder(nn.Module):
     """Images -> local tokens and one global vector (supplement 2.2).
 
-    layout: "patches" makes token p the C channels at position p. "released" keeps the released code's view, which
-        mixes channels with positions; published weights were trained with it.
+    layout: "patches": token p is the C channels at position p. "released": the view of the released code, which mixes
+        channels and positions; the published weights were trained with it.
     """
 
     def __init__(self, config: ImageEncoderConfig, layout: Literal["patches", "released"]) -> None:
@@ -125,14 +125,14 @@ def tokens_to_map(x: Tensor, layout: str) -> Tensor:
 
 
 def load_resnet_weights(encoder: ResNet, weights: str, argument: str = "model.image.weights") -> str:
-    """Fill `encoder` from "imagenet", "random" or a file, and say in a line what was done.
+    """Fill `encoder` from "imagenet", "random" or a file, and return one line that describes the weights.
 
-    Three-channel stems are summed over the colours; a classifier (`fc.*`) is left out.
+    Three-channel stems are summed over the colours; a classifier (`fc.*`) is ignored.
 
-    argument: what the user gave `weights` by.
+    argument: the setting or option that holds `weights`, for messages.
 
     Raises:
-        UsageError: the weights can't be had or do not fit.
+        UsageError: the weights can't be loaded or do not fit.
     """
     if weights == "random":
         return "image encoder: random weights"

@@ -1,4 +1,4 @@
-"""Linear layers that take the same input, as one product."""
+"""Linear layers of the same input, computed by one product."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 
 class JoinedLinear(nn.Linear):
-    """Linear layers of one width and one input; their weights lie one below the other.
+    """Linear layers of the same input and width, with their weights stacked in one matrix.
 
-    In state dicts the layers stay apart, under their own names in the module that they belong to (`register`).
+    State dicts hold the layers separately, under their own names in the module that owns them (`register`).
 
     Attributes:
-        names: of the layers.
+        names: names of the layers.
         width: out_features of each.
     """
 
@@ -23,14 +23,14 @@ class JoinedLinear(nn.Linear):
         self.names, self.width = names, width
 
     def forward(self, x: Tensor, first: int | None = None) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """x [..., in_features] -> [..., width] of each layer, or of the `first` ones alone; views of one tensor."""
+        """x [..., in_features] -> [..., width] of each layer, or of the first `first` layers; views of one tensor."""
         if first is None:
             return F.linear(x, self.weight, self.bias).split(self.width, dim=-1)
         columns = first * self.width
         return F.linear(x, self.weight[:columns], self.bias[:columns]).split(self.width, dim=-1)
 
     def register(self, owner: nn.Module, name: str) -> None:
-        """Become the submodule `name` of `owner`, whose state dict gets `<layer>.weight` and `<layer>.bias`."""
+        """Add this module to `owner` as `name`; the owner's state dict gets `<layer>.weight` and `<layer>.bias`."""
         if not any(_joined(owner)):
             owner.register_state_dict_post_hook(_separate)
             owner.register_load_state_dict_pre_hook(_join)

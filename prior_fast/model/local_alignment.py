@@ -15,14 +15,14 @@ from prior_fast.ops.sigmoid_attention import sigmoid_attention
 
 
 class LocalContext(NamedTuple):
-    """What each side gathers from the other: for_image [B, P, D], for_text [S, D]."""
+    """Attention outputs: for_image [B, P, D], read from the text, and for_text [S, D], read from the image."""
 
     for_image: Tensor
     for_text: Tensor
 
 
 class LocalCrossAttention(nn.Module):
-    """Attention both ways with one head and separate projections; 1 is the image's side, 2 the text's."""
+    """Attention in both directions, with one head and separate projections; 1 is the image side, 2 the text side."""
 
     image: JoinedLinear
     text: JoinedLinear
@@ -49,7 +49,7 @@ class LocalCrossAttention(nn.Module):
         return LocalContext(for_image[:, 0].unflatten(0, (-1, per_image)), for_text[:, 0])
 
     def weights(self, image: Tensor, text: Tensor, cu_sentences: Tensor, max_sentences: int) -> tuple[Tensor, Tensor]:
-        """Sentences over patches [B, max_sentences, P], and patches over sentences [B, P, max_sentences]."""
+        """Weights of sentences over patches [B, max_sentences, P], of patches over sentences [B, P, max_sentences]."""
         patches, cu_patches, per_image = flatten_patches(image)
         query1, key1 = self.image(patches[:, None], 2)
         query2, key2 = self.text(text[:, None], 2)

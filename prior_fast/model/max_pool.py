@@ -10,8 +10,8 @@ from torch.nn import functional as F
 class HalvingMaxPool2d(nn.MaxPool2d):
     """3x3 maxima at every second pixel, padding 1: [B, C, h, w] -> [B, C, ceil(h / 2), ceil(w / 2)].
 
-    In a compiled step on a GPU the gradient is gathered. torch.compile's own is scattered by atomic additions, with the
-    channels outermost, and then brought to the layout of the convolutions.
+    In a compiled step on a GPU the backward pass gathers the gradient. torch.compile's own backward pass scatters it by
+    atomic additions, with the channels outermost, and then converts it to the layout of the convolutions.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class HalvingMaxPool2d(nn.MaxPool2d):
 
 
 def gathered_max_pool(x: Tensor) -> Tensor:
-    """The same function [B, C, h, w] -> [B, C, ceil(h / 2), ceil(w / 2)], in pointwise operations backwards."""
+    """The same function [B, C, h, w] -> [B, C, ceil(h / 2), ceil(w / 2)], with a pointwise backward pass."""
     return _GatheredMaxPool.apply(x)
 
 
@@ -33,7 +33,7 @@ class _GatheredMaxPool(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         maxima, index = F.max_pool2d(x, kernel_size=3, stride=2, padding=1, return_indices=True)
         ctx.size = x.shape[2:]
-        # Where in its window a maximum is, 0 to 8.
+        # The position of each maximum in its window, 0 to 8.
         top, left = (2 * torch.arange(n, device=x.device) - 1 for n in maxima.shape[2:])
         place = 3 * (index // x.shape[3] - top[:, None]) + index % x.shape[3] - left
         ctx.save_for_backward(place.to(torch.int8))
@@ -52,7 +52,7 @@ class _GatheredMaxPool(torch.autograd.Function):
                 row, column = odd[:, None, None, None] + 1 - 2 * i, odd[:, None] + 1 - 2 * j
                 there = (k[:, None, None, None, None] + i < len(k)) & (m[:, None, None] + j < len(m))
                 there = there & (row >= 0) & (column >= 0)
-                # By indices, not by padding, which would be written to memory.
+                # Indexing shifts without a copy in memory; padding would write one.
                 rows, columns = (k + i).clamp(max=len(k) - 1)[:, None], (m + j).clamp(max=len(m) - 1)
                 here = place[:, rows, columns][:, :, None, :, None] == 3 * row + column
                 total = total + torch.where(here & there, dmaxima[:, rows, columns][:, :, None, :, None], 0)

@@ -1,19 +1,18 @@
-"""A convolution to a channel or two, as GPUs want it."""
+"""A convolution to one or two channels, in a form that is fast on GPUs."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EIGHT = 8  # bfloat16 numbers in the 16 bytes by which tensor cores are fed
+EIGHT = 8  # bfloat16 numbers in 16 bytes, the unit of loads for tensor cores
 
 
 class NarrowConv2d(nn.Conv2d):
     """A convolution of odd kernel size, stride 1 and zero padding that keeps the size, for few output channels.
 
-    Compiled on a GPU it is a matrix product, which gives each pixel's share in all the pixels around it, and a sum of
-    shifted shares. cuDNN's convolution with eight output channels, the fewest it has tensor cores for, takes 3.31 ms
-    forward and backward for 48 channels of 224x224 at batch 128 (H200;
-    bench/results/nvidia-h200/convolution-forms.json).
+    Compiled on a GPU it is a matrix product, which computes each pixel's share of all pixels around it, and a sum of
+    the shifted shares. cuDNN uses tensor cores for eight output channels or more. With eight it takes 3.31 ms forward
+    and backward for 48 channels of 224x224 at batch 128 (H200; bench/results/nvidia-h200/convolution-forms.json).
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True) -> None:
@@ -24,12 +23,12 @@ class NarrowConv2d(nn.Conv2d):
         return self.compiled_forward(x) if torch.compiler.is_compiling() and x.is_cuda else super().forward(x)
 
     def compiled_forward(self, x: Tensor) -> Tensor:
-        """The same function in the form for GPUs, for torch.compile to fuse."""
+        """The same function in the form for GPUs, which torch.compile fuses."""
         batch, channels, height, width = x.shape
         size = self.kernel_size[0]
         taps = self.weight.permute(2, 3, 0, 1).reshape(-1, channels)  # [size size out, in]
         taps = F.pad(taps, (0, 0, 0, -len(taps) % EIGHT))
-        # Pixels innermost, so that the sum reads side by side.
+        # Pixels innermost, so that the sum reads contiguous memory.
         shares = taps @ x.permute(0, 2, 3, 1).reshape(-1, channels).T
         shares = shares[: size * size * self.out_channels].view(size, size, self.out_channels, batch, height, width)
         dtype, shares = shares.dtype, shares.to(torch.promote_types(shares.dtype, torch.float32))

@@ -63,8 +63,8 @@ class SentenceAttentionPool(nn.Module):
         places = torch.arange(rows, device=sentences.device) + segment_ids(cu_sentences, rows) + 1
         keys = sentences.new_zeros(rows + reports, sentences.shape[1])
         keys = keys.index_copy(0, (cu_sentences + each)[:-1].long(), mean).index_copy(0, places, sentences)
-        # With one query, W_k goes into it and W_v comes after the weighted sum, and the rows are not projected at all.
-        # A head is a query of its own over the whole width; b_k adds the same to all logits of a softmax.
+        # With one query, W_k is applied to the query and W_v to the weighted sum, so the rows are not projected.
+        # Each head is a query over the whole width. b_k would add the same to all logits of a softmax.
         query = self.q_proj(mean).unflatten(-1, (self.num_heads, -1))
         folded = torch.einsum("bhd,hdc->bhc", query, self._by_head(self.k_proj.weight)).to(keys.dtype)
         pooled = sigmoid_attention(
@@ -80,7 +80,7 @@ class SentenceAttentionPool(nn.Module):
         )
         heads = pooled[:, 0].unflatten(0, (-1, self.num_heads))
         values = torch.einsum("bhc,hdc->bhd", heads, self._by_head(self.v_proj.weight)).flatten(1)
-        # b_k has the gradient that it has in the plain form, zero: data parallelism waits for one.
+        # b_k gets a zero gradient, as in the plain form: data parallelism waits for the gradient of each parameter.
         return self.c_proj(values + self.v_proj.bias + 0 * self.k_proj.bias)
 
     def _by_head(self, parameter: Tensor) -> Tensor:

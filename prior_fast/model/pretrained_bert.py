@@ -1,4 +1,4 @@
-"""Reading a BERT that transformers wrote: strictly, and by transformers' public interface alone."""
+"""Reads a BERT that transformers wrote, strictly and only through transformers' public interface."""
 
 import re
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from prior_fast.errors import UsageError
 from prior_fast.model.bert import ACTIVATIONS
 from prior_fast.model.weights import named, nonfinite
 
-# Parts of a BERT for other tasks, which the text encoder does without.
+# Parts of a BERT for other tasks, which the text encoder does not use.
 _HEADS = re.compile(r"(bert\.)?(cls|pooler|classifier|qa_outputs)\..*|(.*\.)?position_ids")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
-# From a field of TextEncoderConfig to the one of transformers' BertConfig.
+# From a field of TextEncoderConfig to the field of transformers' BertConfig.
 BERT_CONFIG = {
     "hidden_size": "hidden_size",
     "layers": "num_hidden_layers",
@@ -34,13 +34,13 @@ BERT_CONFIG = {
 
 @dataclass(frozen=True)
 class PretrainedBert:
-    """A BERT's weights and what they are for.
+    """A BERT's weights and their structure.
 
     Attributes:
-        structure: builds the text encoder that they fill.
+        structure: config of the text encoder that the weights fill.
         vocab_size: rows of the word table.
-        tensors: by the names of `prior_fast.model.bert.Bert`, float32.
-        vocabulary: from token to id, of the tokenizer beside the weights; None where there is none.
+        tensors: float32 tensors by the names of `prior_fast.model.bert.Bert`.
+        vocabulary: token to id, of the tokenizer in the weights' folder; None if there is none.
     """
 
     structure: TextEncoderConfig
@@ -50,13 +50,13 @@ class PretrainedBert:
 
 
 def read_bert(weights: str, argument: str = "model.text.weights") -> PretrainedBert:
-    """Read a folder with a BERT, or one of Hugging Face's by its name.
+    """Read a BERT from a folder or, by its name, from Hugging Face.
 
-    argument: what the user gave `weights` by.
+    argument: the setting or option that holds `weights`, for messages.
 
     Raises:
-        UsageError: the weights can't be had, are of another family, do not fit their own config.json, or are not
-            finite; or the configuration asks for what this BERT does not do.
+        UsageError: the weights can't be loaded, are of another family, do not fit their own config.json, or are not
+            finite; or config.json has a feature that `prior_fast.model.bert` does not have.
     """
     from transformers import BertModel, PretrainedConfig
     from transformers.utils import logging
@@ -64,11 +64,11 @@ def read_bert(weights: str, argument: str = "model.text.weights") -> PretrainedB
     source = f"{argument}={weights}"
     advice = f"give a folder with a BERT model, or ask for {argument}=random"
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what is left out is told below, in fewer words; a download still shows its progress
+    logging.set_verbosity_error()  # `_check_loading` reports unused tensors instead; downloads still show progress
     try:
         values, _ = PretrainedConfig.get_config_dict(weights)
         _check_config(values, source)
-        # Shapes that do not fit are told below too, by name.
+        # `_check_loading` reports shapes that do not fit, by name.
         loaded: Any = BertModel.from_pretrained(
             weights,
             add_pooling_layer=False,
@@ -103,13 +103,13 @@ def check_vocabulary(
 ) -> str:
     """Compare the weights' vocabulary with the prepared dataset's.
 
-    vocabulary: from token to id, of the dataset's tokenizer.
+    vocabulary: token to id, of the dataset's tokenizer.
 
     Returns:
-        What could not be compared, in words for the user; "" where all was.
+        A note for the user about what could not be compared; "" if everything was.
 
     Raises:
-        UsageError: they differ.
+        UsageError: the vocabularies differ.
     """
     source = f"model.text.weights={weights}"
     advice = f"prepare the dataset again with --tokenizer {weights}"
@@ -173,8 +173,8 @@ def _vocabulary(weights: str) -> Mapping[str, int] | None:
 
     folder = Path(weights)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        return None  # transformers would make one up, of special tokens alone
+        return None  # transformers would create one with special tokens only
     try:
         return AutoTokenizer.from_pretrained(weights, trust_remote_code=False).get_vocab()
-    except Exception:  # there is none, or none that can be read: transformers and tokenizers raise their own types
+    except Exception:  # missing or unreadable: transformers and tokenizers raise their own types
         return None

@@ -55,7 +55,7 @@ class PRIORModel(nn.Module):
         self.image_decoder = ImageDecoder(2 * width, config.decoder_norm)
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self.local_logit_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
-        # Convolutions run faster with the channels innermost, on GPUs and CPUs alike; values and shapes stay.
+        # Convolutions run faster with the channels innermost, on GPUs and CPUs. Values and shapes do not change.
         self.to(memory_format=torch.channels_last)
 
     def encode_images(self, images: Tensor) -> ImageEmbedding:
@@ -66,8 +66,8 @@ class PRIORModel(nn.Module):
     def encode_sentences(self, batch: PackedBatch) -> Tensor:
         """The sentences of a batch, before the bank: [S, D]."""
         cu_tokens, max_tokens = batch.cu_tokens, batch.max_tokens
-        if batch.filler:  # a report of its own to the encoder, whose tokens nothing below looks at
-            # From tensors alone: a padding value would become a constant of a compiled step, one for each count.
+        if batch.filler:  # the encoder sees it as one more report, whose tokens are not used below
+            # From tensors only: a Python number would become a constant of the compiled step, a new one for each count.
             cu_tokens = torch.cat([cu_tokens, cu_tokens[-1:] + batch.filler])
             max_tokens = max(max_tokens, batch.filler)
         tokens = self.text_encoder(batch.token_ids, batch.position_ids, cu_tokens, max_tokens)
@@ -75,13 +75,13 @@ class PRIORModel(nn.Module):
         return self.local_text_projection(self.item_gather(tokens, batch.cu_sentence_tokens))
 
     def pool_report(self, sentences: Tensor, cu_sentences: Tensor, max_sentences: int) -> Tensor:
-        """Sentences, of the encoder or of the bank, [S, D] -> reports [B, D]."""
+        """Sentences [S, D] from the encoder or from the bank -> reports [B, D]."""
         return self.global_text_projection(self.global_text_attention(sentences, cu_sentences, max_sentences))
 
     def reconstruct_images(self, patches: Tensor, context: Tensor, channel_mask: Tensor | None = None) -> Tensor:
         """Image patches and the text's context for them [B, P, D] -> images [B, 1, 224, 224].
 
-        channel_mask: factors [B, D] for the image embedding's channels; none is masked without it.
+        channel_mask: factors [B, D] for the image embedding's channels; None: no masking.
         """
         layout = self.config.layout
         image_map = tokens_to_map(patches, layout)

@@ -15,9 +15,9 @@ class RowNorm(nn.BatchNorm1d):
 def projection(in_channels: int, out_channels: int, kind: Literal["mlp", "linear"]) -> nn.Module:
     """[..., in_channels] -> [..., out_channels].
 
-    kind: "mlp" is SimSiam's projection head, two layers with batch normalization after each, which keeps a contrastive
-        loss from collapsing while the encoders are young; the paper says MLP and no more. "linear" is one layer
-        (released). Linear weights start at std width^-0.5.
+    kind: "mlp" is SimSiam's projection head: two layers, each followed by batch normalization, which prevents a
+        contrastive loss from collapsing early in training. The paper says only "MLP". "linear" is one layer (released).
+        Linear weights start with a standard deviation of in_channels^-0.5.
     """
     first = _linear(in_channels, out_channels)
     if kind == "linear":

@@ -15,7 +15,7 @@ class SentencePrototypeBank(nn.Module):
     """K prototypes, read by a Gumbel-softmax over the inner products with a sentence.
 
     init: "gaussian_l1" draws from the standard Gaussian and divides by the L1 norm, as the paper says; "gaussian"
-        leaves the norm as it is (released); "sentences" wants `set_prototypes` before the bank is trained.
+        does not normalize (released); "sentences" needs `set_prototypes` before the bank is trained.
     """
 
     def __init__(self, prototypes: int, channels: int, init: Literal["gaussian_l1", "gaussian", "sentences"]) -> None:
@@ -33,7 +33,7 @@ class SentencePrototypeBank(nn.Module):
     def forward(
         self, x: Tensor, tau: float | Tensor, seed: int | Tensor | None = None, first_row: int = 0
     ) -> PrototypeLookup:
-        """x [S, C] -> mixtures [S, C], index [S], l1 []; without a seed the lookup is free of noise."""
+        """x [S, C] -> mixtures [S, C], index [S], l1 []; without a seed there is no noise."""
         return prototype_lookup(x.to(self.embed.weight.dtype), self.embed.weight, tau, seed=seed, first_row=first_row)
 
     def kl(self, target: Tensor, prediction: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Softmax attention within each packed report, for CPUs.
 
-Padding to the longest report would make scores for B L_max^2 pairs of tokens; of reports with 90 tokens in the mean
-that is two to four times the pairs there are. A report is a loop's step here, since a CPU's work has no launches to
-save. Letters in shapes: T tokens, H heads, D width of a head, B reports.
+Padding to the longest report would compute scores for B L_max^2 pairs of tokens. For reports with 90 tokens on average
+that is two to four times the number of pairs within reports. The code loops over reports, since a CPU has no launch
+cost to save. Letters in shapes: T tokens, H heads, D width of a head, B reports.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def _report_attention_backward(
     dout, q, k, v = _by_head(dout, q * scale, k, v)
     dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     for rows in _reports(cu_tokens):
-        # Made again: kept from the forward pass they would be the largest tensors of the encoder.
+        # Recomputed: kept from the forward pass, the weights would be the largest tensors of the encoder.
         weights, own = _weights(q, k, rows), dout[:, rows]
         dv[:, rows] = weights.transpose(1, 2) @ own
         dweights = own @ v[:, rows].transpose(1, 2)
@@ -66,7 +66,7 @@ _report_attention.register_autograd(_backward, setup_context=_setup_context)
 
 @register_flop_formula(torch.ops.prior_fast.report_attention, get_raw=True)
 def _forward_operations(q: Tensor, k: Tensor, v: Tensor, cu_tokens: Tensor, *args: Any, **kwargs: Any) -> int:
-    """Of both products, for torch's FlopCounterMode, which does not look into an op."""
+    """The operations of both products, for torch's FlopCounterMode, which does not see inside a custom op."""
     return 4 * q.shape[1] * q.shape[2] * int(cu_tokens.diff().long().square().sum())
 
 
@@ -74,7 +74,7 @@ def _forward_operations(q: Tensor, k: Tensor, v: Tensor, cu_tokens: Tensor, *arg
 def _backward_operations(
     dout: Tensor, q: Tensor, k: Tensor, v: Tensor, cu_tokens: Tensor, *args: Any, **kwargs: Any
 ) -> int:
-    """Of five products, the scores' second time among them."""
+    """The operations of five products, including the recomputed scores."""
     return 10 * q.shape[1] * q.shape[2] * int(cu_tokens.diff().long().square().sum())
 
 
@@ -86,13 +86,13 @@ def report_attention(q: Tensor, k: Tensor, v: Tensor, cu_tokens: Tensor, scale: 
         cu_tokens: [B + 1] int32 offsets of the reports in the tokens.
 
     Returns:
-        [T, H, D]; zeros at tokens behind the last report. Differentiable in q, k, v.
+        [T, H, D]; zeros for tokens after the last report. Differentiable in q, k, v.
     """
     return _report_attention(q, k, v, cu_tokens, scale)
 
 
 def _by_head(*tensors: Tensor) -> list[Tensor]:
-    """[T, H, D] -> [H, T, D], whose slices matrix products take as they are."""
+    """[T, H, D] -> [H, T, D], whose slices matrix products take without a copy."""
     return [x.transpose(0, 1).contiguous() for x in tensors]
 
 

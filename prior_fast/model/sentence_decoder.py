@@ -12,7 +12,7 @@ from prior_fast.model.bert import Bert, BertStructure, attend_within
 class SentenceDecoder(nn.Module):
     """BERT layers with cross-attention over Q learned queries; every query sees all others unless `causal`.
 
-    causal: the released decoder lets query i see only queries up to i; its published weights want that.
+    causal: query i sees only queries up to i, as in the released decoder; the published weights need this.
     """
 
     def __init__(self, config: SentenceDecoderConfig, channels: int) -> None:
@@ -30,7 +30,7 @@ class SentenceDecoder(nn.Module):
         self.attention_dropout = nn.Dropout(config.dropout)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Image patches [B, P, D] -> predicted prototypes [B, Q, D], in no order."""
+        """Image patches [B, P, D] -> predicted prototypes [B, Q, D], in no particular order."""
         dropout = self.attention_dropout.p if self.training else 0.0
         return self.decoder(
             self.queries.expand(image.shape[0], -1, -1),

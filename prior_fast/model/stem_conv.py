@@ -1,17 +1,17 @@
-"""ResNet's first convolution, of gray images, as GPUs want it."""
+"""ResNet's first convolution for gray images, in a form that is fast on GPUs."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EIGHT = 8  # bfloat16 numbers in the 16 bytes by which tensor cores are fed
+EIGHT = 8  # bfloat16 numbers in 16 bytes, the unit of loads for tensor cores
 
 
 class StemConv2d(nn.Conv2d):
     """A 7x7 convolution of one channel, stride 2 and padding 3: [B, 1, h, w] -> [B, out, ceil(h / 2), ceil(w / 2)].
 
-    Compiled on a GPU it is a 4x4 convolution, stride 1, of squares of 2x2 pixels as channels: one channel leaves the
-    tensor cores idle. At 224x224 and batch 128 forward and weight gradient take 0.48 ms for 1.39 (H200;
+    Compiled on a GPU it is a 4x4 convolution, stride 1, with squares of 2x2 pixels as channels: a single channel leaves
+    the tensor cores idle. At 224x224 and batch 128 forward and weight gradient take 0.48 ms instead of 1.39 ms (H200;
     bench/results/nvidia-h200/convolution-forms.json).
     """
 
@@ -25,8 +25,8 @@ class StemConv2d(nn.Conv2d):
         return super().forward(images)
 
     def compiled_forward(self, images: Tensor) -> Tensor:
-        """The same function of images of even size in the form for GPUs, for torch.compile to fuse."""
-        # An eighth row and column of weights, zeros, before the seven: the window then begins at an even pixel.
+        """The same function of images of even size in the form for GPUs, which torch.compile fuses."""
+        # Add a row and a column of zero weights before the seven: the window then begins at an even pixel.
         weight = F.pad(self.weight, (1, 0, 1, 0))
         return F.conv2d(squares(F.pad(images, (4, 2, 4, 2))), squares(weight))
 

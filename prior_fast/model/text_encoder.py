@@ -1,6 +1,6 @@
 """The text encoder: BERT over packed reports, without padding (supplement 2.2).
 
-The reports of a batch are rows of T tokens with position ids that restart; attention keeps each report to itself.
+A batch is T rows of tokens. Position ids restart in each report, and attention stays within a report.
 Letters in shapes: T tokens, H heads, D width of a head.
 """
 
@@ -17,7 +17,7 @@ from prior_fast.ops.common.segments import pad, padding_mask, unpad
 
 
 class TextEncoder(nn.Module):
-    """Packed reports -> token features, from random weights (`prior_fast.model.build` fills in others).
+    """Packed reports -> token features. Weights start random; `prior_fast.model.build` loads pretrained ones.
 
     vocab_size: tokens of the dataset's tokenizer.
     """
@@ -36,7 +36,7 @@ class TextEncoder(nn.Module):
             positions=config.positions,
             token_types=config.token_types,
         )
-        # BERT's 0.02 is for widths near 768; at small ones it leaves attention flat for long.
+        # BERT's 0.02 suits widths near 768. With small widths, attention would stay nearly uniform for many steps.
         self.encoder = Bert(structure, vocab_size, std=config.hidden_size**-0.5)
         self.out_channels = config.hidden_size
 
@@ -50,14 +50,14 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, cu_tokens: Tenso
     """Softmax attention within each report; query, key, value [T, H, D] -> [T, H, D].
 
     On a CPU, and on a GPU in half precision, the reports stay packed; on a GPU in float32 they are padded inside this
-    function only. There is no dropout of attention weights on any path: torch's packed attention takes none.
+    function only. No path has dropout of attention weights, since torch's packed attention has none.
     """
     scale = query.shape[-1] ** -0.5
     if query.device.type == "cpu":
         return report_attention(query, key, value, cu_tokens, scale)
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        # What varlen_attn calls, were it sure to: on Hopper newer versions of torch prefer cuDNN, by a test of the
-        # longest report against 128 tokens, for which a compiled step would be compiled a second time.
+        # The function that varlen_attn calls. On Hopper, varlen_attn of newer versions of torch may choose cuDNN: it
+        # compares the longest report with 128 tokens, and this test would make torch.compile compile a step twice.
         flash = torch.ops.aten._flash_attention_forward
         sizes = cu_tokens, cu_tokens, max_tokens, max_tokens
         return flash(query, key, value, *sizes, 0.0, False, return_debug_mask=False, scale=scale)[0]

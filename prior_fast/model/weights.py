@@ -1,4 +1,4 @@
-"""Weights that come from outside: read without unpickling anything but tensors, and loaded whole or not at all."""
+"""Reads weight files without unpickling anything but tensors, and loads them completely or not at all."""
 
 import pickle
 from collections.abc import Collection, Mapping
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from prior_fast.errors import UsageError
 
-# What training programs put around a state dict, and before each of its names.
+# Entries that training programs put around a state dict, and prefixes that they put before its names.
 ENVELOPES = ("state_dict", "model")
 WRAPPERS = ("module.", "model.")
 
 
 def load_tensors(path: Path, setting: str) -> dict[str, Tensor]:
-    """The named tensors in a .safetensors, .pt, .pth, .bin or .ckpt file; what is around them is taken off.
+    """The named tensors in a .safetensors, .pt, .pth, .bin or .ckpt file, without what wraps them.
 
-    That is an entry `state_dict` or `model`, and `module.` or `model.` before every name.
+    An entry `state_dict` or `model` around the tensors is removed, and so is `module.` or `model.` before every name.
 
     setting: the argument that named the file, for messages.
 
@@ -53,10 +53,10 @@ def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str, target: str = "encoder") -> None:
     """Fill `module` from tensors with exactly the names and shapes of its state dict, and finite values.
 
-    source, target: where the tensors come from, and what they are to fit, for messages.
+    source, target: where the tensors come from, and what they must fit, for messages.
 
     Raises:
-        UsageError: a tensor is missing, unknown, of another shape or not finite; `module` is as it was.
+        UsageError: a tensor is missing, unknown, of another shape or not finite; `module` is unchanged.
     """
     problem = misfit(module.state_dict(), tensors)
     if problem:
@@ -65,7 +65,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str,
 
 
 def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
-    """Why `tensors` can't fill a state dict like `wanted`, in a few words that name two tensors; None if they can."""
+    """Why `tensors` can't fill a state dict like `wanted`, with the names of up to two tensors; None if they can."""
     missing = [name for name in wanted if name not in tensors]
     unknown = [name for name in tensors if name not in wanted]
     if missing:
@@ -84,20 +84,20 @@ def misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str |
 
 
 def nonfinite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names of tensors with a value that is infinite or not a number; one without values has none."""
+    """The names of tensors with a value that is infinite or NaN; meta tensors are skipped."""
     real = {name: x for name, x in tensors.items() if x.is_floating_point() and not x.is_meta}
-    # A sum is finite only if all values are (or overflow, in which case they are looked at one by one).
+    # A finite sum means finite values. If the sum is not finite, it may have overflowed: then all values are checked.
     return [name for name, x in real.items() if not x.sum().isfinite() and not x.isfinite().all()]
 
 
 def named(names: Collection[str], most: int = 2) -> str:
-    """The first names, and how many there are besides."""
+    """The first `most` names, and the number of the others."""
     shown, more = list(names)[:most], len(names) - most
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def _opened(state: Any) -> Any:
-    """What lies in the envelopes around a state dict."""
+    """The state dict inside the entries that wrap it."""
     while isinstance(state, dict):
         inner = next((state[name] for name in ENVELOPES if isinstance(state.get(name), dict)), None)
         if inner is None:

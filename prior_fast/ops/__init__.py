@@ -1,6 +1,6 @@
-"""The ops of PRIOR: one op, one file; each file's `__all__` is exported here, so `ops.sigmoid_attention(...)` works.
+"""The ops of PRIOR, one per file. The package exports each file's `__all__`: call `ops.sigmoid_attention(...)`.
 
-Every op takes `backend=None`, the best backend for its input; `prior_fast.ops.common.backend` tells how it is chosen.
+Every op takes `backend=None`, which selects the best backend for its input (see `prior_fast.ops.common.backend`).
 """
 
 import importlib
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prior_fast.spelling import nearest
 
-if TYPE_CHECKING:  # what type checkers and editors see; a running program finds the ops by itself
+if TYPE_CHECKING:  # for type checkers and editors; at run time `_exports` finds the ops
     from prior_fast.ops.attention_weights import attention_weights as attention_weights
     from prior_fast.ops.info_nce import info_nce as info_nce
     from prior_fast.ops.linear_sum_assignment import Assignment as Assignment
@@ -34,7 +34,7 @@ def _exports() -> dict[str, Any]:
     return exports
 
 
-# An import binds the submodule's name on the package; a function of the same name has to be bound after all imports.
+# An import binds the submodule's name on the package. A function of the same name must be bound after all imports.
 _EXPORTS = _exports()
 globals().update(_EXPORTS)
 __all__ = sorted(_EXPORTS)

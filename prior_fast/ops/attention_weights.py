@@ -1,4 +1,4 @@
-"""The weights of attention over packed segments, for pictures and zero-shot scores."""
+"""Attention weights over packed segments, for pictures and zero-shot scores."""
 
 from typing import Any
 
@@ -85,7 +85,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, dweights: Tensor) -> tuple[Tensor | None, ...]:
-    """In plain PyTorch, on padded tensors: only what looks at weights in training would need more."""
+    """In plain PyTorch on padded tensors. Training does not differentiate weights, so this need not be fast."""
     q, k, cu_seqlens_q, cu_seqlens_k = ctx.saved_tensors
     max_seqlen_q, max_seqlen_k, scale, bias, activation = ctx.options
     sizes = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
@@ -130,7 +130,7 @@ def attention_weights(
         max_seqlen_q: rows of the longest segment of `q`, or more; an int, so that the shape is known on the host.
         max_seqlen_k: the same for `k`.
         scale: multiplies the inner products; D**-0.5 when None.
-        bias: is added to the scaled products.
+        bias: added to the scaled products.
         activation: "sigmoid" (PRIOR's), or "softmax" over a segment's keys (supplement, section 4.2, table 3).
         backend: see `prior_fast.ops.common.backend.resolve_backend`.
 

@@ -13,7 +13,8 @@ from prior_fast.ops.common.triton import with_triton
 
 __all__ = ["info_nce"]
 
-# Up to so many pairs of rows Triton's forward keeps the inner products for the backward, 8 MB for both sides.
+# Up to this number of pairs of rows, Triton's forward pass keeps the inner products for the backward pass, 8 MB for
+# both sides.
 KEPT_PRODUCTS = 1024 * 1024
 
 
@@ -31,7 +32,7 @@ def info_nce_reference(a: Tensor, b: Tensor, logit_scale: float | Tensor) -> Ten
 
 @torch.library.custom_op("prior_fast::info_nce_stats", mutates_args=())
 def _info_nce_stats(a: Tensor, b: Tensor, scale: Tensor, begin: int, rows: int, keep: bool) -> tuple[Tensor, Tensor]:
-    """Of rows begin .. begin + rows - 1 against all: what the loss and its gradient need [5, 2, rows], and products."""
+    """Rows begin .. begin + rows - 1 against all rows: stats [5, 2, rows] of loss and gradient, and the products."""
     from prior_fast.kernels.info_nce import info_nce_fwd
 
     return info_nce_fwd(a.contiguous(), b.contiguous(), scale, begin, rows, keep)
@@ -47,10 +48,10 @@ def _(a: Tensor, b: Tensor, scale: Tensor, begin: int, rows: int, keep: bool) ->
 def _info_nce(
     a: Tensor, b: Tensor, scale: Tensor, all_a: Tensor, all_b: Tensor, stats: Tensor, kept: Tensor, begin: int
 ) -> tuple[Tensor, Tensor]:
-    """The loss, and d loss / d scale, out of the stats [5, 2, N] of all rows.
+    """The loss and d loss / d scale, from the stats [5, 2, N] of all rows.
 
-    a and b are the rows from `begin` on of all_a and all_b, here to be differentiated. The second output is for the
-    backward; no gradient flows through it.
+    a and b are the rows of all_a and all_b from `begin` on; as inputs they get gradients. The second output is for the
+    backward pass; no gradient flows through it.
     """
     from prior_fast.kernels.info_nce import info_nce_total
 
@@ -68,7 +69,7 @@ def _(
 def _info_nce_backward(
     dloss: Tensor, a: Tensor, b: Tensor, scale: Tensor, stats: Tensor, slope: Tensor, kept: Tensor, begin: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the owned rows, and of the scale; a, b and stats are of all rows."""
+    """The gradients of this rank's rows and of the scale; a, b and stats hold all rows."""
     from prior_fast.kernels.info_nce import info_nce_bwd
 
     return info_nce_bwd(dloss, a.contiguous(), b.contiguous(), scale, stats.contiguous(), slope, kept, begin)
@@ -105,18 +106,19 @@ def info_nce(
 ) -> Tensor:
     """Symmetric InfoNCE: the mean of the cross-entropies of logit_scale * a b^T and of its transpose against i -> i.
 
-    Van den Oord et al., "Representation learning with contrastive predictive coding" (2018), equation 4, both ways as
-    in CLIP. Rows are taken as they are: the caller makes them unit vectors.
+    Van den Oord et al., "Representation learning with contrastive predictive coding" (2018), equation 4, in both
+    directions as in CLIP. The op does not normalize: the caller passes unit vectors.
 
-    With a process group, `a` and `b` are this rank's rows, as many on every rank, and negatives come from all ranks.
-    Every rank returns the loss of the joined batch: the value, the gradients of its own rows and of `logit_scale` are
-    those of a single process that holds the joined batch. Where gradients are averaged over ranks afterwards, as by
-    DistributedDataParallel, multiply this loss by the number of ranks before a model below `a` and `b`, but not
-    before `logit_scale`, whose gradient is whole on every rank.
+    With a process group, `a` and `b` are this rank's rows, the same number on every rank, and negatives come from all
+    ranks. Every rank returns the loss of the joined batch. The value and the gradients of its own rows and of
+    `logit_scale` equal those of a single process that holds the joined batch. DistributedDataParallel averages
+    gradients over ranks; with it, multiply the gradients of `a` and `b` by the number of ranks. Do not multiply the
+    gradient of `logit_scale`, which is complete on every rank.
 
-    The reference computes the whole loss on every rank. Triton's backend compares a rank's own rows with all, so its
-    work is linear in them; it gathers the vectors and ten numbers a pair, and backwards it does not communicate. Its
-    memory is linear in the rows too: above KEPT_PRODUCTS pairs of rows no matrix of logits is ever in memory.
+    The reference computes the whole loss on every rank. The Triton backend compares a rank's own rows with all rows,
+    so its work is linear in the rank's rows. It gathers the vectors and ten numbers per pair; its backward pass does
+    not communicate. Its memory is linear in the rows too: above KEPT_PRODUCTS pairs of rows it stores no matrix of
+    logits.
 
     Args:
         a: [B, D] unit vectors.
@@ -145,11 +147,12 @@ def info_nce(
 
 
 def _kernels_win(rows: int, group: dist.ProcessGroup | None) -> bool:
-    """Whether the kernels are to be preferred in float32.
+    """Whether the kernels are preferred in float32.
 
-    With 128 rows on an H200 they take 81 us forward and backward for the reference's 125, with 256 152 for 148, with
-    1,024 643 for 308 (bench/results/nvidia-h200/kernels.json): cuBLAS multiplies float32 faster. The reference keeps a
-    matrix of logits, and a joined one on each rank.
+    Forward and backward with 128 rows on an H200, the kernels take 81 us and the reference 125 us. With 256 rows they
+    take 152 and 148 us, with 1,024 rows 643 and 308 us (bench/results/nvidia-h200/kernels.json): cuBLAS multiplies
+    float32 faster. But the reference stores a matrix of logits, which with a group is that of the joined batch on every
+    rank.
     """
     return group is not None or rows <= 128 or rows * rows > KEPT_PRODUCTS
 
@@ -170,16 +173,16 @@ def _with_triton(a: Tensor, b: Tensor, logit_scale: float | Tensor, group: dist.
 
 
 def _gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """The rows of all ranks in the order of ranks, as many on each."""
+    """The rows of all ranks in the order of ranks; every rank has the same number of rows."""
     gathered = x.new_empty((x.shape[0] * dist.get_world_size(group), *x.shape[1:]))
     dist.all_gather_into_tensor(gathered, x.contiguous(), group=group)
     return gathered
 
 
 def _join(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """The rows of all ranks in the order of ranks; only this rank's own take part in differentiation.
+    """The rows of all ranks in the order of ranks; only this rank's own rows get a gradient.
 
-    Each rank computes the whole loss, so its own rows' gradient is complete without communication backwards.
+    Each rank computes the whole loss, so this gradient is complete without communication in the backward pass.
     """
     rows, rank = x.shape[0], dist.get_rank(group)
     gathered = _gather(x.detach(), group)
@@ -191,5 +194,5 @@ def _check_equal_rows(x: Tensor, group: dist.ProcessGroup) -> None:
     dist.all_gather_into_tensor(counts, torch.tensor([x.shape[0]], device=x.device), group=group)
     if (counts != x.shape[0]).any():
         raise ValueError(
-            f"a has {x.shape[0]} rows on this rank and {counts.tolist()} over the ranks, wanted as many on each"
+            f"a has {x.shape[0]} rows on this rank and {counts.tolist()} over the ranks, wanted equal numbers"
         )

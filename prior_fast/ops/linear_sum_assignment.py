@@ -16,7 +16,7 @@ from prior_fast.ops.common.precision import accumulation_dtype
 
 __all__ = ["Assignment", "linear_sum_assignment"]
 
-# The most columns (rows, when there are more of them) that a block of a GPU solves.
+# The largest number of columns (or of rows, if there are more rows) that a GPU block solves.
 CUDA_COLUMNS = 4096
 SOLVED, INVALID, INFEASIBLE = 0, 1, 2
 
@@ -29,7 +29,7 @@ class Assignment(NamedTuple):
 
 
 def linear_sum_assignment_reference(cost: Tensor, maximize: bool = False) -> tuple[Tensor, Tensor]:
-    """`linear_sum_assignment` of cost [B, N, M] by SciPy, matrix after matrix, on the host: columns and status."""
+    """`linear_sum_assignment` of cost [B, N, M] by SciPy, one matrix at a time on the host: columns and status."""
     import numpy as np
     from scipy.optimize import linear_sum_assignment as solve
 
@@ -47,7 +47,7 @@ def linear_sum_assignment_reference(cost: Tensor, maximize: bool = False) -> tup
     return columns.to(cost.device), status.to(cost.device)
 
 
-# csrc/ holds its kernels: matrices wider than high, or square; by_column asks for the row of each column.
+# csrc/ implements it for matrices with at least as many columns as rows; by_column returns the row of each column.
 torch.library.define("prior_fast::solve_assignment", "(Tensor cost, bool maximize, bool by_column) -> (Tensor, Tensor)")
 
 
@@ -59,13 +59,13 @@ def _(cost: Tensor, maximize: bool, by_column: bool) -> tuple[Tensor, Tensor]:
 
 
 def _solve(cost: Tensor, maximize: bool) -> tuple[Tensor, Tensor]:
-    """Columns and status by the library of csrc/ for the device of cost [B, N, M]."""
+    """Columns and status from the library of csrc/ for the device of cost [B, N, M]."""
     tall = cost.shape[1] > cost.shape[2]
     matrix = (cost.mT if tall else cost).to(accumulation_dtype(cost)).contiguous()
     return torch.ops.prior_fast.solve_assignment(matrix, maximize, tall)
 
 
-# An op of its own, so that torch.compile keeps one graph around what reads values on the host.
+# A custom op, so that torch.compile keeps one graph although the function reads values on the host.
 @torch.library.custom_op("prior_fast::linear_sum_assignment", mutates_args=())
 def _linear_sum_assignment(cost: Tensor, maximize: bool, backend: str, strict: bool) -> tuple[Tensor, Tensor]:
     compiled = backend in ("cpp", "cuda")
@@ -81,7 +81,7 @@ def _(cost: Tensor, maximize: bool, backend: str, strict: bool) -> tuple[Tensor,
 
 
 def raise_unless_solved(status: Tensor, name: str) -> None:
-    """Raise ValueError for the first problem of `status` [B] that was not solved; `name` is what holds its costs."""
+    """Raise ValueError for the first unsolved problem of `status` [B]; `name` is the argument with the costs."""
     statuses = status.tolist()
     failed = next((index for index, value in enumerate(statuses) if value != SOLVED), None)
     if failed is None:
@@ -92,28 +92,28 @@ def raise_unless_solved(status: Tensor, name: str) -> None:
 
 
 def is_strict(x: Tensor, return_status: bool) -> bool:
-    """Whether a problem that can't be solved is an error here: on CPUs, and elsewhere where PRIOR_FAST_CHECK asks."""
+    """Whether an unsolvable problem is an error: on CPUs, and on GPUs with PRIOR_FAST_CHECK=1; never with a status."""
     return not return_status and (x.device.type == "cpu" or os.environ.get(CHECK_VARIABLE) == "1")
 
 
 def solver_backends(x: Tensor) -> dict[str, str | None]:
-    """The backends of the solver for the device of `x`, best first, and why one can't serve."""
+    """The solver's backends for the device of `x`, best first: None, or the reason why it can't serve."""
     if x.device.type == "cuda":
         return {"cuda": _unavailable("cuda"), "scipy": None, "reference": None}
     return {"cpp": _unavailable("cpu"), "scipy": None, "reference": None}
 
 
-# A graph that torch.compile makes keeps what was found while it traced.
+# A compiled graph keeps the result from the time of tracing.
 @constant_while_tracing
 def _unavailable(kind: str) -> str | None:
     return extension.unavailable(kind)
 
 
 def choose_solver(op_name: str, backend: str | None, available: dict[str, str | None]) -> str:
-    """`resolve_backend`; where it falls back to SciPy of its own accord, that is said, once in a process."""
+    """`resolve_backend`. If it falls back to SciPy without being asked to, a warning is printed once per process."""
     chosen = resolve_backend(op_name, backend, available)
     if chosen == "scipy" and backend is None and not os.environ.get(BACKEND_VARIABLE):
-        _warn_once(f"prior_fast: SciPy solves assignments, on the host, since {next(filter(None, available.values()))}")
+        _warn_once(f"prior_fast: SciPy solves assignments on the host, since {next(filter(None, available.values()))}")
     return chosen
 
 
@@ -138,23 +138,23 @@ def linear_sum_assignment(
 def linear_sum_assignment(
     cost: Tensor, *, maximize: bool = False, backend: str | None = None, return_status: bool = False
 ) -> Tensor | Assignment:
-    """The column of each row in the assignment of least (or greatest) total, as SciPy's function of this name.
+    """The column of each row in the assignment of least (or greatest) total, like SciPy's function of the same name.
 
-    Crouse, "On implementing 2D rectangular assignment algorithms" (IEEE TAES 2016). Ties are broken any way.
+    Crouse, "On implementing 2D rectangular assignment algorithms" (IEEE TAES 2016). Ties are broken arbitrarily.
 
     Args:
-        cost: [B, N, M] or [N, M] of any sizes, 0 included; bfloat16 and float16 are raised to float32. The totals are
-            optimal in float64 arithmetic, whatever the dtype.
-        maximize: look for the greatest total.
-        backend: "cuda" or "cpp", the compiled solver of csrc/ (a warp or a block of the GPU for each problem, without
-            reading anything back; threads of the CPU); "scipy" (the same as "reference"), which reads the costs on the
-            host and serves where nothing is built; see `prior_fast.ops.common.backend.resolve_backend`.
-        return_status: return an `Assignment`, and raise nothing for problems that can't be solved.
+        cost: [B, N, M] or [N, M] of any sizes, 0 included; bfloat16 and float16 are converted to float32. The totals
+            are optimal in float64 arithmetic for every dtype.
+        maximize: maximize the total.
+        backend: "cuda", the solver of csrc/ on a GPU (a warp or a block per problem, without reading anything back);
+            "cpp", the solver of csrc/ on CPU threads; "scipy" (the same as "reference"), which reads the costs on the
+            host and is used if csrc/ is not built; see `prior_fast.ops.common.backend.resolve_backend`.
+        return_status: return an `Assignment`, and raise no error for problems that can't be solved.
 
     Returns:
-        [B, N] (or [N]) int64 on the device of `cost`: the columns, -1 for the rows left over when N > M. A problem that
-        can't be solved has -1 in all rows; on a CPU it is an error, on a GPU, where an error would have to wait for the
-        result, it is one with PRIOR_FAST_CHECK=1 alone. No gradient.
+        [B, N] (or [N]) int64 on the device of `cost`: the columns, -1 for the unassigned rows when N > M. A problem
+        that can't be solved has -1 in all rows. It is an error on a CPU. On a GPU an error would have to wait for the
+        result, so it is raised only with PRIOR_FAST_CHECK=1. No gradient.
 
     Raises:
         ValueError: a shape, dtype or backend that does not fit, a cost that is NaN or an infinite gain, or a matrix

@@ -16,9 +16,9 @@ from prior_fast.ops.linear_sum_assignment import (
 
 __all__ = ["match_prototypes"]
 
-# In the order of csrc/matching.h.
+# In the order of `Metric` in csrc/matching.h.
 METRICS = ("l1", "l2", "cosine")
-# The most queries that the GPU takes with their costs in one launch; more take two steps.
+# Up to this number of queries, one GPU launch computes costs and matching; more queries take two steps.
 CUDA_QUERIES = 32
 _COSINE_EPS = 1e-8
 
@@ -26,8 +26,8 @@ _COSINE_EPS = 1e-8
 def matching_cost(prediction: Tensor, target: Tensor, cu_seqlens: Tensor, metric: str = "l1") -> Tensor:
     """The costs [B, Q, Q] that `match_prototypes` minimizes, float32 (float64 for float64); no gradient.
 
-    A report's targets are padded with zero vectors to Q, so taking padding costs query i its own norm: |p_i|_1,
-    |p_i|_2, or 0 where the metric is cosine, the negative cosine similarity.
+    A report's targets are padded with zero vectors to Q. Matching query i to padding therefore costs the norm of the
+    query: |p_i|_1 for "l1", |p_i|_2 for "l2", and 0 for "cosine", the negative cosine similarity.
     """
     dtype = accumulation_dtype(prediction)
     with full_precision(prediction):
@@ -44,7 +44,7 @@ def _unit(x: Tensor) -> Tensor:
     return torch.nn.functional.normalize(x, dim=-1, eps=_COSINE_EPS)
 
 
-# csrc/ holds its kernels: the costs are made where they are solved, and never lie in memory.
+# csrc/ implements it: the solver computes the costs itself, so there is no tensor of costs.
 torch.library.define(
     "prior_fast::solve_matching",
     "(Tensor prediction, Tensor target, Tensor cu_seqlens, int metric) -> (Tensor, Tensor)",
@@ -57,7 +57,7 @@ def _(prediction: Tensor, target: Tensor, cu_seqlens: Tensor, metric: int) -> tu
     return match, prediction.new_empty(prediction.shape[0], dtype=torch.int32)
 
 
-# An op of its own, so that torch.compile keeps one graph around what reads values on the host.
+# A custom op, so that torch.compile keeps one graph although the function reads values on the host.
 @torch.library.custom_op("prior_fast::match_prototypes", mutates_args=())
 def _match_strictly(prediction: Tensor, target: Tensor, cu_seqlens: Tensor, metric: int) -> Tensor:
     match, status = torch.ops.prior_fast.solve_matching(prediction, target, cu_seqlens, metric)
@@ -73,7 +73,7 @@ def _(prediction: Tensor, target: Tensor, cu_seqlens: Tensor, metric: int) -> Te
 def match_prototypes(
     prediction: Tensor, target: Tensor, cu_seqlens: Tensor, *, metric: str = "l1", backend: str | None = None
 ) -> Tensor:
-    """Which target sentence of its own report each query takes, in the matching of least total cost.
+    """Match each query to a sentence of its own report, one to one and with the least total cost.
 
     A report's targets are padded with zero vectors up to Q before matching.
 
@@ -82,11 +82,11 @@ def match_prototypes(
         target: [S, D] packed embeddings of the reports' sentences, of the dtype of `prediction`.
         cu_seqlens: [B + 1] int32 (or int64) offsets of the reports in `target`; a report has at most Q sentences.
         metric: "l1", "l2" (distances), or "cosine" (the negative similarity).
-        backend: that of `linear_sum_assignment`; "cuda" makes costs and matching in one launch for up to 32 queries.
+        backend: as in `linear_sum_assignment`; "cuda" computes costs and matching in one launch for up to 32 queries.
 
     Returns:
-        [B, Q] int64: the index of the sentence within the report, from 0; -1 where the query takes padding. On a GPU,
-        -1 in all of a report whose costs are NaN, which is an error with PRIOR_FAST_CHECK=1 alone. No gradient.
+        [B, Q] int64: the index of the sentence within the report, from 0; -1 for a query matched to padding. On a
+        GPU a report with NaN costs gets -1 for all queries; it is an error only with PRIOR_FAST_CHECK=1. No gradient.
 
     Raises:
         ValueError: a shape, dtype, device, offset, metric or backend that does not fit; where values are checked
@@ -113,7 +113,7 @@ def match_prototypes(
 
 
 def _match(prediction: Tensor, target: Tensor, cu_seqlens: Tensor, metric: int) -> Tensor:
-    """The matching by csrc/, which reads bfloat16 and float16 on the GPU and sums them in float32."""
+    """The matching from csrc/, which on a GPU reads bfloat16 and float16 and sums in float32."""
     if prediction.device.type == "cpu":
         dtype = accumulation_dtype(prediction)
         prediction, target = prediction.to(dtype), target.to(dtype)

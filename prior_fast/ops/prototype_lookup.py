@@ -1,4 +1,4 @@
-"""Looking sentences up in the sentence-wise prototype memory bank, by a Gumbel-softmax."""
+"""Lookup of sentences in the sentence-wise prototype memory bank, by a Gumbel-softmax."""
 
 from typing import Any, NamedTuple
 
@@ -24,10 +24,10 @@ __all__ = ["PrototypeLookup", "prototype_lookup"]
 
 
 class PrototypeLookup(NamedTuple):
-    """What `prototype_lookup` returns."""
+    """The result of `prototype_lookup`."""
 
     output: Tensor
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a lookup
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which is not used on a lookup
     l1: Tensor
 
 
@@ -112,7 +112,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     _, index, _, *saved = output
     ctx.save_for_backward(x, prototypes, tau, *saved)
     ctx.mark_non_differentiable(index, *saved)
-    # An output without a gradient then has None, and its part of the backward pass is left out.
+    # The gradient of an unused output is then None, and its part of the backward pass is skipped.
     ctx.set_materialize_grads(False)
 
 
@@ -139,25 +139,26 @@ def prototype_lookup(
 ) -> PrototypeLookup:
     """W = softmax((x E^T + g) / tau), output = W E, index = argmax W, l1 = mean |output - x|.
 
-    The bank of prototypes E and the annealed temperature are the supplement's section 2.3; the relaxation is Jang et
-    al., "Categorical reparameterization with Gumbel-softmax" (ICLR 2017), equation 2. Logits are raw inner products.
+    The bank of prototypes E and the annealed temperature are from section 2.3 of the supplement. The relaxation is from
+    Jang et al., "Categorical reparameterization with Gumbel-softmax" (ICLR 2017), equation 2. Logits are raw inner
+    products.
 
     Args:
         x: [N, D] sentence embeddings.
         prototypes: [K, D] the bank E, K >= 1, of the dtype of `x`.
         tau: temperature > 0, a number or a tensor without dimensions; it gets no gradient.
         gumbel: [N, K] the noise g, of the dtype of `x` or float32; it gets no gradient.
-        seed: makes the noise g inside: row n has the numbers of row first_row + n, by the contract of
-            `prior_fast.ops.common.philox`. An int64 value: an int, or a tensor of one element on the device of
-            `x`; under torch.compile give a tensor, since another int may mean another compilation.
+        seed: generates the noise g inside the op: row n gets the numbers of row first_row + n, by the contract of
+            `prior_fast.ops.common.philox`. An int64 value: an int, or a tensor of one element on the device of `x`.
+            Under torch.compile pass a tensor, since a new int may cause a recompilation.
         first_row: index of the first row of `x` in the batch joined over all ranks.
         backend: see `prior_fast.ops.common.backend.resolve_backend`.
 
-    Without `gumbel` and `seed` there is no noise, which is what evaluation uses.
+    Without `gumbel` and `seed` there is no noise, as in evaluation.
 
     Returns:
         output [N, D] of the dtype of `x`; index [N] int64 of the greatest noisy logit; l1 [], float32 (float64 for
-        float64), with gradients to both sides, 0 when N is 0. Output and l1 are differentiable in x and prototypes.
+        float64), with gradients to output and x, 0 when N is 0. Output and l1 are differentiable in x and prototypes.
 
     Raises:
         ValueError: a shape, dtype, device, temperature, seed or backend that does not fit, or both `gumbel` and `seed`.
@@ -167,8 +168,8 @@ def prototype_lookup(
         raise ValueError(f"prototypes has shape {list(prototypes.shape)}, wanted at least one row")
     _check_tau(tau, x)
     _check_noise(x, prototypes, gumbel, seed, first_row)
-    # In float32 cuBLAS is faster, 284 us forward and backward for 459 at PRIOR's shape on an H200; in bfloat16 the
-    # kernels are, 169 for 308 (bench/results/nvidia-h200/kernels.json).
+    # Forward and backward at PRIOR's shape on an H200: in float32 the kernels take 459 us and the reference, with
+    # cuBLAS, 284; in bfloat16 they take 169 and 308 (bench/results/nvidia-h200/kernels.json).
     if resolve_backend("prototype_lookup", backend, with_triton(x, for_float32=False)) == "triton":
         return _on_triton(x, prototypes, tau, gumbel, seed, first_row)
     if seed is not None:
@@ -185,7 +186,7 @@ def _on_triton(
     seed: int | Tensor | None,
     first_row: int,
 ) -> PrototypeLookup:
-    # full, not tensor: it fills on the device, where tensor would copy from the host and wait.
+    # torch.full fills on the device; torch.tensor would copy from the host and wait.
     if not isinstance(tau, Tensor):
         tau = torch.full((), tau, dtype=torch.float32, device=x.device)
     if seed is not None and not isinstance(seed, Tensor):

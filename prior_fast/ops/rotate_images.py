@@ -28,21 +28,21 @@ def rotate_images_reference(
 ) -> Tensor:
     """`rotate_images` in plain PyTorch, float32."""
     height, width = images.shape[1:]
-    if not rows.shape[0]:  # which affine_grid refuses
+    if not rows.shape[0]:  # affine_grid rejects an empty batch
         return images.new_empty((0, 1, height, width), dtype=dtype)
     x = images[rows][:, None].float() / 255
     radians = angles.deg2rad()
     sign = 1 - 2 * flips.float()
     cos, sin = radians.cos(), radians.sin()
     zero = torch.zeros_like(cos)
-    # Maps an output position to where it is read, so it holds the inverse of the rotation; lengths are in half sides.
+    # Maps an output position to the input position, so it is the inverse rotation. Lengths are in units of half a side.
     matrix = torch.stack([cos * sign, sin * height / width, zero, -sin * sign * width / height, cos, zero], dim=1)
     grid = F.affine_grid(matrix.view(-1, 2, 3), list(x.shape), align_corners=False)
     rotated = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return ((rotated - mean) / std).to(dtype)
 
 
-# csrc/ holds the kernel for CPUs.
+# csrc/ implements it for CPUs.
 torch.library.define(
     "prior_fast::rotate_images",
     "(Tensor images, Tensor rows, Tensor angles, Tensor flips, float mean, float std) -> Tensor",
@@ -71,7 +71,7 @@ def _(
 
 
 def _backends(images: Tensor) -> dict[str, str | None]:
-    """Best first; on a CPU the library of csrc/, where it is built."""
+    """The backends for the device of `images`, best first: None, or the reason why it can't serve."""
     if images.device.type == "cuda":
         return with_triton(images.new_empty(0, dtype=torch.float32))
     cpp = _unavailable()
@@ -92,23 +92,24 @@ def rotate_images(
     dtype: torch.dtype = torch.float32,
     backend: str | None = None,
 ) -> Tensor:
-    """Images turned about their centers as by torchvision's RandomAffine (bilinear, zero fill), then z-scores.
+    """Rotate images about their centers, mirror and normalize them.
 
-    PRIOR's augmentation of the images it trains on (supplement 2.1), read from an array that holds all of them.
+    The rotation is that of torchvision's RandomAffine (bilinear, zero fill). This is PRIOR's augmentation of
+    training images (supplement 2.1). It reads them from an array of all images.
 
     Args:
-        images: [N, H, W] uint8, contiguous; may be an array mapped from a file.
-        rows: [B] int64, which images to take, on the device of `images`.
+        images: [N, H, W] uint8, contiguous; may be memory-mapped from a file.
+        rows: [B] int64, indices of the images, on the device of `images`.
         angles: [B] float32 in degrees, clockwise.
-        flips: [B] bool, mirrored left and right after the rotation.
-        mean: of the pixels in [0, 1]; is subtracted, also from what the rotation filled with zeros.
-        std: of the pixels in [0, 1]; what is left is divided by it.
-        dtype: of the result, float32, bfloat16 or float16; the arithmetic is float32.
+        flips: [B] bool, whether to mirror left and right after the rotation.
+        mean: mean of the pixels in [0, 1]; subtracted from every pixel, zero fill included.
+        std: standard deviation of the pixels in [0, 1]; the difference is divided by it.
+        dtype: dtype of the result, float32, bfloat16 or float16; the arithmetic is float32.
         backend: "triton" (one kernel), "cpp" (threads of the CPU) or "reference"; see
             `prior_fast.ops.common.backend.resolve_backend`.
 
     Returns:
-        [B, 1, H, W]. With one channel its memory is that of channels_last too. No gradient.
+        [B, 1, H, W]. With one channel its memory layout is also channels_last. No gradient.
 
     Raises:
         ValueError: a shape, dtype, device, row, number or backend that does not fit; the message names it.
@@ -142,6 +143,6 @@ def _check(images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor) -> None:
         check_shape(name, value, letters.split(), sizes)
         check_device(name, value, "images", images)
     if not images.is_contiguous():
-        raise ValueError("images is not contiguous: give it as it lies in memory, and choose by rows")
+        raise ValueError("images is not contiguous: pass the whole array, and select images by rows")
     if values_are_checked(rows) and rows.numel() and not (rows.min() >= 0 and rows.max() < images.shape[0]):
         raise ValueError(f"rows must lie in [0, {images.shape[0]}), got {rows.min().item()} to {rows.max().item()}")

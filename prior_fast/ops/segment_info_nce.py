@@ -37,8 +37,10 @@ def segment_info_nce_reference(
 def _segment_info_nce(
     a: Tensor, b: Tensor, scale: Tensor, cu_seqlens: Tensor, max_seqlen: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss; and for the backward, through which no gradient flows, the loss by the scale, one over the number of
-    segments with rows, and what else `prior_fast.kernels._contrast` keeps of each row [5, 2, T]."""
+    """The loss, and for the backward pass: d loss / d scale, 1 / (number of segments with rows), stats [5, 2, T].
+
+    No gradient flows through the last three. The contrastive kernels of kernels/ define the stats of a row.
+    """
     from prior_fast.kernels.segment_info_nce import segment_info_nce_fwd
 
     return segment_info_nce_fwd(a.contiguous(), b.contiguous(), scale, cu_seqlens.contiguous(), max_seqlen)
@@ -106,10 +108,9 @@ def segment_info_nce(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    """`info_nce` within each segment, and the mean over segments: each report counts equally, however long.
+    """`info_nce` within each segment, averaged over segments: each report counts equally, whatever its length.
 
-    Only segments with rows are counted: an empty one changes nothing. A segment of one row contributes exactly 0 with
-    zero gradient.
+    Empty segments do not count. A segment of one row contributes exactly 0 with zero gradient.
 
     Args:
         a: [T, D] packed unit vectors.

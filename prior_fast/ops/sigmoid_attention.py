@@ -60,7 +60,7 @@ def _sigmoid_attention(
     bias: float,
     activation: str,
 ) -> tuple[Tensor, Tensor]:
-    """The output, and what the backward of a softmax wants to know."""
+    """The output, and the statistics of the softmax for the backward pass."""
     from prior_fast.kernels.sigmoid_attention import sigmoid_attention_fwd
 
     scale = default_scale(q, scale)
@@ -109,7 +109,7 @@ def _sigmoid_attention_backward(
     from prior_fast.kernels.sigmoid_attention import sigmoid_attention_bwd
 
     scale = default_scale(q, scale)
-    # The forward made out and stats, contiguous.
+    # out and stats come from the forward pass, contiguous.
     q, k, v = (with_dense_rows(x) for x in (q, k, v))
     dout, cu_seqlens_q, cu_seqlens_k = dout.contiguous(), cu_seqlens_q.contiguous(), cu_seqlens_k.contiguous()
     return sigmoid_attention_bwd(
@@ -167,7 +167,7 @@ def sigmoid_attention(
 ) -> Tensor:
     """out_i = sum_j sigmoid(scale * q_i.k_j + bias) v_j over the keys j of i's own segment.
 
-    Weights do not sum to 1, so a query may take nothing, and outputs grow with the number of keys (supplement,
+    Weights do not sum to 1: a query may attend to nothing, and outputs grow with the number of keys (supplement,
     section 4.2). A query whose segment has no keys gets zeros.
 
     Args:
@@ -176,10 +176,10 @@ def sigmoid_attention(
         v: [Tk, H, Dv] packed values, of the dtype of `q`.
         cu_seqlens_q: [B + 1] int32 (or int64) offsets of the segments in `q`.
         cu_seqlens_k: [B + 1] the same for `k` and `v`; segment b of `q` attends to segment b of `k`.
-        max_seqlen_q: rows of the longest segment of `q`, or more; an int, so that the host need not wait.
+        max_seqlen_q: rows of the longest segment of `q`, or more; an int, so that the host does not wait.
         max_seqlen_k: the same for `k`.
         scale: multiplies the inner products; D**-0.5 when None.
-        bias: is added to the scaled products.
+        bias: added to the scaled products.
         activation: "sigmoid", or "softmax" over a segment's keys (the ablation of the supplement's table 3).
         backend: see `prior_fast.ops.common.backend.resolve_backend`.
 

@@ -66,13 +66,13 @@ class Patient:
 
 @dataclass
 class Lung:
-    """One lung's geometry on the grid, all [H, W] float32.
+    """The geometry of one lung on the grid, all [H, W] float32.
 
     Attributes:
         lateral: distance from the midline towards this side.
         to_wall: distance to the chest wall, positive inside.
         above_diaphragm: distance above the diaphragm, positive in the lung.
-        outline: the lung in [0, 1], behind the heart too.
+        outline: the lung in [0, 1], including the part behind the heart.
     """
 
     lateral: Array
@@ -87,13 +87,13 @@ class Lung:
 
 @dataclass
 class Chest:
-    """The layers of one frontal image, all [H, W] float32; findings change them, `attenuation` adds them up.
+    """The layers of one frontal image, all [H, W] float32. Findings change them; `attenuation` adds them up.
 
     Attributes:
         tissue: soft tissue of the whole body.
         air: how well the lungs are aerated, 0 outside, 1 in normal lung.
         markings: vessels and interstitial lines in the lungs.
-        dense: what lies before and behind the lungs: heart, bones, and devices.
+        dense: structures before and behind the lungs: heart, bones, and devices.
         heart: the heart's silhouette in [0, 1].
     """
 
@@ -115,9 +115,9 @@ class Chest:
 
 
 def draw_chest(patient: Patient, grid: Grid, elevation: dict[str, float], rng: np.random.Generator) -> Chest:
-    """Normal anatomy.
+    """Draw the normal anatomy.
 
-    elevation: how far each hemidiaphragm stands above its normal place, by side.
+    elevation: how far each hemidiaphragm is above its normal position, by side.
     """
     lungs = {side: _lung(patient, grid, side, elevation.get(side, 0.0)) for side in SIDES}
     heart, mediastinum = _heart(patient, grid), _mediastinum(patient, grid)

@@ -1,4 +1,4 @@
-"""What a study shows: which findings, where, how severe; and the devices. Drawing and report follow it."""
+"""The contents of a study: findings with place and severity, and devices. The drawing and the report follow them."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ FINDINGS = (*FIVE_CLASSES, "Pneumothorax")
 SEVERITIES = ("mild", "moderate", "severe")
 DEVICES = ("pacemaker", "central line", "endotracheal tube", "enteric tube", "sternal wires")
 
-# A block of 20 studies, shuffled: every prefix of the dataset has about these shares, small ones too.
+# A block of 20 studies. Blocks are shuffled, so every prefix of the dataset, even a short one, has about these shares.
 _BLOCK = (
     *(("single", finding) for finding in FIVE_CLASSES for _ in range(2)),
     *(("normal", "") for _ in range(3)),
@@ -31,7 +31,7 @@ class Finding:
         name: one of `FINDINGS`.
         side: "left", "right" or "bilateral" (the patient's); "" for Cardiomegaly.
         severity: one of `SEVERITIES`.
-        zone: "upper", "mid" or "lower" where the finding has one, else "".
+        zone: "upper", "mid" or "lower" if the finding has one, else "".
         form: "linear" or "lobar" for Atelectasis, else "".
         hedged: drawn faintly, and reported as possible.
     """
@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class StudyContents:
-    """All that is drawn beside normal anatomy."""
+    """Everything that is drawn besides normal anatomy."""
 
     findings: tuple[Finding, ...] = ()
     devices: tuple[str, ...] = ()
@@ -60,12 +60,12 @@ class StudyContents:
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
-    """The random numbers of one purpose: the same for the same key, whatever else was drawn before."""
+    """The random generator of one purpose. It depends only on the seed and the key."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def plan_study(rng: np.random.Generator, block_rng: np.random.Generator, position: int) -> StudyContents:
-    """What the study shows that stands at `position` (0..19) of its block.
+    """The contents of the study at `position` (0..19) of its block.
 
     block_rng: the same for all 20 studies of a block; it shuffles the block's kinds.
     """
@@ -90,7 +90,7 @@ def plan_study(rng: np.random.Generator, block_rng: np.random.Generator, positio
 
 def _place(rng: np.random.Generator, names: list[str]) -> list[Finding]:
     """Sides, zones and severities such that no finding hides another."""
-    # Where a pneumothorax took the lung away nothing else can be seen, so the others go to the other side.
+    # A pneumothorax hides other findings of its side, so they are placed on the other side.
     free_sides = ["left", "right"]
     pneumothorax_side = str(rng.choice(free_sides))
     if "Pneumothorax" in names:
@@ -100,7 +100,7 @@ def _place(rng: np.random.Generator, names: list[str]) -> list[Finding]:
     if "Cardiomegaly" in names:
         taken.add(("left", "lower"))
     placed = []
-    # Those that need most room come first.
+    # Findings that need the most room come first.
     order = ("Pleural Effusion", "Atelectasis", "Consolidation")
     for name in sorted(names, key=lambda n: order.index(n) if n in order else len(order)):
         if name == "Pleural Effusion":
@@ -120,7 +120,7 @@ def _place(rng: np.random.Generator, names: list[str]) -> list[Finding]:
 def _place_effusion(
     rng: np.random.Generator, free_sides: list[str], severity: str, taken: set[tuple[str, str]]
 ) -> Finding:
-    """A large effusion takes a whole side, and never the left one when the heart's left border is to be seen."""
+    """A large effusion fills a whole side, but not the left side if the heart's left border must be visible."""
     heart_matters = ("left", "lower") in taken
     if severity == "severe" and heart_matters:
         free_sides = [side for side in free_sides if side == "right"]
@@ -153,7 +153,7 @@ def _place_atelectasis(
 def _choose_zone(
     rng: np.random.Generator, sides: list[str], zones: tuple[str, ...], taken: set[tuple[str, str]]
 ) -> tuple[str, str]:
-    """A free side and zone, taken afterwards; three findings at most never take them all."""
+    """Choose a free side and zone and mark them as taken. At most three findings never take all of them."""
     free = [(side, zone) for side in sides for zone in zones if (side, zone) not in taken]
     side, zone = free[int(rng.integers(len(free)))]
     taken.add((side, zone))

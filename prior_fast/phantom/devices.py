@@ -1,4 +1,4 @@
-"""Lines, tubes and wires that reports name and labels sum up as Support Devices."""
+"""Lines, tubes and wires. Reports name them; the label Support Devices covers all of them."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
-"""The findings, each drawn into the layers of a chest; each gives back the pixels it is drawn on.
+"""Drawing the findings into the layers of a chest. Each function returns the mask of the pixels that it drew.
 
-What each looks like follows the Fleischner Society's glossary of terms for thoracic imaging (Radiology 2008;246:697).
+The appearance follows the Fleischner Society's glossary of terms for thoracic imaging (Radiology 2008;246:697).
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ _ZONE_CENTRE = {"upper": -0.55, "mid": -0.08, "lower": 0.36}
 
 
 def cardiothoracic_ratio(finding: Finding, rng: np.random.Generator) -> float:
-    """The ratio that a Cardiomegaly of this severity is drawn with; above 0.5 always."""
+    """The drawn cardiothoracic ratio of a Cardiomegaly of this severity; always above 0.5."""
     low, high = ((0.55, 0.58), (0.60, 0.64), (0.66, 0.72))[_LEVEL[finding.severity]]
     return float(rng.uniform(0.53, 0.55) if finding.hedged else rng.uniform(low, high))
 
 
 def elevation(finding: Finding) -> dict[str, float]:
-    """How far the collapse of a lower lobe pulls the hemidiaphragm of its side up."""
+    """How far the collapse of a lower lobe raises the hemidiaphragm of its side."""
     if finding.form != "lobar" or finding.zone != "lower":
         return {}
     return dict.fromkeys(finding.sides, (0.02, 0.04, 0.06)[_LEVEL[finding.severity]])
@@ -45,12 +45,12 @@ def _opacify(chest: Chest, side: str, alpha: Array) -> None:
 
 
 def _draw_cardiomegaly(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
-    """The heart itself was drawn wide, with the ratio of `cardiothoracic_ratio`."""
+    """Only the mask: the heart is already drawn with the ratio of `cardiothoracic_ratio`."""
     return (chest.heart > 0.5) & (above_diaphragm(chest.grid, chest.lungs) > -0.08)
 
 
 def _draw_effusion(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
-    """Fluid at the base whose upper border is a meniscus that climbs the lateral wall."""
+    """Fluid at the base. Its upper border is a meniscus that rises at the lateral wall."""
     mask = np.zeros(chest.grid.shape, bool)
     patient = chest.patient
     for side in finding.sides:
@@ -198,7 +198,7 @@ def _draw_pneumothorax(chest: Chest, finding: Finding, rng: np.random.Generator)
 
 
 def _whole(mask: Mask) -> Mask:
-    """The mask without pinholes and specks, which a reader of the image would not draw either."""
+    """The mask without small holes and specks, which a radiologist would not draw either."""
     smooth = ndimage.binary_opening(ndimage.binary_closing(mask, iterations=2), iterations=1)
     parts, count = ndimage.label(smooth)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)

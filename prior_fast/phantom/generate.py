@@ -1,4 +1,4 @@
-"""One study of the phantom in MIMIC-CXR-JPG's layout, and the whole dataset from many processes."""
+"""Generating the phantom in MIMIC-CXR-JPG's layout: one study, and the whole dataset in parallel."""
 
 import time
 from collections import Counter
@@ -47,7 +47,13 @@ _VIEW_CODES = {"AP": "antero-posterior", "PA": "postero-anterior", "LATERAL": "l
 
 @dataclass(frozen=True)
 class PhantomOptions:
-    """What to make. studies: how many; size: the images' longer side in pixels; workers: processes."""
+    """What to make.
+
+    Attributes:
+        studies: number of studies.
+        size: the images' longer side in pixels.
+        workers: number of processes.
+    """
 
     out: Path
     studies: int = 1000
@@ -59,13 +65,13 @@ class PhantomOptions:
 def generate_dataset(options: PhantomOptions) -> dict[str, Any]:
     """Write a made-up dataset into `options.out`, whole or not at all.
 
-    Study i depends on the seed, the size and i alone, whatever the number of studies and of workers.
+    Study i depends only on the seed, the size and i, not on the number of studies or workers.
 
     Returns:
-        What report.json holds: options, counts, seconds.
+        The content of report.json: options, counts, seconds.
 
     Raises:
-        UsageError: a setting out of range, or `out` is a file or a folder that is not empty.
+        UsageError: an option is out of range, or `out` is a file or a folder that is not empty.
         RunError: a worker process died.
     """
     check_options(options)
@@ -88,14 +94,14 @@ def generate_dataset(options: PhantomOptions) -> dict[str, Any]:
 
 
 def contents_of(seed: int, place: Place) -> StudyContents:
-    """What the study at `place` shows; each split has the same shares of findings."""
+    """The contents of the study at `place`. Each split has the same shares of findings."""
     block, position = divmod(place.study_of_split, BLOCK_SIZE)
     block_rng = stream(seed, 2, 1, SPLITS.index(place.split), block)
     return plan_study(stream(seed, 2, 0, place.study), block_rng, position)
 
 
 def write_study(place: Place, root: Path, seed: int, size: int) -> StudyRows:
-    """Draw and describe one study, write its files below `root`, and give back its rows of the tables."""
+    """Draw and describe one study, write its files below `root`, and return its rows of the tables."""
     contents = contents_of(seed, place)
     patient = Patient.sample(stream(seed, 8, place.subject))
     rng = stream(seed, 7, place.study)
@@ -103,7 +109,7 @@ def write_study(place: Place, root: Path, seed: int, size: int) -> StudyRows:
     key = "PA AND LAT" if "LATERAL" in views else views[0]
     report = write_report(stream(seed, 6, place.study), contents, key)
     (root / place.folder).mkdir(parents=True)
-    # Bytes, since text files would get the platform's line ends.
+    # Written as bytes: text files would get the platform's line ends.
     (root / f"{place.folder}.txt").write_bytes(report.text.encode())
     ids = {"subject_id": place.subject_id, "study_id": place.study_id}
     rows = StudyRows(sentences=len(report.findings) + len(report.impression))
@@ -140,7 +146,7 @@ def write_study(place: Place, root: Path, seed: int, size: int) -> StudyRows:
 
 
 def summarize(options: PhantomOptions, studies: list[StudyRows]) -> dict[str, Any]:
-    """The counts of a dataset: studies, images and sentences, and each finding by how it is labelled."""
+    """The counts of a dataset: studies, images and sentences, and the values of each finding's label."""
     splits: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     labels = {name: Counter[str]() for name in (*FINDINGS, "Support Devices", "No Finding")}
     alone = {split: dict.fromkeys(FIVE_CLASSES, 0) for split in splits}
@@ -172,10 +178,10 @@ def summarize(options: PhantomOptions, studies: list[StudyRows]) -> dict[str, An
 
 
 def check_options(options: PhantomOptions) -> None:
-    """Refuse options out of range and places that are taken.
+    """Refuse options out of range and an output folder that is not empty.
 
     Raises:
-        UsageError: names the option.
+        UsageError: an option can't be used; the message names it.
     """
     smallest, largest = _SIZES
     if options.studies < 1:
@@ -193,7 +199,7 @@ def check_options(options: PhantomOptions) -> None:
 
 
 def sample_views(rng: np.random.Generator) -> list[str]:
-    """One or two frontal views, in some studies a lateral one too, which only stands beside a PA view."""
+    """One or two frontal views. Some studies with PA views also have a lateral view."""
     lateral = rng.random() < _LATERAL_SHARE
     view = "PA" if lateral or rng.random() < 0.35 else "AP"
     views = [view] * (2 if rng.random() < _SECOND_FRONTAL_SHARE else 1)
@@ -212,7 +218,7 @@ def _write_masks(root: Path, name: str, contents: StudyContents, masks: dict[str
 
 
 def map_studies(make: Callable[[Item], Rows], studies: Sequence[Item], workers: int) -> Iterator[Rows]:
-    """`make` of each study, in order, from `workers` processes; in this one when one is enough.
+    """Apply `make` to each study, in order, in `workers` processes; 1 works in this process.
 
     Raises:
         RunError: a worker process died.
@@ -220,4 +226,4 @@ def map_studies(make: Callable[[Item], Rows], studies: Sequence[Item], workers: 
     try:
         yield from parallel_map(make, studies, workers, _CHUNK)
     except BrokenProcessPool as error:
-        raise RunError("a worker process died, perhaps for want of memory: give a smaller --workers") from error
+        raise RunError("a worker process died, perhaps for lack of memory: give a smaller --workers") from error

@@ -1,4 +1,4 @@
-"""A simple lateral view, which datasets of frontal views leave out: outline, spine, heart, lung, and fluid behind."""
+"""A simple lateral view: outline, spine, heart, lung and posterior fluid. Datasets of frontal views leave it out."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ _HEIGHT, _WIDTH = 384, 330
 def render_lateral(
     patient: Patient, contents: StudyContents, seed: int, study: int, image: int, size: int
 ) -> NDArray[np.uint8]:
-    """The patient seen from the side, the front at the image's left.
+    """Draw the patient from the side, with the front at the image's left.
 
     Returns:
         [H, W] uint8, the longer side `size` pixels.

@@ -49,7 +49,7 @@ class StudyRows:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a study belongs: its number, its number within its split, its subject's number, their ids, the split."""
+    """A study's number, its number within its split, its subject's number, the ids of both, and the split."""
 
     study: int
     study_of_split: int
@@ -60,15 +60,15 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        """The folder of the study's images in the tree; the report lies beside it, with `.txt` added to its name."""
+        """The folder of the study's images in the tree. The report is beside it, with `.txt` added to its name."""
         subject = f"p{self.subject_id}"
         return Path("files") / subject[:3] / subject / f"s{self.study_id}"
 
 
 def place_studies(seed: int, studies: int) -> list[Place]:
-    """Subjects of 1 to 3 studies, split by subject; the first studies of a longer dataset are those of a shorter."""
+    """Subjects of 1 to 3 studies, split by subject. A shorter dataset is the beginning of a longer one."""
     rng = stream(seed, 0)
-    # Multiplying by a number coprime to 10^7 permutes the ids, so that no two are equal and none has to be remembered.
+    # Multiplying by a number coprime to 10^7 permutes the ids, so that no two are equal without a list of used ids.
     multipliers = [int(rng.integers(1, _IDS // 20)) * 20 + 3 for _ in range(2)]
     offsets = [int(rng.integers(_IDS)) for _ in range(2)]
     start = float(rng.random())
@@ -103,28 +103,28 @@ def box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def write_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """pixels [H, W] uint8 as a gray 8-bit JPEG."""
+    """Write pixels [H, W] uint8 as a gray 8-bit JPEG."""
     Image.fromarray(pixels).save(path, format="JPEG", quality=_JPEG_QUALITY)
 
 
 def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
-    """mask [H, W] as an 8-bit PNG of 0 and 255."""
+    """Write mask [H, W] as an 8-bit PNG of 0 and 255."""
     Image.fromarray(mask.astype(np.uint8) * 255).save(path, format="PNG")
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """A CSV, gzipped where the name ends in .gz, with the same bytes for the same rows; absent values are empty."""
+    """Write a CSV, gzipped if the name ends in .gz. The same rows give the same bytes; absent values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     data = text.getvalue().encode()
-    # gzip writes the time into its header unless told another one.
+    # Without mtime=0 gzip would write the current time into its header.
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def write_tables(root: Path, studies: Iterable[StudyRows]) -> None:
-    """The three tables of MIMIC-CXR-JPG, and annotations.csv."""
+    """Write the three tables of MIMIC-CXR-JPG, and annotations.csv."""
     studies = list(studies)
     tables = (
         ("mimic-cxr-2.0.0-metadata.csv.gz", METADATA_COLUMNS, "metadata"),

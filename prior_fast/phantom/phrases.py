@@ -1,4 +1,4 @@
-"""Sentences that come from no finding: what is absent, normal anatomy, and remarks that say nothing of the image."""
+"""Sentences that describe no finding: absent findings, normal anatomy, and remarks unrelated to the image."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ LUNG = ("Atelectasis", "Consolidation", "Edema", "Pneumothorax")
 
 @dataclass(frozen=True)
 class Absence:
-    """A sentence that may stand only when none of the findings in `absent` is drawn.
+    """A sentence that may be used only if none of the findings in `absent` is drawn.
 
     denies: the CheXpert labels that it sets to 0.
-    impression: whether it reads well as an impression.
+    impression: whether it may also be used in an impression.
     """
 
     text: str

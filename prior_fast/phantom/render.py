@@ -12,13 +12,13 @@ from prior_fast.phantom.devices import draw_device
 from prior_fast.phantom.findings import Mask, cardiothoracic_ratio, draw_finding, elevation
 from prior_fast.phantom.textures import Array, Grid, noise_field
 
-# Drawn at this size whatever the size asked for, so that the same seed gives the same picture at any size.
+# The drawing always has this size, so that a seed gives the same picture at every output size.
 _DRAWN_LONGER_SIDE = 384
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """An X-ray and where its findings are.
+    """An X-ray and the masks of its findings.
 
     Attributes:
         pixels: [H, W] uint8.
@@ -30,7 +30,7 @@ class Drawing:
 
 
 def render_frontal(patient: Patient, contents: StudyContents, seed: int, study: int, image: int, size: int) -> Drawing:
-    """Draw image number `image` of a study; all its images show the same findings in another pose and exposure.
+    """Draw image number `image` of a study. Its images show the same findings with different poses and exposures.
 
     size: the longer side in pixels.
     """
@@ -52,7 +52,10 @@ def render_frontal(patient: Patient, contents: StudyContents, seed: int, study: 
 
 
 def expose(attenuation: Array, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Film and scanner: attenuation [H, W] to gray levels of the asked size, with uneven light, contrast and noise."""
+    """Simulate film and scanner: attenuation [H, W] -> gray levels with uneven light, contrast and noise.
+
+    size: the longer side of the result in pixels.
+    """
     light = np.float32(0.03) * noise_field(rng, attenuation.shape, 0.8 * max(attenuation.shape))
     relative = np.clip((attenuation + light) / np.float32(rng.uniform(1.35, 1.6)), 0, 1.2)
     black, white, gamma = rng.uniform(0, 40), rng.uniform(185, 255), rng.uniform(0.75, 1.35)

@@ -1,4 +1,4 @@
-"""A report that says what is drawn, what is absent and some things beside; and the CheXpert labels of its text."""
+"""A report with sentences on drawn findings, absent findings and other topics, and the CheXpert labels of its text."""
 
 import re
 import textwrap
@@ -17,11 +17,11 @@ _MOST_IN_LONE_IMPRESSION = 8
 
 @dataclass(frozen=True)
 class Statement:
-    """A sentence and the labels that it alone would give.
+    """A sentence and the labels that it implies.
 
     Attributes:
         rank: orders the sentences of a section.
-        topic: sentences on the same topic stand together.
+        topic: sentences on the same topic are kept together.
     """
 
     text: str
@@ -32,7 +32,13 @@ class Statement:
 
 @dataclass(frozen=True)
 class Report:
-    """Attributes: text, the whole file; findings and impression, the sentences of each section; labels, by column."""
+    """A generated report.
+
+    Attributes:
+        text: the whole file.
+        findings, impression: the sentences of each section.
+        labels: the CheXpert labels, by column.
+    """
 
     text: str
     findings: tuple[str, ...]
@@ -43,7 +49,7 @@ class Report:
 def write_report(rng: np.random.Generator, contents: StudyContents, view: str) -> Report:
     """A report of 3 to 20 sentences in its findings and impression together.
 
-    view: a key of `phrases.VIEWS`, what the study consists of.
+    view: a key of `phrases.VIEWS`, the views of the study.
     """
     author = _Author(rng, contents, view)
     findings, impression = author.compose()
@@ -58,7 +64,7 @@ def write_report(rng: np.random.Generator, contents: StudyContents, view: str) -
 
 
 class _Author:
-    """Chooses sentences; keeps track of what was said so that no sentence comes twice."""
+    """Chooses sentences and records them, so that none is repeated."""
 
     def __init__(self, rng: np.random.Generator, contents: StudyContents, view: str):
         self.rng, self.contents, self.view = rng, contents, view
@@ -114,7 +120,7 @@ class _Author:
         return [s for s, t in sorted(zip(chosen, topics), key=lambda pair: (pair[0].rank, place[pair[1]]))]
 
     def _fillers(self, impression: bool) -> list[Statement]:
-        """Sentences that may be added, in the order in which they are wanted; enough for the longest report."""
+        """Sentences that may be added, in order of preference; they suffice for the longest report."""
         names = {finding.name for finding in self.contents.findings}
         pool: list[tuple[float, Statement]] = []
 
@@ -144,7 +150,7 @@ class _Author:
         return [statement for _, statement in sorted(pool, key=lambda item: item[0])]
 
     def _summary(self) -> list[Statement]:
-        """What an impression says first: the findings, or that there is none."""
+        """The first sentences of an impression: the findings, or that there are none."""
         if not self.contents.findings:
             options = phrases.NORMAL_IMPRESSIONS if not self.contents.devices else phrases.NORMAL_IMPRESSIONS[:-1]
             return [Statement(self._pick(options), rank=0)]
@@ -198,7 +204,7 @@ class _Author:
 
 
 def _labels(contents: StudyContents, statements: Sequence[Statement]) -> dict[str, float]:
-    """A positive mention beats an uncertain one, which beats a negation, as in the CheXpert labeler."""
+    """A positive mention overrides an uncertain one, which overrides a negation, as in the CheXpert labeler."""
     labels: dict[str, float] = {}
     for statement in statements:
         for name, value in statement.labels.items():

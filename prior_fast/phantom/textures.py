@@ -1,4 +1,4 @@
-"""The brushes the phantom is drawn with: soft edges, smooth noise, branching lines."""
+"""The drawing functions of the phantom: soft edges, smooth noise, branching lines."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Grid:
 
 
 def smoothstep(value: NDArray[Any]) -> Array:
-    """0 below 0, 1 above 1, and smooth between."""
+    """0 below 0, 1 above 1, and smooth in between."""
     t = np.clip(value, 0, 1).astype(np.float32, copy=False)
     return t * t * (3 - 2 * t)
 
@@ -73,7 +73,7 @@ def draw_lines(grid: Grid, lines: Iterable[Line], blur: float = 0.7) -> Array:
     pixels = np.split(grid.to_pixels(np.concatenate([points for points, _, _ in lines])), ends)
     for (_, width, strength), line in zip(lines, pixels):
         thickness = max(1, round(width * grid.scale))
-        # Joints only show where a line is thicker than a pixel or two.
+        # Joints are visible only if a line is thicker than two pixels.
         joint = "curve" if thickness > 2 else None
         pen.line(line.ravel().tolist(), fill=round(255 * strength), width=thickness, joint=joint)
     return np.asarray(canvas.filter(ImageFilter.GaussianBlur(blur)), np.float32) / np.float32(255)

@@ -1,7 +1,7 @@
-"""The words for what is drawn: templates per finding and device, chosen by the traits of the finding.
+"""Sentence templates for drawn findings and devices, chosen by the traits of the finding.
 
-A key lists the traits a finding must have ("mild", "one-sided", "linear", "upper", ...); "" fits any. The sentences
-under a key that names "hedged" are for hedged findings only, and these get no others. Fields in braces are filled
+A key lists the traits that a finding must have ("mild", "one-sided", "linear", "upper", ...); "" fits any finding.
+Hedged findings use only the keys that name "hedged", and other findings never use these. Fields in braces are filled
 from `SYNONYMS` and from the finding; "{a}" becomes "a" or "an".
 """
 

@@ -22,7 +22,7 @@ TYPICAL_IMAGES = 128
 
 @dataclass(frozen=True)
 class Example:
-    """An image with a finding, and where it is marked, where that is known."""
+    """An image with a finding, and the mask of the finding, if it is annotated."""
 
     image_row: int
     finding: str
@@ -32,11 +32,11 @@ class Example:
 def attention_section(inputs: PictureInputs) -> Section:
     """Heat maps of prompts, and of the sentences of a few reports."""
     text = (
-        "Each heat map is the sigmoid attention between one sentence and the 7x7 patches of the image, the mean of "
-        "both directions, enlarged bilinearly. Its colours run from the image's least weight to its greatest."
+        "Each heat map is the sigmoid attention between one sentence and the 7x7 patches of the image: the mean of "
+        "both directions, enlarged bilinearly. Its colours run from the smallest to the greatest weight in the image."
     )
     if inputs.encoder.model.config.layout == "released":
-        text += " With layout=released positions are mixed with channels: the maps have no place in the image."
+        text += " layout=released mixes positions with channels, so the maps do not show positions in the image."
     pictures = []
     examples = choose_examples(inputs)
     if examples:
@@ -47,7 +47,7 @@ def attention_section(inputs: PictureInputs) -> Section:
 
 
 def choose_examples(inputs: PictureInputs) -> list[Example]:
-    """For each finding an image that shows it: a marked one, or, without marks, one of a study labelled with it."""
+    """For each finding an annotated image, or, if the dataset has no annotations, an image of a study labelled so."""
     dataset, rng = inputs.dataset, inputs.rng(0)
     marked = targets(dataset.annotations(), FINDINGS)
     labelled = positive(dataset.labels, FINDINGS)
@@ -73,7 +73,7 @@ def maps_of(inputs: PictureInputs, image_rows: Sequence[int], sentences: Sequenc
 
 
 def departures_of(inputs: PictureInputs, image_rows: Sequence[int], sentences: Sequence[str]) -> np.ndarray:
-    """How far each image's attention departs from its sentence's mean over some images: [N, 224, 224]."""
+    """The departure of each image's attention from its sentence's mean over some images: [N, 224, 224]."""
     dataset, encoder = inputs.dataset, inputs.encoder
     studies = inputs.rng(2).permutation(len(dataset))[:TYPICAL_IMAGES]
     prototypes = encoder.texts([[sentence] for sentence in sentences]).prototypes
@@ -104,7 +104,7 @@ def _findings_picture(inputs: PictureInputs, examples: list[Example]) -> Picture
     for row, name in enumerate(("X-ray", *rows)):
         axes[row, 0].set_ylabel(name)
     save(figure, inputs.out / "attention-findings.png")
-    marks = ", the cyan outline is where the finding is marked" if examples[0].mask is not None else ""
+    marks = ", the cyan outline is the annotation of the finding" if examples[0].mask is not None else ""
     caption = (
         f'Attention of "<finding> is observed" over an image that shows the finding, and how far it departs from '
         f"the sentence's mean over {TYPICAL_IMAGES} images, up or down. The cross is the maximum{marks}."
@@ -135,7 +135,7 @@ def _reports_picture(inputs: PictureInputs) -> Picture:
 
 
 def choose_sentences(sentences: Sequence[str]) -> list[str]:
-    """Up to three sentences, those that name a finding first, in the report's order."""
+    """Up to three sentences in the report's order; sentences that name a finding come first."""
     named = [sentence for sentence in sentences if named_finding(sentence) != OTHER]
     others = [sentence for sentence in sentences if named_finding(sentence) == OTHER]
     return [*named, *others][:SENTENCES_SHOWN]

@@ -15,14 +15,14 @@ from prior_fast.evaluation.encode import Encoder
 
 @dataclass(frozen=True)
 class PicturesConfig:
-    """What to show.
+    """The config of the pictures.
 
     Attributes:
-        count: studies shown in a picture of X-rays.
-        seed: of the choice of studies and sentences, and of t-SNE.
-        batch_size: images or texts encoded at once.
-        sentences: a text file with groups of synonymous sentences, see `prior_fast.pictures.queries`; "" takes the
-            built-in ones.
+        count: number of studies shown in a picture of X-rays.
+        seed: seed of the choice of studies and sentences, and of t-SNE.
+        batch_size: images or texts that are encoded at once.
+        sentences: a text file with groups of synonymous sentences, see `prior_fast.pictures.queries`; "" uses the
+            built-in groups.
     """
 
     count: int = 4
@@ -33,23 +33,23 @@ class PicturesConfig:
 
 
 def pictures_config(words: Sequence[str]) -> PicturesConfig:
-    """The settings changed by key=value words.
+    """The config, changed by the settings `words`.
 
     Raises:
-        UsageError: an unknown key, or a value that can't be used.
+        UsageError: a key is unknown, or a value can't be used.
     """
     config = apply_overrides(PicturesConfig(), words)
     for name, largest in (("count", 8), ("batch_size", 4096)):
         if not 1 <= getattr(config, name) <= largest:
-            raise UsageError(f"{name}={getattr(config, name)}: wants 1 to {largest}")
+            raise UsageError(f"{name}={getattr(config, name)}: must be 1 to {largest}")
     if config.seed < 0 or config.seed >= 2**32:
-        raise UsageError(f"seed={config.seed}: wants 0 to {2**32 - 1}")
+        raise UsageError(f"seed={config.seed}: must be 0 to {2**32 - 1}")
     return config
 
 
 @dataclass(frozen=True)
 class PictureInputs:
-    """A checkpoint's encoder, a dataset's split, and the folder the pictures go to."""
+    """A checkpoint's encoder, a dataset's split, the config, and the folder of the pictures."""
 
     encoder: Encoder
     dataset: PreparedDataset
@@ -58,9 +58,9 @@ class PictureInputs:
 
     @property
     def stage(self) -> int:
-        """The stage of pre-training that the checkpoint stands in."""
+        """The stage of pre-training in which the checkpoint was written."""
         return self.encoder.checkpoint.position.stage
 
     def rng(self, stream: int) -> np.random.Generator:
-        """The generator of one of the independent choices."""
+        """The random generator of one of the independent choices."""
         return np.random.default_rng([self.config.seed, stream])

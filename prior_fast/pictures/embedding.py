@@ -37,16 +37,14 @@ def embedding_section(inputs: PictureInputs) -> Section:
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     save(figure, inputs.out / FILE)
     text = (
-        f"{len(sentences)} different sentences of the {inputs.dataset.split} split, at random, in two dimensions "
-        "by t-SNE; neighbours are alike, distances between groups mean little. The colour is the finding that a "
+        f"{len(sentences)} random different sentences of the {inputs.dataset.split} split, in two dimensions by t-SNE. "
+        "Neighbouring sentences are similar; distances between groups mean little. The colour is the finding that a "
         "sentence names, present or denied, found by keywords."
     )
-    absent = (
-        "" if inputs.encoder.uses_bank else "This checkpoint stands in stage 1: the bank is trained from stage 2 on."
-    )
-    caption = "Each dot is a sentence, its embedding as the text encoder makes it"
+    absent = "" if inputs.encoder.uses_bank else "This checkpoint is from stage 1: the bank is trained from stage 2 on."
+    caption = "Each dot is the embedding of a sentence by the text encoder"
     if inputs.encoder.uses_bank:
-        caption += ", and what it reads from the bank, where sentences that read the same prototypes lie on one another"
+        caption += " (left), or what it reads from the bank (right); sentences with the same prototypes coincide there"
     return Section(
         KEY, TITLE, text, (Picture(FILE, f"{caption}."),), absent=absent, facts={"sentences": len(sentences)}
     )
@@ -56,7 +54,7 @@ def draw_sentences(dataset: PreparedDataset, count: int, rng: np.random.Generato
     """Up to `count` different sentences of a split, at random."""
     studies = rng.permutation(len(dataset))
     drawn: dict[str, None] = {}
-    # A study gives a few sentences, many of them said before: three studies a sentence are plenty.
+    # A study has several sentences, many of them repeated elsewhere: three studies for each sentence are enough.
     for study in studies[: 3 * count]:
         drawn.update(dict.fromkeys(dataset.sentences(int(study))))
     different = [sentence for sentence in drawn if sentence.strip()]
@@ -66,13 +64,13 @@ def draw_sentences(dataset: PreparedDataset, count: int, rng: np.random.Generato
 def project(points: np.ndarray, seed: int) -> np.ndarray:
     """t-SNE (van der Maaten and Hinton 2008): [N, D] -> [N, 2]."""
     perplexity = min(30.0, (len(points) - 1) / 3)
-    # Points that are all the same have no principal axes to start from.
+    # Identical points have no principal axes, from which t-SNE could start.
     start = "pca" if points.std(axis=0).max() > 1e-7 * max(np.abs(points).max(), 1e-7) else "random"
     return TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(points.astype(np.float32))
 
 
 def scatter(axes: Axes, points: np.ndarray, names: list[str], title: str) -> None:
-    """Dots [N, 2], coloured by name."""
+    """Draw dots [N, 2], coloured by name."""
     kinds = [(OTHER, "#c3cad2"), (SEVERAL, "#4a5560"), *zip(FINDINGS, COLORS)]
     array = np.array(names)
     for name, color in kinds:

@@ -1,4 +1,4 @@
-"""Which finding a sentence names, by keywords."""
+"""Finding by keywords which finding a sentence names."""
 
 from prior_fast.radiology.labels import FIVE_CLASSES
 

@@ -21,10 +21,10 @@ Line = dict[str, Any]
 
 
 def losses_section(inputs: PictureInputs) -> Section:
-    """The weighted sum and each term, while training and on the validation studies."""
+    """The weighted sum and each term, in training and on the validation studies."""
     path = find_log(inputs.encoder.checkpoint.path)
     if path is None:
-        reason = "The checkpoint does not lie in a run's folder with a log.jsonl, so there are no curves to show."
+        reason = "The checkpoint is not in the folder of a run with a log.jsonl, so there are no curves to show."
         return Section(KEY, TITLE, absent=reason)
     lines = read_log(path)
     terms = [name for name in TERMS if any(name in line for line in lines)]
@@ -42,8 +42,8 @@ def losses_section(inputs: PictureInputs) -> Section:
     save(figure, inputs.out / FILE)
     steps = max(line["total_steps"] for line in lines)
     text = (
-        "Means over the steps between two lines of the log, unweighted but for the loss itself, which is the weighted "
-        "sum and so jumps where a stage adds terms. Validation follows each epoch, without noise and masking."
+        "Means over the steps between two lines of the log. The terms are unweighted. The loss is their weighted sum, "
+        "so it jumps where a stage adds terms. Validation follows each epoch, without noise and masking."
     )
     caption = (
         f"Loss terms over {steps} steps (nats for contrastive and KL terms, mean absolute differences for others)."
@@ -52,14 +52,14 @@ def losses_section(inputs: PictureInputs) -> Section:
 
 
 def find_log(checkpoint: Path) -> Path | None:
-    """The log of the run whose folder `checkpoints` holds the checkpoint."""
+    """The log of the run whose folder `checkpoints` holds the checkpoint; None if there is none."""
     folder = checkpoint.resolve().parent
     log = folder.parent / "log.jsonl"
     return log if folder.name == "checkpoints" and log.is_file() else None
 
 
 def read_log(path: Path) -> list[Line]:
-    """The whole lines of a log; the last one of a run that goes on may be cut."""
+    """The complete lines of a log. While a run is training, its last line may be incomplete."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -72,7 +72,7 @@ def read_log(path: Path) -> list[Line]:
 
 
 def draw_term(axes: Axes, name: str, lines: list[Line]) -> None:
-    """A term over the steps of the run, a curve for each stage, since a stage may change what the term is made of."""
+    """Draw a term over the steps of the run, with a curve for each stage, because a stage may change the term."""
     curves: dict[tuple[str, int], list[tuple[int, float]]] = defaultdict(list)
     for line in lines:
         if name in line:

@@ -40,7 +40,7 @@ def make_pictures(checkpoint_path: Path, data: Path, out: Path, split: str, word
     """
     config = pictures_config(words)
     if config.sentences:
-        read_groups(Path(config.sentences))  # an unreadable file is told before anything is drawn
+        read_groups(Path(config.sentences))  # reports an unreadable file before anything is drawn
     checkpoint = open_checkpoint(checkpoint_path)
     dataset = PreparedDataset.open(data, split)
     encoder = Encoder(checkpoint, config.device, config.batch_size)
@@ -64,7 +64,7 @@ def make_pictures(checkpoint_path: Path, data: Path, out: Path, split: str, word
 
 
 def describe(checkpoint: Checkpoint, checkpoint_path: Path, data: Path, split: str, studies: int) -> str:
-    """One line: which model, which data."""
+    """One line that names the model and the data."""
     position = checkpoint.position
     return (
         f"Checkpoint {checkpoint.path.name} of {checkpoint_path} (preset {checkpoint.config.preset}, stage "
@@ -73,7 +73,7 @@ def describe(checkpoint: Checkpoint, checkpoint_path: Path, data: Path, split: s
 
 
 def report(sections: Sequence[Section], facts: str) -> dict[str, object]:
-    """What was made and what was left out, for programs."""
+    """The content of report.json: what was drawn and what was left out."""
     return {
         "description": facts,
         "page": "index.html",

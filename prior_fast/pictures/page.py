@@ -1,4 +1,4 @@
-"""The page that shows the pictures: index.html, without anything from outside its folder."""
+"""The page that shows the pictures: index.html, which uses no files outside its folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file beside the page, and what is to be seen on it."""
+    """A PNG file beside the page, and its caption."""
 
     file: str
     caption: str
@@ -41,7 +41,7 @@ class Section:
 
     Attributes:
         key: short name, for links and report.json.
-        absent: why this checkpoint or dataset can't show it; "" when it does.
+        absent: the reason why this checkpoint or dataset lacks (a part of) the section; "" if it is complete.
         facts: numbers for report.json.
     """
 

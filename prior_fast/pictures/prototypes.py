@@ -1,4 +1,4 @@
-"""What each prototype stands for: the training sentences nearest to it."""
+"""The meaning of each prototype, shown by the training sentences nearest to it."""
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ ROWS = 15
 
 
 def prototypes_section(inputs: PictureInputs) -> Section:
-    """How often each prototype is read, and the sentences nearest to those that are read most."""
+    """How often each prototype is read, and the sentences nearest to the prototypes that are read most."""
     if not inputs.encoder.uses_bank:
-        return Section(KEY, TITLE, absent="This checkpoint stands in stage 1: the bank is trained from stage 2 on.")
+        return Section(KEY, TITLE, absent="This checkpoint is from stage 1: the bank is trained from stage 2 on.")
     splits = inputs.dataset.info["splits"]
     split = "train" if splits.get("train", {}).get("studies") else inputs.dataset.split
     dataset = PreparedDataset.open(inputs.dataset.root, split)
@@ -49,11 +49,11 @@ def prototypes_section(inputs: PictureInputs) -> Section:
     ]
     text = (
         f"{len(sentences)} different sentences of the {split} split were looked up without noise. The table has the "
-        f"prototypes that most of them read, with the sentences whose embedding is nearest by cosine; {TABLE_FILE} has "
-        "all prototypes."
+        "most frequently read prototypes, with the sentences whose embeddings are nearest by cosine. "
+        f"{TABLE_FILE} has all prototypes."
     )
     read = int((use > 0).sum())
-    caption = f"{read} of {len(use)} prototypes are the strongest of at least one sentence."
+    caption = f"{read} of {len(use)} prototypes are the strongest prototype of at least one sentence."
     return Section(
         KEY,
         TITLE,
@@ -70,7 +70,7 @@ def read_prototypes(inputs: PictureInputs, sentences: list[str]) -> tuple[np.nda
     """Look sentences up in the bank of K prototypes.
 
     Returns:
-        use int64 [K], how many sentences each prototype is the strongest of; nearest int64 [K, n] and similarity
+        use int64 [K], the number of sentences whose strongest prototype it is; nearest int64 [K, n] and similarity
         float32 [K, n], the sentences nearest to each prototype by cosine, and the cosines.
     """
     bank = inputs.encoder.model.sentence_bank

@@ -34,10 +34,10 @@ GROUPS: Groups = {
 
 
 def queries_section(inputs: PictureInputs) -> Section:
-    """For each group of sentences, how each of them spreads over the prototypes."""
+    """For each group of sentences, the weights of each sentence over the prototypes."""
     groups = read_groups(Path(inputs.config.sentences)) if inputs.config.sentences else GROUPS
     if not inputs.encoder.uses_bank:
-        return Section(KEY, TITLE, absent="This checkpoint stands in stage 1: the bank is trained from stage 2 on.")
+        return Section(KEY, TITLE, absent="This checkpoint is from stage 1: the bank is trained from stage 2 on.")
     weights = {name: query_weights(inputs, sentences) for name, sentences in groups.items()}
     lines = sum(map(len, groups.values()))
     figure = new_figure(10, 0.45 * lines + 0.6 * len(groups) + 0.3)
@@ -48,9 +48,10 @@ def queries_section(inputs: PictureInputs) -> Section:
     save(figure, inputs.out / FILE)
     agreement = {name: agreeing(rows) for name, rows in weights.items()}
     text = (
-        "Each line is a sentence; the bars are its weights over the prototypes, softmax of the inner products at the "
-        f"temperature of the checkpoint ({inputs.encoder.tau:.3g}), without noise. A full line is a weight of 1; the "
-        "number is that of the strongest prototype. Sentences that say the same should read the same prototypes."
+        "Each line is a sentence. The bars are its weights over the prototypes: the softmax of the inner products at "
+        f"the temperature of the checkpoint ({inputs.encoder.tau:.3g}), without noise. A bar of full height is a "
+        "weight of 1. The number is that of the strongest prototype, with its weight. Sentences with the same meaning "
+        "should read the same prototypes."
     )
     caption = "Sentences of a group that read the same prototype: " + ", ".join(
         f"{name} {count} of {len(groups[name])}" for name, count in agreement.items()
@@ -87,7 +88,7 @@ def query_weights(inputs: PictureInputs, sentences: list[str]) -> np.ndarray:
     """softmax(x E^T / tau) of each sentence x: float64 [S, K].
 
     Raises:
-        UsageError: a sentence without a token.
+        UsageError: a sentence has no token.
     """
     try:
         embedded = inputs.encoder.texts([[sentence] for sentence in sentences]).sentences
@@ -98,12 +99,12 @@ def query_weights(inputs: PictureInputs, sentences: list[str]) -> np.ndarray:
 
 
 def agreeing(weights: np.ndarray) -> int:
-    """The most sentences of a group [S, K] that share their strongest prototype."""
+    """The greatest number of sentences of a group [S, K] that share their strongest prototype."""
     return int(np.bincount(weights.argmax(axis=1)).max())
 
 
 def draw_group(axes: Axes, name: str, sentences: list[str], weights: np.ndarray) -> None:
-    """Bars of each sentence's weights, a line for each sentence."""
+    """Draw bars of each sentence's weights, a line for each sentence."""
     prototypes = np.arange(weights.shape[1])
     for line, row in enumerate(weights):
         base = len(weights) - 1 - line

@@ -12,9 +12,9 @@ KEY, TITLE, FILE = "reconstruction", "Reconstructed images", "reconstruction.png
 
 
 def reconstruction_section(inputs: PictureInputs) -> Section:
-    """X-rays beside what the image decoder makes of them, without and with the channel mask."""
+    """X-rays and their reconstructions by the image decoder, without and with the channel mask."""
     if inputs.stage < 3:
-        reason = f"This checkpoint stands in stage {inputs.stage}: the image decoder is trained in stage 3."
+        reason = f"This checkpoint is from stage {inputs.stage}: the image decoder is trained in stage 3."
         return Section(KEY, TITLE, absent=reason)
     dataset, rng, ratio = inputs.dataset, inputs.rng(2), inputs.encoder.model.config.mask_ratio
     studies = np.sort(rng.choice(len(dataset), min(inputs.config.count, len(dataset)), replace=False))
@@ -35,12 +35,12 @@ def reconstruction_section(inputs: PictureInputs) -> Section:
     save(figure, inputs.out / FILE)
     errors = [float(np.abs(images - originals).mean()) for images in (unmasked, masked)]
     text = (
-        "The image decoder sees the image's 7x7 embedding and, for each patch, what it gathers from the report's "
-        f"prototypes by cross-attention. In training {ratio:.0%} of the embedding's channels are masked."
+        "The image decoder gets the image's 7x7 embedding and, for each patch, the result of cross-attention over the "
+        f"report's prototypes. In training {ratio:.0%} of the embedding's channels are masked."
     )
     caption = (
-        f"Mean absolute error over these images, of the full range from black to white: {errors[0]:.3f} without the "
-        f"mask, {errors[1]:.3f} with it."
+        f"Mean absolute error over these images, as a share of the range from black to white: {errors[0]:.3f} without "
+        f"the mask, {errors[1]:.3f} with it."
     )
     facts = {"mean_absolute_error_unmasked": errors[0], "mean_absolute_error_masked": errors[1]}
     return Section(KEY, TITLE, text, (Picture(FILE, caption),), facts=facts)
@@ -48,7 +48,11 @@ def reconstruction_section(inputs: PictureInputs) -> Section:
 
 @torch.inference_mode()
 def reconstruct(inputs: PictureInputs, studies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The studies' first images from all channels and from the unmasked ones: float [N, 224, 224] in [0, 1] each."""
+    """The studies' first images, reconstructed from all channels and from the unmasked channels.
+
+    Returns:
+        Two arrays, float [N, 224, 224] in [0, 1].
+    """
     encoder, model = inputs.encoder, inputs.encoder.model
     patches = encoder.images(inputs.dataset.images, first_image_rows(inputs.dataset, studies)).patches
     texts = encoder.texts([inputs.dataset.sentences(int(study)) for study in studies])

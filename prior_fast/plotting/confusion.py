@@ -11,7 +11,7 @@ from prior_fast.plotting.figures import STYLE, new_figure, save
 
 @matplotlib.rc_context(STYLE)
 def draw_confusion(counts: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """The confusion matrix int64 [C, C], rows true: each cell its count, coloured by its share of the row."""
+    """Draw the confusion matrix int64 [C, C], rows true. A cell shows its count, its colour the share of the row."""
     size = len(classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = new_figure(2.6 + 0.85 * size, 1.6 + 0.65 * size)

@@ -1,4 +1,4 @@
-"""What the figures share: their look, and writing them."""
+"""The common parts of all figures: their style, and writing them."""
 
 import textwrap
 from pathlib import Path
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from prior_fast.files import atomic_path
 
 DPI = 150
-DIMMED = 0.65  # of an X-ray under a heat map, so that bright bones do not bleach its colours
+DIMMED = 0.65  # brightness of an X-ray under a heat map, so that bright bones do not bleach the colours
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.titlesize": 10,
@@ -46,7 +46,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
-    """An X-ray [H, W], uint8 or float in [0, 1], without axes: its pixels are its units."""
+    """Show an X-ray [H, W], uint8 or float in [0, 1], without axes."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -56,7 +56,7 @@ def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
 
 
 def show_attention(axes: Axes, image: np.ndarray, attention: np.ndarray, title: str = "") -> None:
-    """An X-ray uint8 [H, W] with a heat map over it, from its least to its greatest weight; the range stands below."""
+    """Show an X-ray uint8 [H, W] under a heat map, scaled from its smallest to its greatest weight, named below it."""
     show_image(axes, DIMMED * image / 255, title)
     low, high = float(attention.min()), float(attention.max())
     strength = (attention - low) / max(high - low, 1e-12)
@@ -67,7 +67,7 @@ def show_attention(axes: Axes, image: np.ndarray, attention: np.ndarray, title: 
 
 
 def outline(axes: Axes, mask: np.ndarray) -> None:
-    """The border of a mask bool [H, W]."""
+    """Draw the border of a mask bool [H, W]."""
     axes.contour(mask.astype(float), levels=[0.5], colors=MARK, linewidths=1.4)
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from prior_fast.plotting.figures import STYLE, new_figure, save, show_image, wrap
 
 RIGHT, WRONG, PLAIN = "#1b7f4d", "#b3261e", "#1c2430"
-WIDTH, LINES = 40, 17  # of a report in its cell, in characters and lines
+WIDTH, LINES = 40, 17  # size of a report in its cell, in characters and lines
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Found:
         best: int64 [Q, K], numbers of the candidates, the best first.
         truth: int64 [Q], the class of each query.
         classes: int64 [Q, K], the class of each candidate.
-        names: of the classes.
+        names: the names of the classes.
     """
 
     queries: np.ndarray
@@ -34,7 +34,7 @@ class Found:
 
 
 def draw_retrieved_reports(found: Found, images: np.ndarray, rows: np.ndarray, texts: list[str], path: Path) -> None:
-    """Each query an X-ray with its best reports beside it.
+    """Draw each query, an X-ray, with its best reports beside it.
 
     images uint8 [., 224, 224]; rows int64 [N], the row of each query's image; texts: the candidates.
     """
@@ -49,7 +49,10 @@ def draw_retrieved_reports(found: Found, images: np.ndarray, rows: np.ndarray, t
 
 
 def draw_retrieved_images(found: Found, images: np.ndarray, rows: np.ndarray, texts: list[str], path: Path) -> None:
-    """Each query a report with its best X-rays beside it; images and rows as above, rows being of the candidates."""
+    """Draw each query, a report, with its best X-rays beside it.
+
+    images uint8 [., 224, 224]; rows int64 [N], the row of each candidate's image; texts: the queries.
+    """
 
     def query(axes: Axes, number: int, title: str) -> None:
         _show_text(axes, texts[number], PLAIN)
@@ -71,7 +74,7 @@ def _draw(
     candidate: Callable[[Axes, int, str], None],
     path: Path,
 ) -> None:
-    """query(axes, number, title) and candidate(axes, number, color) fill a cell each."""
+    """query(axes, number, title) and candidate(axes, number, color) each fill one cell."""
     height, width = found.best.shape
     figure = new_figure(2.6 * (width + 1), 2.75 * height)
     for line, axes in enumerate(figure.subplots(height, width + 1, squeeze=False)):

@@ -12,9 +12,9 @@ from prior_fast.plotting.figures import STYLE, new_figure, save
 
 @matplotlib.rc_context(STYLE)
 def draw_roc(truth: np.ndarray, scores: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """An ROC curve for each class against the rest: truth bool [N, C], scores [N, C].
+    """Draw an ROC curve for each class against the rest: truth bool [N, C], scores [N, C].
 
-    A class without positives or negatives has none, which the legend says.
+    A class without positives or negatives has no curve; the legend says so.
     """
     figure = new_figure(5.4, 5)
     axes = figure.subplots()

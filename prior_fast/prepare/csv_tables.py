@@ -12,7 +12,7 @@ from prior_fast.errors import UsageError
 
 
 def find_csv(folder: Path, name: str) -> Path | None:
-    """The file `name`.csv or `name`.csv.gz in `folder`, None when there is neither."""
+    """The file `name`.csv or `name`.csv.gz in `folder`; None if there is neither."""
     for candidate in (folder / f"{name}.csv", folder / f"{name}.csv.gz"):
         if candidate.is_file():
             return candidate
@@ -22,17 +22,17 @@ def find_csv(folder: Path, name: str) -> Path | None:
 def read_csv(
     path: Path, columns: dict[str, pa.DataType], nullable: tuple[str, ...] = (), blank: tuple[str, ...] | None = None
 ) -> pa.Table:
-    """The named columns of a csv file, in the order and of the types asked for; other columns are ignored.
+    """Read the named columns of a csv file, in the given order and with the given types; others are ignored.
 
-    Blanks around the names in the header are no part of them: one of SIIM-ACR's files has ` EncodedPixels`.
+    Blanks around the names in the header are removed: one of SIIM-ACR's files has ` EncodedPixels`.
 
     Args:
-        columns: the type of each column needed.
+        columns: the type of each required column.
         nullable: the columns in which a cell may be empty.
-        blank: what counts as an empty cell; None for pyarrow's words, "NA" and "null" among them.
+        blank: the texts that count as an empty cell; None for pyarrow's list, which includes "NA" and "null".
 
     Raises:
-        UsageError: the file is empty or no csv, a column is absent, a value has the wrong type or is absent.
+        UsageError: the file is empty or not csv, a column is absent, a value has the wrong type or is absent.
     """
     names = _header(path)
     for name in columns:
@@ -57,10 +57,10 @@ def read_csv(
 
 
 def read_rows(path: Path, columns: dict[str, pa.DataType], nullable: tuple[str, ...] = ()) -> dict[str, list]:
-    """As `read_csv`, each column a list; only an empty cell is blank, and None then.
+    """Like `read_csv`, but each column is a list. Only an empty cell counts as empty; its value is None.
 
     Raises:
-        UsageError: as `read_csv`, or there is no row below the header.
+        UsageError: as in `read_csv`, or there is no row below the header.
     """
     table = read_csv(path, columns, nullable, blank=("",))
     if not table.num_rows:

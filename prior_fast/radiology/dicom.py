@@ -1,4 +1,4 @@
-"""Decoding DICOM X-rays to the size that the model sees."""
+"""Decoding DICOM X-rays to the model's input size."""
 
 import warnings
 from pathlib import Path
@@ -14,20 +14,20 @@ _LONGEST_REASON = 200
 
 
 def read_dicom(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decode a gray DICOM image to 8 bits and resize it, ignoring its aspect ratio, as `images.read_xray` does.
+    """Decode a gray DICOM image to 8 bits and resize it, ignoring its aspect ratio, as `xray.read_xray` does.
 
-    8-bit pixels are taken as they are. Others go through the rescale slope and the first window (DICOM PS3.3,
-    C.11.2.1.2), or without a window from the range of BitsStored to 0..255. MONOCHROME1 is inverted.
+    Unsigned 8-bit pixels are used unchanged. Other pixels go through the rescale slope and the first window (DICOM
+    PS3.3, C.11.2.1.2). Without a window, the range of BitsStored is mapped to 0..255. MONOCHROME1 is inverted.
 
     Returns:
         uint8 [224, 224] and the (width, height) of the file's image in pixels.
 
     Raises:
-        UnreadableImage: the file is absent, empty, cut off, no DICOM, in colour, or has several frames.
+        UnreadableImage: the file is absent, empty, truncated, not DICOM, in colour, or has several frames.
     """
     try:
         with warnings.catch_warnings():
-            # pydicom warns of odd metadata; here an image is decoded or it is not.
+            # pydicom warns of unusual metadata. Only failures to decode matter here, and they are raised.
             warnings.simplefilter("ignore")
             if path.stat().st_size == 0:
                 raise UnreadableImage("the file is empty")
@@ -72,7 +72,7 @@ def _to_8_bits(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def _window(stored: np.ndarray, dataset: Dataset) -> np.ndarray | None:
-    """The values through the file's first window, 0..1 inside it; None where the file has none."""
+    """The values mapped by the file's first window, 0..1 inside it; None if the file has no usable window."""
     center, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
     function = str(dataset.get("VOILUTFunction") or "LINEAR")
     if center is None or width is None or width <= (1 if function == "LINEAR" else 0):
@@ -87,7 +87,7 @@ def _window(stored: np.ndarray, dataset: Dataset) -> np.ndarray | None:
 
 
 def _first(value: object) -> float | None:
-    """The first of one or several numbers."""
+    """The first number of an element with one or several values; None without a value."""
     if value is None or value == "":
         return None
     try:

@@ -1,4 +1,4 @@
-"""The labels of chest X-rays: CheXpert's 14, the five of its competition, and what an uncertain one counts as.
+"""The 14 labels of CheXpert, the five of its competition, and the rule for uncertain labels.
 
 A label is 1 (present), 0 (absent), -1 (uncertain) or blank.
 """
@@ -15,7 +15,7 @@ CHEXPERT_TABLE_LABELS = (
     *("Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other"),
     *("Fracture", "Support Devices"),
 )
-# Those of CheXpert's competition, which are the classes of CheXpert 5x200, in the order of the authors' list.
+# The labels of CheXpert's competition. They are also the classes of CheXpert 5x200, in the order of the authors' list.
 FIVE_CLASSES = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 # All 1,000 rows of the authors' CheXpert 5x200 list follow this rule: an uncertain label counts as present for these
 # classes and as absent for the others. A blank label counts as absent.

@@ -14,13 +14,13 @@ Box = tuple[float, float, float, float]
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Decode an 8-bit mask (set where above 127) and resize it: a pixel is set when half of its area or more is.
+    """Decode an 8-bit mask (set where above 127) and resize it. A pixel is set if at least half of its area is set.
 
     Returns:
         bool [224, 224].
 
     Raises:
-        UnreadableImage: the file is absent, empty, cut off or no image.
+        UnreadableImage: the file is absent, empty, truncated or not an image.
     """
     image, _, _ = decode_file(path)
     mask = np.asarray(to_gray(image)) > 127
@@ -43,10 +43,10 @@ def encode_mask(mask: np.ndarray) -> bytes:
 
 
 def scale_box(box: Box, size: tuple[int, int]) -> Box | None:
-    """A box in pixels of an image of `size` (width, height), cut at its edges and scaled to 224x224.
+    """Clip a box to an image of `size` (width, height) in pixels, and scale it to 224x224.
 
     Returns:
-        x, y, width, height; None where nothing of it is inside the image, or it has no size or no finite one.
+        x, y, width, height; None if the box is outside of the image, empty or not finite.
     """
     if not all(map(math.isfinite, box)):
         return None
@@ -61,18 +61,18 @@ def scale_box(box: Box, size: tuple[int, int]) -> Box | None:
 
 
 def shrink_mask(mask: np.ndarray) -> tuple[np.ndarray, bool]:
-    """A mask at 224x224: a pixel is set when half of its area or more is.
+    """Resize a mask to 224x224. A pixel is set if at least half of its area is set.
 
-    Where no pixel would be, those stay whose share is the greatest, so that a small finding does not become none.
+    If this sets no pixel, the pixels with the greatest share are set, so that a small finding does not vanish.
 
     Args:
         mask: bool [H, W].
 
     Returns:
-        bool [224, 224], and whether it had to be saved in that way.
+        bool [224, 224], and whether the rule for small findings was used.
     """
     shares = _shares(_shares(mask).T).T
-    # Shares are sums of few rounded numbers: one half may come out a little smaller.
+    # Rounding can make a share of one half slightly smaller.
     shrunk = shares >= 0.5 - 1e-9
     if shrunk.any() or not mask.any():
         return shrunk, False
@@ -80,7 +80,7 @@ def shrink_mask(mask: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _shares(values: np.ndarray) -> np.ndarray:
-    """The means of `values` [H, W] over 224 equal pieces of its rows, of which pieces may hold parts: [224, W]."""
+    """The means of `values` [H, W] over 224 equal intervals of its rows, which may divide a row: [224, W]."""
     rows = len(values)
     sums = np.zeros((rows + 2, values.shape[1]))
     np.cumsum(values, axis=0, out=sums[1:-1])

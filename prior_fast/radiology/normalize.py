@@ -1,4 +1,4 @@
-"""Pixels as the model sees them."""
+"""Normalization of the model's input images."""
 
 from torch import Tensor
 

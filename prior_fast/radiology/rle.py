@@ -1,8 +1,8 @@
 """SIIM-ACR's run-length encoding of masks.
 
-Pairs of numbers, offset and length. The offset counts from the end of the run before (from the image's first pixel in
-the first pair), and pixels go down the columns, the leftmost first. It is not the absolute encoding of other
-competitions.
+A mask is a list of number pairs, offset and length. The offset of the first pair counts from the image's first pixel,
+the other offsets from the end of the previous run. Pixels are numbered down the columns, from left to right. Other
+competitions use absolute positions instead of offsets.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ def decode_rle(text: str, rows: int, columns: int) -> np.ndarray:
     """The mask of one run-length encoding: bool [rows, columns].
 
     Raises:
-        ValueError: it is no list of pairs of whole numbers of 0 or more, or it runs past the image's end.
+        ValueError: the text is not a list of pairs of non-negative integers, or a run exceeds the image.
     """
     words = text.split()
     if bad := [word for word in words if not (word.isascii() and word.isdigit())]:

@@ -1,9 +1,9 @@
-"""The sections of a MIMIC-CXR report, found by the rules that the makers of MIMIC-CXR publish.
+"""The sections of a MIMIC-CXR report, found by the published rules of the authors of MIMIC-CXR.
 
 The rules are those of `section_parser.py` in the mimic-cxr repository of the MIT Laboratory for Computational
-Physiology, quirks included, since published results depend on them: a header is one space, capitals and a colon at the
-start of a line that is not the first; of several sections with one name the last one that has text counts; a paragraph
-without a header belongs to the section before it.
+Physiology. Their quirks are kept, because published results depend on them. A header is one space, capitals and a colon
+at the start of any line but the first. If several sections have the same name, the last one with text counts. A
+paragraph without a header belongs to the previous section.
 """
 
 import re
@@ -22,7 +22,7 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     "impression": (
         *("impression", "conclusion", "findings and impression", "findings/impression", "findings/ impression"),
         *("impresson", "imprression", "imoression", "impressoin", "imprssion", "impresion", "imperssion"),
-        # "ndication" is a slip of the published table; kept so that the same sections come out.
+        # "ndication" is an error of the published table. It is kept so that the sections are the same.
         *("mpression", "impession", "ndication"),
     ),
     "comparison": (
@@ -37,10 +37,10 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 _CANONICAL = {header: name for name, headers in _SYNONYMS.items() for header in headers}
 
-# A header that merely contains one of these takes its name; the first that fits counts.
+# A header that contains one of these words takes its name; the first match counts.
 _CONTAINED = ("impression", "findings", "history", "comparison", "addendum")
 
-# Headers that name the views of the study ("PA AND LATERAL CHEST") stand over the findings.
+# Headers that name the views of the study ("PA AND LATERAL CHEST") precede the findings.
 _VIEWS = re.compile(
     "|".join(
         (
@@ -52,7 +52,7 @@ _VIEWS = re.compile(
 )
 
 # Studies for which the published tables override the sections by hand (by section name, by character positions, or
-# because the report holds no reading at all). The rules give a wrong section for them, so they are left out.
+# because the report has no interpretation at all). The rules give a wrong section for them, so they are left out.
 EXCLUDED_STUDIES = frozenset(
     f"s{number}"
     for number in (
@@ -76,7 +76,7 @@ class Section(NamedTuple):
 
 
 def canonical_name(header: str) -> str:
-    """The section that a header stands for; a header that no rule knows stands for itself, in lower case."""
+    """The canonical name of a header's section; for an unknown header, the header itself in lower case."""
     header = header.lower().strip()
     if header in _CANONICAL:
         return _CANONICAL[header]
@@ -89,8 +89,8 @@ def canonical_name(header: str) -> str:
 def split_sections(report: str) -> list[Section]:
     """All sections of a report in their order, the text before the first header as "preamble".
 
-    A report without any header is one section, "full report". Where nothing is found that counts as findings or
-    impression, all but the first paragraph of the last section becomes "last_paragraph".
+    A report without any header is one section, "full report". If there are neither findings nor an impression, all but
+    the first paragraph of the last section becomes "last_paragraph".
     """
     header = _HEADER.search(report)
     if header is None:

@@ -2,18 +2,18 @@
 
 import re
 
-# Where a sentence may end: end marks, with what closes after them, before white space or the end of the text; or a
-# period whose space was forgotten ("normal.The heart").
+# Where a sentence may end: end marks with closing quotes and brackets, before white space or the end of the text; or a
+# period with a missing space ("normal.The heart").
 _POSSIBLE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|(?<=[a-z]{2})\.(?=[A-Z][a-z])")
 
-# A number that opens an item of a list, at the start of a line.
+# The number of a list item, at the start of a line.
 _LIST_ITEM = re.compile(r"^[ \t]*(\d{1,2})[.)][ \t]+(?=\S)", re.MULTILINE)
 _LEADING_NUMBER = re.compile(r"^\d{1,2}[.)] ")
 
 # A name or a number follows these, so a sentence never ends with them.
 _TITLES = frozenset(("dr", "drs", "mr", "mrs", "ms", "prof", "st"))
 _NEVER_LAST = _TITLES | {"vs", "e.g", "i.e", "eg", "ie", "cf", "viz", "approx", "fig"}
-# A sentence may end with these: it goes on when a small letter follows.
+# A sentence may end with these. It continues if a lowercase letter follows.
 _UNITS = frozenset(
     (
         *("mm", "cm", "ml", "cc", "kg", "mg", "min", "max", "sec", "hr", "hrs", "wk", "wks", "mo", "yr", "yrs"),
@@ -25,12 +25,12 @@ _DOTTED = re.compile(r"(?:[a-z]\.)+[a-z]", re.IGNORECASE)
 
 
 def split_sentences(section_text: str) -> list[str]:
-    """The sentences of a section's text, in their order, white space collapsed, end marks kept.
+    """Split a section's text into its sentences, in order. White space is collapsed; end marks are kept.
 
-    A period ends no sentence within a decimal ("1.5 cm"), after a title, an initial or "vs.", nor, when a small letter
-    follows, after a unit, a dotted abbreviation ("3:15 p.m. by phone") or an ellipsis. The numbers of a list are
-    dropped, and each item is a sentence of its own, with or without a period. Pieces without a letter ("___.", "2.")
-    are dropped.
+    A period does not end a sentence inside a decimal ("1.5 cm"), or after a title, an initial or "vs.". If a lowercase
+    letter follows, it also does not end one after a unit, a dotted abbreviation ("3:15 p.m. by phone") or an ellipsis.
+    Each item of a numbered list is a sentence, with or without a period; its number is dropped. Pieces without a letter
+    ("___.", "2.") are dropped.
     """
     sentences = []
     for item in _split_list(section_text):
@@ -46,9 +46,9 @@ def split_sentences(section_text: str) -> list[str]:
 
 
 def _split_list(text: str) -> list[str]:
-    """The items of a numbered list, numbers left out; only lines numbered 1, 2, 3, ... in turn open an item.
+    """The items of a numbered list, without numbers; only lines numbered 1, 2, 3, ... in this order start an item.
 
-    The order tells a list's "2." from a number that happens to end a sentence at the start of a wrapped line.
+    The order distinguishes a list's "2." from a number that ends a sentence at the start of a wrapped line.
     """
     items, begin, last = [], 0, 0
     for match in _LIST_ITEM.finditer(text):
@@ -60,7 +60,7 @@ def _split_list(text: str) -> list[str]:
 
 
 def _ends_sentence(text: str, begin: int, mark: re.Match[str]) -> bool:
-    """Whether the possible end `mark` of the sentence that starts at `begin` is one."""
+    """Whether `mark` ends the sentence that starts at `begin`."""
     following = text[mark.end() : mark.end() + 2].strip()[:1]
     *before, word = text[begin : mark.start()].strip().rsplit(" ", 2)
     word = word.lstrip("([\"'")
@@ -84,7 +84,7 @@ def _ends_sentence(text: str, begin: int, mark: re.Match[str]) -> bool:
 
 
 def _is_initial(letter: str, before: list[str]) -> bool:
-    """Whether a single letter with a period is part of a name or numbers an item; `before`: the words before it."""
+    """Whether a single letter with a period is an initial or a list label; `before`: the words before it."""
     if not letter.isupper():
         return False
     if not before:

@@ -1,4 +1,4 @@
-"""What a study is: images of one examination with one report, and where MIMIC-CXR's folders have them."""
+"""Studies: images of one examination with one report, and their paths in MIMIC-CXR's folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ SPLITS = ("train", "validate", "test")
 
 @dataclass(frozen=True, slots=True)
 class AnnotationRow:
-    """A row of annotations.csv; the box is in pixels of the full-size image, `mask` a path in the tree or ""."""
+    """A row of annotations.csv. The box is in pixels of the full-size image; `mask` is a path in the tree or ""."""
 
     dicom_id: str
     finding: str
@@ -23,14 +23,14 @@ class AnnotationRow:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Something left out: a row of rejected.csv.
+    """A file or a study that is left out: a row of rejected.csv.
 
     Attributes:
         file: path relative to its tree.
-        kind: the reason without its particulars, to count by.
-        detail: the particulars.
-        broken: a file is missing or can't be read, as opposed to a filter that did its work.
-        whole_study: the study is left out, not only the file.
+        kind: the reason without details; rejections are counted by it.
+        detail: the details of the reason.
+        broken: whether a file is missing or can't be read; False if a filter left it out.
+        whole_study: whether the whole study is left out, not only the file.
     """
 
     study_id: int
@@ -42,7 +42,7 @@ class Rejection:
 
     @property
     def reason(self) -> str:
-        """One line: the kind and its particulars."""
+        """One line: the kind and the details."""
         return " ".join(f"{self.kind} {self.detail}".split())
 
 
@@ -52,9 +52,9 @@ class Study:
 
     Attributes:
         frontal: dicom ids of the frontal images, sorted.
-        left_out: its other images, each with the reason that the tables give.
+        left_out: its other images, each with the reason found in the tables.
         labels: the 14 CheXpert labels, None where blank; None when the table has no row for the study.
-        annotations: those of the frontal images.
+        annotations: the annotations of the frontal images.
     """
 
     study_id: int
@@ -68,11 +68,11 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Where the subjects' folders are: `root` / `prefix` / p10 / p10000032.
+    """The location of the subjects' folders: `root` / `prefix` / p10 / p10000032.
 
     Attributes:
-        root: the folder that the paths of images, reports and masks are relative to.
-        prefix: "files/", or "" where the folders p10, p11, ... lie in the root.
+        root: the folder to which the paths of images, reports and masks are relative.
+        prefix: "files/", or "" if the folders p10, p11, ... are in the root.
     """
 
     root: Path

@@ -21,15 +21,16 @@ _BATCH = 10_000
 
 
 def train_tokenizer(sentences: Sequence[str]) -> "PreTrainedTokenizerFast":
-    """Train an uncased WordPiece tokenizer, normalized and split as BERT does; the same sentences give the same one.
+    """Train an uncased WordPiece tokenizer with BERT's normalization and splitting.
 
-    The vocabulary holds 4000 pieces at most, each seen twice or more but for single characters.
+    The same sentences give the same tokenizer. The vocabulary has at most 4000 pieces. Each occurs at least twice,
+    except single characters.
     """
     from transformers import PreTrainedTokenizerFast  # slow to import, so late
 
     pipeline = _pipeline(models.WordPiece(unk_token="[UNK]", continuing_subword_prefix=_CONTINUING))
-    # The trainer numbers pieces as it meets words in a hash map and breaks ties by number. Naming every character
-    # first, as it starts a word and as it goes on in one, makes the numbers and so the vocabulary repeatable.
+    # The trainer numbers pieces in the order of a hash map and breaks ties by number. Reserving every character first,
+    # both as the start and as the continuation of a word, makes the numbers and thus the vocabulary reproducible.
     seen = {character for raw in set().union(*sentences) for character in pipeline.normalizer.normalize_str(raw)}
     alphabet = sorted(character for character in seen if not character.isspace())
     reserved = [*SPECIAL_TOKENS, *alphabet, *(_CONTINUING + character for character in alphabet)]
@@ -56,10 +57,10 @@ def train_tokenizer(sentences: Sequence[str]) -> "PreTrainedTokenizerFast":
 
 
 def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
-    """Load a fast tokenizer by its Hugging Face name or its folder; code that comes with it is never run.
+    """Load a fast tokenizer by its Hugging Face name or its folder. Code in its repository is never run.
 
     Raises:
-        UsageError: it can't be loaded, is not a fast one, or has no [CLS] or [SEP] token.
+        UsageError: the tokenizer can't be loaded, is not a fast one, or has no [CLS] or [SEP] token.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -78,7 +79,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerFast", sentences: Sequence[str]) -> list[np.ndarray]:
-    """The token ids of each sentence, without special tokens: int32 arrays, empty where nothing is left."""
+    """The token ids of each sentence, without special tokens: int32 arrays, empty for a sentence without a token."""
     ids: list[np.ndarray] = []
     for begin in range(0, len(sentences), _BATCH):
         batch = list(sentences[begin : begin + _BATCH])

@@ -1,4 +1,4 @@
-"""Reading the file of an X-ray: decoded fully, in 8-bit gray, at the size that the model sees."""
+"""Reading X-ray files: decoded fully, in 8-bit gray, at the model's input size."""
 
 import warnings
 from pathlib import Path
@@ -11,13 +11,13 @@ IMAGE_SIZE = 224
 # "exact" decodes at full size; "fast" reduces JPEGs while it decodes them.
 EXACT, FAST = DECODES = ("exact", "fast")
 _SIZE = (IMAGE_SIZE, IMAGE_SIZE)
-# A JPEG decoded fast keeps this many times the target's pixels each way, so that the resize still averages.
+# A JPEG decoded with "fast" keeps at least this many times the target's width and height, so that the resize averages.
 _FAST_MARGIN = 2
 _Box = tuple[float, float, float, float]
 
 
 class UnreadableImage(ValueError):
-    """An image file that can't be decoded to its end; the message is one line without the path."""
+    """An image file can't be decoded completely. The message is one line without the path."""
 
 
 def read_xray(path: Path, decode: str = EXACT) -> tuple[np.ndarray, tuple[int, int]]:
@@ -26,32 +26,32 @@ def read_xray(path: Path, decode: str = EXACT) -> tuple[np.ndarray, tuple[int, i
     The resize is bilinear with antialiasing (Pillow's BILINEAR). 16-bit gray is scaled by 255/65535.
 
     Args:
-        decode: "exact", or "fast": a JPEG of 896 pixels or more each way is reduced by 2, 4 or 8 as it is decoded, to
-            448 pixels or more each way, and then resized; other files are read as with "exact".
+        decode: "exact" or "fast". With "fast" the decoder reduces a JPEG of at least 896x896 pixels by 2, 4 or 8, to at
+            least 448x448 pixels, before the resize. Other files are read as with "exact".
 
     Returns:
         uint8 [224, 224] and the (width, height) of the file's image in pixels.
 
     Raises:
-        UnreadableImage: the file is absent, empty, cut off or no image.
+        UnreadableImage: the file is absent, empty, truncated or not an image.
     """
     image, size, box = decode_file(path, fast=decode == FAST)
     return np.asarray(to_gray(image).resize(_SIZE, Image.Resampling.BILINEAR, box)), size
 
 
 def to_square(image: Image.Image) -> np.ndarray:
-    """An image that is decoded already, as `read_xray` makes it of a file: uint8 [224, 224]."""
+    """Convert and resize a decoded image as `read_xray` does: uint8 [224, 224]."""
     return np.asarray(to_gray(image).resize(_SIZE, Image.Resampling.BILINEAR))
 
 
 def decode_file(path: Path, fast: bool = False) -> tuple[Image.Image, tuple[int, int], _Box]:
-    """The image, the (width, height) of the file's image, and the box of the image that this is.
+    """The decoded image, the (width, height) of the file's image, and the box of the decoded image that it fills.
 
-    The box is all of the image, but of one reduced by `fast` its last row and column may stand for less than a pixel.
+    The box is the whole decoded image, but if `fast` reduced it, the last row and column may be filled only partly.
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large images and odd metadata; here an image is decoded or it is not.
+            # Pillow warns of large images and unusual metadata. Only failures to decode matter here; they are raised.
             warnings.simplefilter("ignore")
             if path.stat().st_size == 0:
                 raise UnreadableImage("the file is empty")

@@ -1,9 +1,9 @@
-"""Checkpoints: folders that appear whole, with everything needed to evaluate or to go on.
+"""Checkpoints: folders that are written atomically, with everything needed to evaluate or to resume.
 
 step-00000500/
   model.safetensors      parameters and buffers
   optimizer.safetensors  Adam's state, `exp_avg.<parameter>` and so on
-  checkpoint.json        where the run stood, its configuration, the model's structure
+  checkpoint.json        the run's position and config, the model's structure
   tokenizer/             a Hugging Face fast tokenizer
 """
 
@@ -36,7 +36,7 @@ _FOLDER = re.compile(r"step-(\d{8})")
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: `step` steps of `stage` are done, `total_steps` of all stages."""
+    """The position of a run: `step` steps of `stage` are done, and `total_steps` of all stages."""
 
     stage: int = 1
     step: int = 0
@@ -45,10 +45,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's folder and the small part of its content.
+    """A checkpoint's folder and the content of its checkpoint.json.
 
     tau: the bank's temperature in the last step.
-    image_mean, image_std: of the training images in [0, 1]; whatever the model is shown is normalized with them.
+    image_mean, image_std: of the training images in [0, 1]; they normalize all images that the model gets.
     """
 
     path: Path
@@ -80,17 +80,17 @@ class Checkpoint:
             )
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, names: Mapping[str, Tensor]) -> None:
-        """Fill the optimizer's state; names maps the parameters' names to the parameters it holds.
+        """Fill the optimizer's state; `names` maps names to the optimizer's parameters.
 
         Raises:
-            UsageError: the state is that of other parameters.
+            UsageError: the state belongs to other parameters.
         """
         tensors = self.tensors("optimizer.safetensors")
         unknown = {key.split(".", 1)[1] for key in tensors} - names.keys()
         if unknown:
             raise UsageError(
                 f"{self.path / 'optimizer.safetensors'} has a state of {min(unknown)}, which is no parameter here; "
-                "another version of prior-fast wrote it. The checkpoint can be evaluated: to train on, begin a new run"
+                "another version of prior-fast wrote it. The checkpoint can be evaluated; to train on, start a new run"
             )
         fill_optimizer(optimizer, names, tensors)
 
@@ -99,7 +99,7 @@ class Checkpoint:
         return PreTrainedTokenizerFast.from_pretrained(self.path / "tokenizer")
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """What lies in one of its .safetensors files.
+        """The tensors of one of its .safetensors files.
 
         Raises:
             UsageError: it can't be read.
@@ -120,7 +120,7 @@ def save_checkpoint(
     dataset: PreparedDataset,
     tau: float,
 ) -> Path:
-    """Write a checkpoint into the run's `folder` and return its path; an older one of the same step is replaced."""
+    """Write a checkpoint into the run's `folder` and return its path; it replaces an older one of the same step."""
     path = folder / f"step-{position.total_steps:08d}"
     state = optimizer_tensors(optimizer, names)
     with atomic_directory(path) as partial:

@@ -1,8 +1,8 @@
-"""Parts of a compiled step whose sizes never change, as CUDA graphs, which the host launches whole.
+"""CUDA graphs of the parts of a compiled step whose sizes never change; the host launches each graph by one call.
 
-The number of tokens and sentences changes from batch to batch, so a step as a whole can't be recorded. Images always
-have the same size. The image encoder and the image decoder are compiled by themselves, recorded once, and opaque ops of
-the step's graph from then on.
+The numbers of tokens and sentences change from batch to batch, so a whole step can't be recorded. Images always have
+the same size. The image encoder and the image decoder are compiled separately and recorded once; in the graph of the
+step they are then opaque ops.
 """
 
 from collections import Counter
@@ -21,16 +21,16 @@ from prior_fast.batch import PackedBatch
 from prior_fast.model.image_encoder import MAP_SIZE
 from prior_fast.model.prior import PRIORModel
 
-WARM_UP = 3  # calls before the recording: compiling, cuDNN's choice of algorithms, workspaces
+WARM_UP = 3  # calls before the recording: compilation, cuDNN's choice of algorithms, workspaces
 Function = Callable[..., Sequence[Tensor]]
 
-# By name, since an op takes no objects; a part lives as long as the trainer that recorded it.
+# By name, since an op can't take objects. A part lives as long as the trainer that recorded it.
 _recorded: WeakValueDictionary[str, "Recorded"] = WeakValueDictionary()
 
 
 @dataclass
 class Form:
-    """What a tensor is but for its values."""
+    """Size, strides, dtype and device of a tensor."""
 
     size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -46,15 +46,15 @@ class Form:
 
 
 class Recorded:
-    """The forward and the backward pass of a function, with memory of their own for all that goes in and comes out.
+    """The recorded forward and backward pass of a function, with their own memory for inputs and outputs.
 
     A backward pass belongs to the forward pass before it. Results are valid until the next pass of the same kind.
 
-    function: inputs -> outputs; of fixed sizes, without reads of the host.
-    inputs: what it is recorded with: floats that want a gradient if they have `requires_grad`.
-    parameters: that get a gradient.
-    buffers: that the function changes; they are as before after the recording.
-    context: in which the function runs.
+    function: inputs -> outputs, of fixed sizes, without reads by the host.
+    inputs: float tensors for the recording; those with `requires_grad` get a gradient.
+    parameters: parameters that get a gradient.
+    buffers: buffers that the function changes; they are restored after the recording.
+    context: context in which the function runs.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Recorded:
         buffers: Sequence[Tensor],
         context: AbstractContextManager,
     ) -> None:
-        self.function = function  # whose kernels the graphs launch
+        self.function = function  # kept alive: the graphs launch its kernels
         self.inputs = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
         self.parameters = list(parameters)
         self.wanted = [x for x in self.inputs if x.requires_grad]
@@ -83,7 +83,7 @@ class Recorded:
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 outputs = self._forward(function, context)
-                # Not zeros: cuDNN times its algorithms on them, and zeros are multiplied faster.
+                # Not zeros: cuDNN times its algorithms on these values, and multiplying zeros is faster.
                 douts = [torch.randn_like(x) for x in outputs]
                 torch.autograd.grad(outputs, [*self.wanted, *self.parameters], douts)
                 del outputs
@@ -109,20 +109,20 @@ class Recorded:
 
     @torch.no_grad()
     def backward(self, douts: Sequence[Tensor]) -> list[Tensor]:
-        """Replay the backward pass; gradients of the inputs that want one, then of the parameters."""
+        """Replay the backward pass; returns gradients of inputs with `requires_grad`, then of the parameters."""
         torch._foreach_copy_(self.douts, list(douts))
         self.backward_graph.replay()
         return apart(self.gradients)
 
     def close(self) -> None:
-        """Let go of all memory."""
+        """Release all memory."""
         vars(self).clear()
 
 
 def apart(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """New tensors with the memory of `gradients`; copies of those that share it, which an op may not return.
+    """New tensors on the memory of `gradients`, or copies of those that share memory: an op may not return aliases.
 
-    The optimizer reads that memory before the next pass writes there.
+    The optimizer reads this memory before the next pass overwrites it.
     """
     sharing = Counter(x.untyped_storage().data_ptr() for x in gradients)
     return [x.clone() if sharing[x.untyped_storage().data_ptr()] > 1 else x.view_as(x) for x in gradients]
@@ -162,10 +162,10 @@ _replay_forward.register_autograd(_backward, setup_context=_setup_context)
 
 
 def image_parts(model: PRIORModel, stage: int, batch: PackedBatch, device: torch.device) -> "list[Replayed]":
-    """Record what `stage` trains of the image encoder and decoder, for batches of as many pairs as `batch`.
+    """Record the parts that `stage` trains of the image encoder and decoder, for batches of the size of `batch`.
 
-    Called within autocast, if the step is. Random generators are as before after it: a step's noise follows from its
-    number alone, whether it is the first of a process or not.
+    Call it within autocast if the step runs within autocast. It restores the random generators: the noise of a step
+    depends only on its number, and not on whether it is the first step of a process.
     """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         return _image_parts(model, stage, batch, device)
@@ -174,12 +174,12 @@ def image_parts(model: PRIORModel, stage: int, batch: PackedBatch, device: torch
 def _image_parts(model: PRIORModel, stage: int, batch: PackedBatch, device: torch.device) -> "list[Replayed]":
     half = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if half else torch.float32
-    # Its cache of narrowed weights would be a part of the recording, and of no use after the first step.
+    # No cache: low-precision weights in it would become part of the recording, and outdated after the first step.
     context = torch.autocast(device.type, dtype, enabled=half, cache_enabled=False)
     images = torch.randn_like(batch.images, memory_format=torch.channels_last)
     parts = [Replayed(f"image_encoder_{stage}", model.image_encoder, [images], context)]
     if stage == 3:
-        # As the first convolution takes them.
+        # In the dtype and layout that the first convolution takes.
         shape = len(batch), model.config.embed_dim, MAP_SIZE, MAP_SIZE
         maps = [torch.randn(shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)] * 2
         parts.append(Replayed("image_decoder", model.image_decoder, [x.requires_grad_() for x in maps], context))
@@ -187,9 +187,9 @@ def _image_parts(model: PRIORModel, stage: int, batch: PackedBatch, device: torc
 
 
 class Replayed:
-    """`module`, whose calls in a compiled step replay its recording; calls elsewhere, or of other sizes, do not.
+    """Makes calls of `module` in a compiled step replay its recording. Other calls, or other sizes, run the module.
 
-    name: of the recording, and so a part of the step's graph; one that is taken gets a number.
+    name: name of the recording, which is part of the step's graph; a number is added if the name is taken.
     """
 
     def __init__(self, name: str, module: nn.Module, inputs: Sequence[Tensor], context: AbstractContextManager) -> None:
@@ -217,11 +217,11 @@ class Replayed:
             outputs = _replay_forward(name, narrowed, [p for p in module.parameters() if p.requires_grad])
             return outputs[0] if single else tuple(outputs)
 
-        # A copy of the module is not what was recorded, but its method is then the copy's.
+        # Copying the module binds this method to the copy, which was not recorded: hence `this is module` above.
         module.forward = MethodType(forward, module)
 
     def close(self) -> None:
-        """Give the module its own forward pass back, and the recording's memory."""
+        """Restore the module's own forward pass and release the recording's memory."""
         vars(self.module).pop("forward", None)
         _recorded.pop(self.name, None)
         self.recorded.close()

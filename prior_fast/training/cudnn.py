@@ -1,4 +1,4 @@
-"""What training takes of cuDNN: the fastest of its convolutions, and not its attention."""
+"""cuDNN in training: the fastest of its convolutions, but not its attention."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ import torch
 
 @contextmanager
 def cudnn_for_training(benchmark: bool) -> Iterator[None]:
-    """A block in which steps on a GPU run; on a CPU nothing in it changes.
+    """The context for training steps on a GPU; it has no effect on a CPU.
 
-    Convolutions: with `benchmark` cuDNN times its algorithms at the first call of each shape and keeps the fastest.
-    Image shapes stay the same in training, so that is done once.
+    Convolutions: with `benchmark`, cuDNN times its algorithms at the first call of each shape and keeps the fastest.
+    Image shapes do not change in training, so this happens once.
 
-    Attention: on Hopper, torch 2.11 and later prefer cuDNN's, which builds a plan on the host for each new shape.
-    Reports that are padded inside the attention have another shape in each batch. torch then takes flash attention, or
-    the memory-efficient one where there is a mask.
+    Attention: on Hopper, torch 2.11 and later prefer cuDNN's attention, which builds a plan on the host for each new
+    shape. Reports that are padded inside the attention have a new shape in each batch. In this context, torch uses
+    flash attention, or memory-efficient attention if there is a mask.
     """
     before = torch.backends.cudnn.benchmark, torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cudnn.benchmark = benchmark

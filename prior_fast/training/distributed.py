@@ -1,4 +1,4 @@
-"""One process or several: set-up from torchrun's environment variables."""
+"""Sets up one or several processes from torchrun's environment variables."""
 
 import os
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from prior_fast.errors import UsageError
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those that train together.
+    """This process and the group of processes that train together.
 
     Attributes:
-        rank, count: this process and how many there are.
-        group: None in a single process.
+        rank, count: the number of this process, and the number of processes.
+        group: the process group; None in a single process.
         device: where this process computes.
     """
 
@@ -30,7 +30,7 @@ class Ranks:
 
     @property
     def writes(self) -> bool:
-        """Whether this process writes files and talks to the user."""
+        """Whether this process writes files and prints messages."""
         return self.rank == 0
 
     def barrier(self) -> None:
@@ -39,10 +39,10 @@ class Ranks:
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device that a `device` setting means here.
+    """The device that a value of the setting `device` selects on this machine.
 
     Raises:
-        UsageError: a GPU is asked for and there is none.
+        UsageError: "cuda" is selected and there is no GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("device=cuda: torch finds no GPU here; use device=cpu")

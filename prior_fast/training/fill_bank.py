@@ -1,4 +1,4 @@
-"""Starting the prototype bank from sentences, for runs too short to draw it there from random prototypes."""
+"""Initializes the prototype bank from sentences, for runs too short to train it from random prototypes."""
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ ITERATIONS = 20
 
 @torch.no_grad()
 def fill_bank(model: PRIORModel, dataset: PreparedDataset, config: RunConfig, ranks: Ranks) -> None:
-    """Make the prototypes the mean directions of clusters of the training split's sentences (spherical k-means).
+    """Set the prototypes to the mean directions of clusters of the training sentences (spherical k-means).
 
-    The bank is read by inner products, so that of two prototypes in a direction the longer one always wins: all get
-    the mean length of the sentences. A split with fewer sentences than prototypes leaves the last ones as they are.
+    The bank is read by inner products: of two prototypes in the same direction the longer one always wins. All
+    prototypes therefore get the mean length of the sentences. With fewer sentences than prototypes, the last prototypes
+    do not change.
     """
     model.eval()
     prototypes = config.model.bank.prototypes
@@ -40,10 +41,10 @@ def fill_bank(model: PRIORModel, dataset: PreparedDataset, config: RunConfig, ra
 
 
 def _cluster_directions(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """[N, D] -> [min(N, clusters), D], each of the rows' mean length."""
+    """Rows [N, D] -> directions [min(N, clusters), D], each with the mean length of the rows."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     units = rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
-    # Threads add in any order, and a resumed run has to find the same prototypes.
+    # One thread: several add in any order, and a resumed run must find the same prototypes.
     with threadpool_limits(1):
         means = KMeans(min(clusters, len(rows)), n_init=1, max_iter=ITERATIONS, random_state=seed).fit(units)
     centers = means.cluster_centers_

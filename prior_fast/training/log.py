@@ -1,4 +1,4 @@
-"""What a run writes down: `log.jsonl` for programs, TensorBoard for people, and the check for non-finite losses."""
+"""The log of a run, `log.jsonl` for programs and TensorBoard for people, and the check for non-finite losses."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from prior_fast.training.signals import uninterrupted
 
 
 class RunLog:
-    """A run's `log.jsonl` and `tensorboard/`; what came after `position` is dropped, so each step is there once."""
+    """A run's `log.jsonl` and `tensorboard/`. Entries after `position` are dropped, so each step is logged once."""
 
     def __init__(self, folder: Path, position: Position) -> None:
         self.path = folder / "log.jsonl"
@@ -28,9 +28,9 @@ class RunLog:
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=position.total_steps + 1)
 
     def write(self, kind: str, position: Position, values: dict[str, float]) -> None:
-        """A line of `values`; kind is "train" or "validate"."""
+        """Write a line of `values`; kind is "train" or "validate"."""
         line = {"kind": kind, "stage": position.stage, "step": position.step, "total_steps": position.total_steps}
-        # TensorBoard's thread misses a value whose hand-over is cut short, and `close` then waits two minutes for it.
+        # If Ctrl-C interrupts the transfer of a value to TensorBoard's thread, `close` waits two minutes for it.
         with uninterrupted():
             self.file.write(json.dumps({**line, **values}) + "\n")
             self.file.flush()
@@ -43,19 +43,19 @@ class RunLog:
 
 
 class LossWindow:
-    """The loss terms of the steps since the last look, kept on the device and read back all at once."""
+    """The loss terms of the steps since the last `close`, kept on the device and read back all at once."""
 
     def __init__(self) -> None:
         self.rows: list[Tensor] = []
         self.names: list[str] = []
 
     def add(self, terms: dict[str, Tensor]) -> None:
-        """Remember a step's terms without waiting for the device."""
+        """Store a step's terms without waiting for the device."""
         self.names = list(terms)
         self.rows.append(torch.stack([term.detach().float() for term in terms.values()]))
 
     def close(self, position: Position) -> dict[str, float]:
-        """The mean of each term since the last call; `position` is after the last step.
+        """The mean of each term since the last call; `position` is the one after the last step.
 
         Raises:
             RunError: a term was not finite; the message names the stage, the step and the term.

@@ -1,6 +1,6 @@
-"""How fast a run is: rates, counted operations and their share of what the chip could do, memory, waiting for data.
+"""The speed of a run: rates, counted operations and their share of the chip's peak, memory, waiting for data.
 
-A step only notes sizes that the host knows, and keeps the batch's offsets; they are read where the loss terms are.
+A step only records sizes that the host knows, and keeps the batch's offsets; they are read with the loss terms.
 """
 
 import re
@@ -20,19 +20,19 @@ from prior_fast.hardware.chips import CHIPS
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.operations import Sizes, step_operations
 
-# What a line of the log holds that another run of the same settings does not repeat.
+# The values of a log line that differ between runs with the same settings.
 MEASURED = (
     *("pairs_per_second", "tokens_per_second", "tflops_per_second", "mfu"),
     *("data_wait", "peak_memory_gib"),
 )
-# Steps of each stage that the averages leave out: kernels are compiled in them, memory is first allocated.
+# The averages leave out this number of first steps of each stage, which compile kernels and allocate memory.
 WARM_UP = 10
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Span:
-    """Steps, the seconds that they and this process's waiting for batches took, and the operations, of all ranks."""
+    """Steps, their seconds, the seconds that this process waited for batches, and the operations of all ranks."""
 
     steps: int = 0
     seconds: float = 0.0
@@ -48,7 +48,7 @@ class Span:
 
 @dataclass
 class _Notes:
-    """What this rank notes of the steps since the last look, without waiting for the device."""
+    """Records of this rank about the steps since the last `close`, taken without waiting for the device."""
 
     started: float | None = None
     waited: float = 0.0
@@ -67,11 +67,11 @@ class _Notes:
 class Meter:
     """Measures the steps between calls of `close`, by stage.
 
-    Each rank has one and calls `close` after the same steps; figures are those of all ranks together, but memory and
-    waiting are this rank's.
+    Each rank has a meter and calls `close` after the same steps. Figures cover all ranks, except memory and waiting,
+    which are this rank's.
 
-    structure: of the model, with the text encoder's real sizes.
-    max_tokens: that a report would be padded to.
+    structure: config of the model, with the text encoder's real sizes.
+    max_tokens: the length that a report would be padded to.
     half: whether the forward pass runs in bfloat16.
     """
 
@@ -85,7 +85,7 @@ class Meter:
         self.notes = _Notes()
 
     def start_stage(self, stage: int) -> None:
-        """Steps from here on are this stage's."""
+        """Count the steps from now on to `stage`."""
         self.stage = stage
         self.early[stage] = self.spans[stage] = Span()
         if self.ranks.device.type == "cuda":
@@ -93,12 +93,11 @@ class Meter:
         self.notes = _Notes()
 
     def watch(self, batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
-        """The batches; what is done with each until the next is asked for is a step."""
+        """Yield the batches. A step lasts from one batch until the next is requested."""
         while True:
             asked = time.perf_counter()
             notes = self.notes
-            # The clock of a span starts here, and not where the last one was closed: validation and checkpoints
-            # lie between.
+            # The time of a span starts here and not at the last `close`: validation and checkpoints lie in between.
             notes.started = asked if notes.started is None else notes.started
             batch = next(batches, None)
             notes.waited += time.perf_counter() - asked
@@ -108,7 +107,7 @@ class Meter:
             yield batch
 
     def close(self) -> dict[str, float]:
-        """The figures of the steps since the last call. Reads the batches' offsets, so the device has to be done."""
+        """The figures of the steps since the last call. Reads the batches' offsets, so it waits for the device."""
         notes, self.notes = self.notes, _Notes()
         sizes = self._read_sizes(notes)
         seconds = time.perf_counter() - (notes.started or 0.0)
@@ -121,9 +120,9 @@ class Meter:
         return self._figures(span) | {"peak_memory_gib": self.memory[stage]}
 
     def summary(self) -> dict[str, object]:
-        """Averages of the run and of each stage that steps were taken of, without the first WARM_UP steps of a stage.
+        """Averages of the run and of each stage with steps, without the first WARM_UP steps of a stage.
 
-        A stage with no more than those gives their average, with "warm_up_included".
+        A stage with no later steps gives the average of its first steps, marked "warm_up_included".
         """
         stages, whole = {}, Span()
         for stage, early in self.early.items():
@@ -159,7 +158,7 @@ class Meter:
         return figures
 
     def _read_sizes(self, notes: _Notes) -> Sizes:
-        """The sizes of the noted steps, of all ranks."""
+        """The sizes of the recorded steps, over all ranks."""
         squares = [sum_of_squares(list(offsets)) for offsets in zip(*notes.offsets)]
         own = torch.stack([*squares, *(squares[0].new_full((), n) for n in (notes.tokens, notes.sentences))])
         if self.ranks.group is not None:
@@ -172,33 +171,33 @@ class Meter:
 
 
 def sum_of_squares(offsets: list[Tensor]) -> Tensor:
-    """The sum [] int64 of the squared lengths of segments, of batches with as many each; stays on the device."""
+    """The sum [] int64 of the squared segment lengths of batches with equally many segments; stays on the device."""
     return torch.stack(offsets).diff(dim=1).long().square().sum()
 
 
 def device_name(device: torch.device) -> str:
-    """The chip's name; of a CPU, nothing."""
+    """The GPU's name; "" for a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def peak_rate(name: str, half: bool) -> float | None:
-    """Operations/s that the chip's tensor cores do in bfloat16, or in tf32; None where it is not known.
+    """Peak operations/s of the chip's tensor cores in bfloat16, or in tf32 if not `half`; None for an unknown chip.
 
-    That of H100 and H200 is the one measured on an H200 (`prior_fast.hardware.chips`), lower than the data
-    sheet's: a share of the data sheet's rate is a fifth smaller.
+    For H100 and H200 it is the rate measured on an H200 (`prior_fast.hardware.chips`). The data sheet's rate is
+    higher: a share of it is a fifth smaller.
     """
     for pattern, chip in ((r"\bA100\b", "sm_80"), (r"\bH200\b(?! NVL)|\bH100 80GB HBM3\b", "sm_90")):
         if re.search(pattern, name):
             rate = CHIPS[chip].rates["bfloat16"]
-            # The tensor cores of both take tf32 at half of the rate of bfloat16.
+            # On both chips the tensor cores run tf32 at half the rate of bfloat16.
             return rate if half else rate / 2
     return None
 
 
 def peak_memory(device: torch.device) -> float:
-    """GiB: on a GPU the most that torch took since the stage began, else the process's largest resident size."""
+    """GiB: on a GPU the most that torch reserved since the stage began, else the process's largest resident size."""
     if device.type == "cuda":
-        # Reserved, not allocated: a recorded part's memory is no longer counted as allocated, but it is its own.
+        # Reserved, not allocated: the memory of a recorded part stays in use but does not count as allocated.
         return torch.cuda.max_memory_reserved(device) / GIB
     # Kilobytes, but bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,7 +1,8 @@
-"""How many operations a training step needs, counted from the model's configuration and the batch's sizes.
+"""Counts the operations of a training step from the model's config and the batch's sizes.
 
-Matrix products and convolutions, a multiplication and an addition counted as two; what is elementwise is left out, and
-so is work on padding, on filler and done twice to save memory. Letters: D embedding width, P patches, Q queries.
+It counts matrix products and convolutions, a multiplication and an addition as two operations. It leaves out
+elementwise work, work on padding and filler, and recomputation that saves memory. Letters: D embedding width,
+P patches, Q queries.
 """
 
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ Counts = dict[str, int]
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the operations of one or more steps depend on, over all ranks; sums of several steps count for all of them.
+    """The sizes that determine the operations of one or more steps, over all ranks; sums over the steps.
 
     Attributes:
         pairs: images and reports.
@@ -45,7 +46,7 @@ class Sizes:
 
 
 def sizes_of(batches: Iterable[PackedBatch]) -> Sizes:
-    """The sizes of batches of a single process. Reads their offsets, for which a GPU would have to be waited for."""
+    """The sizes of batches of a single process. Reads their offsets, and so waits for a GPU."""
     total = Sizes()
     for batch in batches:
         lengths, sentences = batch.cu_tokens.diff().tolist(), batch.cu_sentences.diff().tolist()
@@ -57,10 +58,10 @@ def sizes_of(batches: Iterable[PackedBatch]) -> Sizes:
 def step_operations(model: ModelConfig, stage: int, sizes: Sizes) -> int:
     """Operations of the forward and backward passes.
 
-    A product's backward pass is two products of its size, one for each factor; the first convolution needs none for
-    the images.
+    A product's backward pass is two products of its size, one for each factor. The first convolution needs no gradient
+    for the images.
 
-    model: with the text encoder's real sizes (`prior_fast.model.build.structure_of`).
+    model: config with the text encoder's real sizes (`prior_fast.model.build.structure_of`).
     """
     forward = sum(forward_operations(model, stage, sizes).values())
     return 3 * forward - 2 * sizes.pairs * _stem(model.image)
@@ -85,7 +86,8 @@ def forward_operations(model: ModelConfig, stage: int, sizes: Sizes) -> Counts:
     if stage >= 2:
         products["bank"] = 2 * sentences * bank * width
     if stage >= 3:
-        # The generated sentences are looked up, pooled and aligned as the encoder's are; the KL term wants both again.
+        # The generated sentences are looked up, pooled and aligned like the encoder's; the KL term needs the logits of
+        # both again.
         products["bank"] += 4 * sentences * bank * width
         products["report_pool"] *= 2
         products["global_alignment"] *= 2
@@ -94,7 +96,7 @@ def forward_operations(model: ModelConfig, stage: int, sizes: Sizes) -> Counts:
     return {name: 2 * count for name, count in products.items()}
 
 
-# From here on: multiplications with an addition, which are two operations.
+# The functions below count multiplications with an addition, which are two operations.
 
 
 def _stem(image: ImageEncoderConfig) -> int:
@@ -102,7 +104,7 @@ def _stem(image: ImageEncoderConfig) -> int:
 
 
 def _resnet(image: ImageEncoderConfig) -> int:
-    """Of one image: the stem, and bottlenecks of 1x1, 3x3 (with the stride) and 1x1 convolutions."""
+    """For one image: the stem, and bottlenecks of 1x1, 3x3 (with the stride) and 1x1 convolutions."""
     count, channels = _stem(image), image.width
     side = IMAGE_SIZE // image.shrink // 4
     for stage, depth in enumerate(image.depths):
@@ -122,7 +124,7 @@ def _projection(inputs: int, outputs: int, kind: str) -> int:
 
 
 def _text_encoder(model: ModelConfig, sizes: Sizes) -> int:
-    """BERT over the tokens that there are, and the queries and keys of the sentences' pool."""
+    """BERT over the tokens without padding, and the queries and keys of the sentence pool."""
     text = model.text
     token = 4 * text.hidden_size**2 + 2 * text.hidden_size * text.intermediate_size
     count = text.layers * (sizes.tokens * token + 2 * text.hidden_size * sizes.squared_tokens)
@@ -139,7 +141,7 @@ def _report_pool(model: ModelConfig, sizes: Sizes) -> int:
 
 
 def _local_alignment(width: int, sizes: Sizes) -> int:
-    """Attention both ways, the predictor on both sides, and the products of a report's sentences with each other."""
+    """Attention in both directions, the predictor on both sides, and the products between a report's sentences."""
     rows = PATCHES * sizes.pairs
     projected = 3 * (rows + sizes.sentences) * width**2
     attended = 4 * PATCHES * sizes.sentences * width
@@ -153,7 +155,7 @@ def _sentence_decoder(model: ModelConfig) -> int:
 
 
 def _image_decoder(channels: int) -> int:
-    """Of one image: five blocks of a transposed 4x4 and a 3x3 convolution, and the last 3x3 one."""
+    """For one image: five blocks of a transposed 4x4 and a 3x3 convolution, then a last 3x3 convolution."""
     count, side = 0, MAP_SIZE
     for wide, narrow in pairwise(channels >> block for block in range(BLOCKS + 1)):
         count += side**2 * 16 * wide * narrow + (2 * side) ** 2 * 9 * narrow**2

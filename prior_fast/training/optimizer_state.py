@@ -18,14 +18,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str,
 def fill_optimizer(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Give the named parameters the state that `optimizer_tensors` took of them.
+    """Restore the named parameters' state from the result of `optimizer_tensors`.
 
     Raises:
-        KeyError: a tensor is of a parameter that is not there.
+        KeyError: a tensor belongs to a parameter that is not in `parameters`.
     """
     for key, value in tensors.items():
         slot, name = key.split(".", 1)
         parameter = parameters[name]
-        # The fused update walks through memory: a moment has to lie there as its parameter does.
+        # The fused update goes through memory in order: a moment needs the memory layout of its parameter.
         like = value if slot == "step" else torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         optimizer.state[parameter][slot] = like.to(parameter.device)

@@ -1,4 +1,4 @@
-"""A training run from its configuration to its last checkpoint."""
+"""A training run, from its config to its last checkpoint."""
 
 import dataclasses
 import time
@@ -34,10 +34,10 @@ from prior_fast.training.validate import validate
 def train(config: RunConfig, data: Path, out: Path, checkpoint: Checkpoint | None, stop_after: int = 0) -> bool:
     """Train all stages, from the start or from `checkpoint`, into the folder `out`.
 
-    stop_after: make a checkpoint and stop after this many steps of the whole run; 0 goes to the end.
+    stop_after: write a checkpoint and stop after this many steps of the whole run; 0: run to the end.
 
     Returns:
-        Whether a signal stopped it on the way (`prior_fast.training.signals`).
+        Whether a signal stopped the run before its end (`prior_fast.training.signals`).
 
     Raises:
         UsageError: the data, weights or settings can't be used together.
@@ -58,8 +58,8 @@ class Run:
     def __init__(self, config: RunConfig, data: Path, out: Path, ranks: Ranks, checkpoint: Checkpoint | None) -> None:
         self.config, self.out, self.ranks, self.checkpoint = config, out, ranks, checkpoint
         self.position = checkpoint.position if checkpoint else Position()
-        records_parts(config, ranks)  # refuses what can't be had before anything is read
-        # Every rank reads the files, but one of them is enough to find damage.
+        records_parts(config, ranks)  # raises for settings that don't work here, before anything is read
+        # Every rank reads the files, but only one needs to check them for damage.
         self.dataset = PreparedDataset.open(data, "train", config.data.verify if ranks.writes else "sizes")
         self.validation = PreparedDataset.open(data, "validate") if has_split(self.dataset, "validate") else None
         self.loader = TrainingLoader(self.dataset, self._loader_config(), ranks.device)
@@ -91,7 +91,7 @@ class Run:
                 stdout.print(note)
 
     def execute(self, stop_after: int, signals: StopSignals) -> bool:
-        """Go through what is left of the stages; True when a signal stopped it before the end."""
+        """Run the remaining stages. Returns True if a signal stopped the run before its end."""
         started, first = time.perf_counter(), self.position.total_steps
         with self.bar:
             for stage in range(self.position.stage, 4):
@@ -108,7 +108,7 @@ class Run:
             self.log.close()
 
     def _stage(self, stage: int, stop_after: int, signals: StopSignals) -> bool:
-        """Take the steps of one stage; True when the run is to stop here."""
+        """Run the steps of one stage. Returns True if the run must stop here."""
         steps = self.schedule.steps(stage)
         if stage == 2 and self.position.step == 0 and self.config.model.bank.init == "sentences":
             fill_bank(self.model, self.dataset, self.config, self.ranks)
@@ -132,7 +132,7 @@ class Run:
                 last, stops = step == steps, signals.asked() or total == stop_after
                 saves = last or stops or total % self.config.checkpoint_every == 0
                 validates = last or step % self.schedule.steps_per_epoch == 0
-                # Always before validation and checkpoints, whose time is no step's.
+                # Always before validation and checkpoints, whose time belongs to no step.
                 if saves or validates or step % self.config.log_every == 0:
                     values = window.close(self.position) | self.meter.close()
                     self._report(task, values, learning_rate, tau)
@@ -147,7 +147,7 @@ class Run:
     def _step(self, trainer: StageTrainer, batch: PackedBatch, window: LossWindow) -> tuple[float, float]:
         """Take a step and return its learning rate and tau; nothing here waits for the device."""
         stage, step, total = self.position.stage, self.position.step, self.position.total_steps
-        # The noise of a step, dropout included, is a function of the seed and the step: resuming needs no state.
+        # The noise of a step, dropout included, depends only on the seed and the step: resuming needs no state.
         seed_everything(self.config.seed, total, self.ranks)
         learning_rate, tau = self.schedule.learning_rate(stage, step), self.schedule.tau(stage, step)
         context = StepContext(tau, step_seed(self.config.seed, total), self.ranks.group)
@@ -156,7 +156,7 @@ class Run:
         return learning_rate, tau
 
     def _batches(self, stage: int, step: int, steps: int) -> Iterator[PackedBatch]:
-        """The batches of a stage from number `step` on; epochs are numbered through all stages."""
+        """The batches of a stage from number `step` on; epoch numbers continue from stage to stage."""
         # The sentence decoder can generate no more prototypes than it has queries.
         loader = self.loader.limited(self.config.model.sentence_decoder.queries if stage == 3 else 0)
         per_epoch = len(loader)
@@ -200,7 +200,7 @@ class Run:
         self.ranks.barrier()
 
     def _finish(self, seconds: float, steps: int, cause: str) -> None:
-        """Write metrics.json and say how it went; cause: what stopped the run, if a signal did."""
+        """Write metrics.json and print a summary; cause: the signal that stopped the run, or ""."""
         if not self.ranks.writes:
             return
         done = self.position.total_steps == self.schedule.total_steps
@@ -211,7 +211,7 @@ class Run:
                 **dataclasses.asdict(self.position),
                 "finished": done,
                 "seconds": round(seconds, 1),
-                # Of all the time, with validation and checkpoints; without them under "speed".
+                # Over the whole time, with validation and checkpoints; "speed" leaves them out.
                 "pairs_per_second": round(rate, 1),
                 "speed": self.meter.summary(),
                 "images_replaced": self.loader.source.replaced,
@@ -225,16 +225,16 @@ class Run:
             )
         stdout.print(f"{state}: {steps} steps in {seconds:.0f} s, {rate:.0f} pairs/s, in {self.out}")
         if self.loader.source.replaced:
-            stdout.print(f"{self.loader.source.replaced} images could not be read; the prepared ones were taken")
+            stdout.print(f"{self.loader.source.replaced} images could not be read; the prepared ones were used instead")
 
 
 def has_split(dataset: PreparedDataset, split: str) -> bool:
-    """Whether the dataset that `dataset` is a split of has studies in another."""
+    """Whether the dataset that `dataset` is a split of has studies in the split `split`."""
     return dataset.info["splits"].get(split, {}).get("studies", 0) > 0
 
 
 def step_seed(seed: int, step: int) -> int:
-    """The seed of a step's noise; far apart for different runs, so that no two share a stream."""
+    """The seed of a step's noise; seeds of different runs are far apart, so that no two runs share a stream."""
     return (seed * 0x9E3779B97F4A7C15 + step) % 2**56
 
 

@@ -1,4 +1,4 @@
-"""A torch profiler's trace of a few steps of a stage, and a table of what cost most."""
+"""A trace of a few steps of a stage by torch's profiler, and a table of the largest costs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,17 +12,17 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from prior_fast.console import print_table
 from prior_fast.files import atomic_path, write_text
 
-# Steps: left alone (kernels are compiled, memory is first allocated), under the profiler without a record, recorded.
+# Numbers of steps: skipped (they compile kernels and allocate memory), profiled but not recorded, recorded.
 SKIP, WARM_UP, RECORDED = 5, 2, 3
 ROWS, SHOWN = 40, 10  # of the table, in its file and on the screen
 Row = tuple[str, int, float, float]
 
 
 class Recorder:
-    """What the loop tells after each step."""
+    """The training loop calls it after each step."""
 
     def step(self) -> None:
-        """A step is done."""
+        """Note the end of a step."""
 
 
 class _TorchRecorder(Recorder):
@@ -37,8 +37,8 @@ class _TorchRecorder(Recorder):
 def record_stage(out: Path, stage: int, steps: int, device: torch.device, enabled: bool) -> Iterator[Recorder]:
     """Write out/profile/stage-N.json, a Chrome trace, and stage-N.txt, a table, of the steps inside.
 
-    steps: that will be taken; where they are few, fewer are skipped.
-    enabled: without it, and without steps, nothing is done.
+    steps: the number of steps inside; if it is small, fewer steps are skipped.
+    enabled: if False, or if there are no steps, nothing is written.
     """
     if not enabled or steps == 0:
         yield Recorder()
@@ -53,7 +53,7 @@ def record_stage(out: Path, stage: int, steps: int, device: torch.device, enable
         title = f"stage {stage}: the largest costs of {recorded} step(s), trace in {folder / f'stage-{stage}.json'}"
         print_table(title, HEADER, rows[:SHOWN])
 
-    # At least one step before them where there are two: the first under the profiler is slowed by its start.
+    # Of two or more steps at least one is not recorded: the profiler's start slows the first step that it sees.
     recorded = min(RECORDED, max(steps - 1, 1))
     warm_up = min(WARM_UP, steps - recorded)
     skipped = min(SKIP, steps - recorded - warm_up)
@@ -67,12 +67,12 @@ HEADER = ("what", "calls", "ms", "share")
 
 
 def largest_costs(events: Sequence[FunctionEventAvg], device: torch.device) -> list[Row]:
-    """The ROWS kernels (on a CPU: ops) with most time of their own: name, calls, milliseconds, share of all."""
+    """The ROWS kernels (on a CPU: ops) with the largest self time: name, calls, milliseconds, share of all."""
     if device.type == "cuda":
         times = [(e, e.self_device_time_total) for e in events if e.device_type == DeviceType.CUDA]
     else:
         times = [(e, e.self_cpu_time_total) for e in events if e.device_type == DeviceType.CPU]
-    # The profiler's own mark around each step is no cost.
+    # The profiler's own marker of each step is not a cost.
     times = [(event, time) for event, time in times if time > 0 and not str(event.key).startswith("ProfilerStep")]
     total = sum(time for _, time in times)
     times.sort(key=lambda pair: -pair[1])

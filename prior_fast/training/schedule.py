@@ -1,4 +1,4 @@
-"""Where a run stands, and the learning rate and temperature that follow from it."""
+"""The steps of a run, and the learning rate and temperature at each step."""
 
 import math
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from prior_fast.model.prototypes import temperature
 
 @dataclass(frozen=True)
 class Schedule:
-    """The steps of each stage and what changes with them.
+    """The steps of each stage, and the values that change from step to step.
 
     Attributes:
-        config: the run's.
+        config: the run's config.
         steps_per_epoch: batches of the training split.
     """
 

@@ -1,6 +1,6 @@
-"""Being asked to stop: a scheduler's SIGTERM or SIGUSR1 ends a run after the step under way, with a checkpoint.
+"""Stop signals: a scheduler's SIGTERM or SIGUSR1 ends a run after the current step, with a checkpoint.
 
-Ctrl-C ends it at once, but for a few lines that have to be whole.
+Ctrl-C ends a run at once, except inside `uninterrupted` blocks.
 """
 
 import signal
@@ -20,15 +20,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopSignals:
-    """While entered, SIGTERM and SIGUSR1 do not end the process but are noted.
+    """A context in which SIGTERM and SIGUSR1 do not end the process but are recorded.
 
-    Processes started meanwhile (a loader's) never see them: the step under way may still want their batches.
+    Processes started in it (a loader's) do not receive them: the current step may still need their batches.
 
     group: all its ranks stop at the same step, whichever of them got a signal.
     """
 
     def __init__(self, group: ProcessGroup | None = None) -> None:
-        # On a group of CPUs the ranks agree without waiting for a GPU.
+        # A gloo group: the ranks agree without waiting for a GPU.
         self.group: ProcessGroup | None = None
         if group is not None:
             self.group = torch.distributed.new_group(backend="gloo")  # type: ignore[assignment]
@@ -37,11 +37,11 @@ class StopSignals:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        # Python lets no other thread set handlers; a run in another thread is stopped by whoever started it.
+        # Python lets only the main thread set handlers. A run in another thread is stopped by its caller.
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
-            # The mask is what a child inherits through fork and exec alike. A signal to the process is then taken by
-            # another thread, or stays pending.
+            # Child processes inherit the mask through fork and exec. Another thread of this process then handles the
+            # signal, or it stays pending.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         return self
 
@@ -51,13 +51,13 @@ class StopSignals:
         if not self._handlers:
             return
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        # Schedulers and launchers send more than one: another on the way out is not to change the exit code.
+        # Schedulers and launchers send several signals: a later one must not change the exit code.
         if not self.agreed:
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
 
     def asked(self) -> bool:
-        """Whether a rank has been asked to stop; every rank has to call this after the same steps."""
+        """Whether any rank got a stop signal; every rank must call this after the same steps."""
         pending = signal.sigpending() & set(SIGNALS) if self._handlers else set()
         if pending:
             self.received = signal.Signals(min(pending))
@@ -70,7 +70,7 @@ class StopSignals:
 
     @property
     def cause(self) -> str:
-        """What to tell the user: the signal's name, or that another process got one."""
+        """The cause, for the user: the signal's name, or that another process got one."""
         return self.received.name if self.received else "a signal to another process"
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -79,12 +79,12 @@ class StopSignals:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """A block that Ctrl-C does not cut short: KeyboardInterrupt comes after it.
+    """A context that Ctrl-C does not interrupt: KeyboardInterrupt is raised at its end.
 
-    A mask of the thread would not do: another thread takes the signal, and Python raises in this one.
+    Masking the signal in this thread is not enough: another thread receives it, and Python raises in this one.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # interrupts are raised in the main thread alone
+        yield  # interrupts are raised only in the main thread
         return
     noted: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))

@@ -1,6 +1,6 @@
 """The three stages' losses, one function each (supplement 2.4).
 
-A stage function maps a model and a batch to named loss terms, unweighted; `weighted_sum` makes the loss of them.
+A stage function maps a model and a batch to named, unweighted loss terms; `weighted_sum` computes the loss from them.
 Letters in shapes: B pairs, P patches, S sentences, Q queries, D embedding width.
 """
 
@@ -30,7 +30,7 @@ class StepContext:
 
     Attributes:
         tau: temperature of the bank's Gumbel-softmax; a tensor [] where the step is compiled.
-        seed: of the step's noise; the same on every rank. None: no noise and no masking.
+        seed: seed of the step's noise; the same on every rank. None: no noise and no masking.
         group: the process group whose ranks share the global negatives; None in a single process.
     """
 
@@ -104,15 +104,15 @@ def global_alignment(model: PRIORModel, a: Tensor, b: Tensor, step: StepContext)
 
 
 def widen(x: Tensor) -> Tensor:
-    """x in float32 where autocast made it narrower: losses are not computed in half precision."""
+    """x in float32 if autocast made it bfloat16 or float16: losses are not computed in half precision."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def gradient_of_all_ranks(x: Tensor, group: ProcessGroup) -> Tensor:
-    """x, with its gradient times the number of ranks.
+    """x, with its gradient multiplied by the number of ranks.
 
-    `info_nce` gives each rank the gradient of the joined loss to its own rows. Data parallelism averages over ranks
-    what is to be summed here, since no other rank sees these rows.
+    `info_nce` gives each rank the gradient of the joined loss for its own rows. These gradients must be summed over
+    ranks, since no other rank has these rows, but data parallelism averages them.
     """
     ranks = torch.distributed.get_world_size(group)
     return x + (ranks - 1) * (x - x.detach())
@@ -121,9 +121,9 @@ def gradient_of_all_ranks(x: Tensor, group: ProcessGroup) -> Tensor:
 def local_alignment(
     model: PRIORModel, batch: PackedBatch, image: ImageEmbedding, sentences: Tensor
 ) -> tuple[Terms, LocalContext]:
-    """SimSiam between patches and the text's context for them, InfoNCE within a report the other way.
+    """SimSiam between patches and their text context, InfoNCE within a report between sentences and image context.
 
-    sentences [S, D] are the encoder's in stage 1 and the bank's after it.
+    sentences [S, D]: from the encoder in stage 1, from the bank in stages 2 and 3.
     """
     context = model.local_cross_attention(image.patches, sentences, batch.cu_sentences, batch.max_sentences)
     terms = {
@@ -164,7 +164,7 @@ def prototype_generation(
     predicted = model.sentence_decoder(image.patches)
     match = match_prototypes(predicted.to(prototypes.dtype), prototypes, batch.cu_sentences)
     target, query = gather_matched(match, batch.cu_sentences, prototypes)
-    # Row j: the prediction that took sentence j.
+    # Row j: the prediction that is matched to sentence j.
     generated = predicted.flatten(0, 1)[query]
     read = model.sentence_bank(generated, step.tau, step.noise_seed(2), batch.first_sentence)
     generated_report = model.pool_report(read.output, batch.cu_sentences, batch.max_sentences)
@@ -176,14 +176,14 @@ def prototype_generation(
 
 
 def gather_matched(match: Tensor, cu_sentences: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
-    """The prototype that each query took, and the query that took each sentence.
+    """The prototype matched to each query, and the query matched to each sentence.
 
-    match [B, Q] int64 (-1: padding), cu_sentences [B + 1], prototypes [S, D] -> targets [B, Q, D], zero where a query
-    took padding, and rows [S] of the flattened queries.
+    match [B, Q] int64 (-1: padding), cu_sentences [B + 1], prototypes [S, D] -> targets [B, Q, D], zero for queries
+    matched to padding, and rows [S] of the flattened queries.
     """
     reports, queries = match.shape
     sentences = prototypes.shape[0]
-    # Queries that took padding point at row S, one past the sentences: zero as a target, and dropped as a source.
+    # Queries matched to padding point at row S, one past the sentences: their target is zero, and no sentence has them.
     row = torch.where(match >= 0, match + cu_sentences[:-1, None], sentences)
     target = torch.cat([prototypes, prototypes.new_zeros(1, prototypes.shape[1])])[row]
     numbers = torch.arange(reports * queries, device=match.device)

@@ -32,7 +32,7 @@ class StageLoss(nn.Module):
 
 
 class StageTrainer:
-    """Takes the steps of one stage; the optimizer starts anew in each stage (supplement 2.4)."""
+    """Runs the steps of one stage; each stage has a new optimizer (supplement 2.4)."""
 
     def __init__(self, model: PRIORModel, stage: int, config: RunConfig, ranks: Ranks) -> None:
         self.model, self.stage = model, stage
@@ -48,9 +48,9 @@ class StageTrainer:
         self.records = records_parts(config, ranks)
         self.replayed: list[Replayed] = []
         if ranks.group is not None:
-            # Around the compiled loss, whose backward pass is then cut where a bucket of gradients is full and can be
-            # sent; compiling the wrapper too would add graphs for its own bookkeeping.
-            # Buffers stay: joined statistics are equal on all ranks, and of others the first rank's are as good as any.
+            # The wrapper is around the compiled loss, whose backward pass is then split where a bucket of gradients is
+            # full and can be sent. Compiling the wrapper too would add graphs for its own bookkeeping.
+            # Buffers are not broadcast: joined statistics are equal on all ranks, and without them any rank's will do.
             self.loss = DistributedDataParallel(self.loss, broadcast_buffers=False)
 
     def step(self, batch: PackedBatch, context: StepContext, learning_rate: float) -> dict[str, Tensor]:
@@ -67,18 +67,18 @@ class StageTrainer:
         return average_over_ranks(terms, self.ranks)
 
     def close(self) -> None:
-        """Let go of what was recorded; a step after it records anew."""
+        """Release the recorded parts; a later step records them again."""
         while self.replayed:
             self.replayed.pop().close()
 
     def evaluate(self, batch: PackedBatch, context: StepContext) -> dict[str, Tensor]:
-        """The stage's terms and `loss`, in the precision of the caller's block."""
+        """The stage's terms and `loss`, in the precision of the caller's context."""
         if not self.compiled:
             return self.loss(batch, context)
-        # Floats of layers and of the configuration stay the same. Taken as variables they are found out to be constants
-        # by the ops that want constants, and everything is traced a second time.
-        # A gradient of our own, the max-pooling's, keeps a graph out of torch's cache unless this says that it may be
-        # kept. It may: an entry's key holds what was traced of the gradient (tests/model/test_max_pool.py).
+        # Floats of layers and of the config do not change. As variables they would be turned into constants by the ops
+        # that need compile-time constants, and everything would be traced a second time.
+        # torch caches a graph with a custom gradient, the max-pooling's, only if `cached` allows it. This is safe: the
+        # key of a cache entry contains the traced gradient (tests/model/test_max_pool.py).
         cached = torch._functorch.config.patch(autograd_cache_allow_custom_autograd_functions=True)
         with torch._dynamo.config.patch(specialize_float=True), cached:
             if self.records and not self.replayed and torch.is_grad_enabled():
@@ -87,7 +87,7 @@ class StageTrainer:
 
 
 def compiles(config: RunConfig, device: torch.device) -> bool:
-    """Whether steps are compiled: compile=auto does so on GPUs, where a run is long enough to earn it back."""
+    """Whether steps are compiled: compile=auto compiles on GPUs, where a long run repays the compile time."""
     return config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
 
 
@@ -95,7 +95,7 @@ def records_parts(config: RunConfig, ranks: Ranks) -> bool:
     """Whether the image parts of a step are CUDA graphs: in compiled steps of a single process on a GPU.
 
     Raises:
-        UsageError: cuda_graphs=on where they can't be.
+        UsageError: cuda_graphs=on where they can't be used.
     """
     reasons = {
         f"device={ranks.device.type}": ranks.device.type != "cuda",
@@ -113,16 +113,16 @@ def records_parts(config: RunConfig, ranks: Ranks) -> bool:
 
 def compile_loss(loss: nn.Module) -> nn.Module:
     """The loss, forward and backward, as one graph for all token and sentence counts, temperatures and seeds."""
-    # A stage is compiled from a model whose other stages may be compiled too.
+    # Other stages of the same model may have been compiled before: drop their code.
     torch._dynamo.reset()
     return torch.compile(loss, dynamic=True)  # type: ignore[return-value]
 
 
 def for_compiler(batch: PackedBatch, context: StepContext) -> tuple[PackedBatch, StepContext]:
-    """Mark the sizes of `batch` that are the same in each batch, those that count pairs; both with tensors for floats.
+    """Mark the sizes of `batch` that are equal in all batches, those that count pairs, and replace floats by tensors.
 
-    A float becomes a part of the graph, and another temperature would make another graph. The tensors are filled on
-    the device, so that nobody waits.
+    A float would become part of the graph, and a new temperature would need a new graph. The tensors are filled on the
+    device, so that the host does not wait.
     """
     for x in (batch.images, batch.cu_tokens, batch.cu_sentences, batch.study_ids, batch.image_rows):
         torch._dynamo.mark_static(x)
@@ -137,7 +137,7 @@ def for_compiler(batch: PackedBatch, context: StepContext) -> tuple[PackedBatch,
 
 
 def train_only(model: PRIORModel, stage: int) -> dict[str, nn.Parameter]:
-    """Let gradients flow into the parts that `stage` trains and no others; returns their parameters by name."""
+    """Enable gradients only for the parts that `stage` trains; returns their parameters by name."""
     model.requires_grad_(False)
     for part in model.stage_modules(stage):
         part.requires_grad_(True)
@@ -154,7 +154,7 @@ def make_autocast(precision: str, device: torch.device) -> AbstractContextManage
     """The context that a step's forward pass runs in.
 
     Raises:
-        UsageError: bf16 is asked for on a GPU without it.
+        UsageError: precision=bf16 on a GPU without bfloat16.
     """
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UsageError("precision=bf16: this GPU has no bfloat16; use precision=fp32")
@@ -176,7 +176,7 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 def average_over_ranks(terms: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """The terms' means over the ranks, which are the joined batch's."""
+    """The terms' means over the ranks, which are the terms of the joined batch."""
     if ranks.group is None:
         return terms
     values = torch.stack([term.detach().float() for term in terms.values()])

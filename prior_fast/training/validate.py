@@ -1,4 +1,4 @@
-"""The loss terms on studies that are not trained on."""
+"""The loss terms on validation studies."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The authors' weight files as checkpoints of prior-fast."""
+"""Converts the authors' weight files to checkpoints of prior-fast."""
 
 import dataclasses
 import re
@@ -21,25 +21,25 @@ from prior_fast.radiology.tokenizer import load_tokenizer
 from prior_fast.training.checkpoint import FORMAT, VERSION
 from prior_fast.weights.names import Renamed, rename
 
-# Of MIMIC-CXR's images, in the released code.
+# Mean and standard deviation of MIMIC-CXR's images, from the released code.
 IMAGE_MEAN, IMAGE_STD = 0.4755, 0.3011
-# The released code never lets the temperature fall; this is where it stays.
+# The released code keeps the temperature constant at this value.
 TAU = 0.9
-_HEAD_WIDTH = 64  # of BERT
+_HEAD_WIDTH = 64  # of BERT's attention heads
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """A weight file beside the model that it belongs to.
+    """A weight file, compared with the model that it belongs to.
 
     Attributes:
         path: the file.
-        tensors: what it holds.
-        names: what becomes of each key.
-        structure: the model that it fills; None for an image encoder alone.
-        vocab_size: of its text encoder; 0 for an image encoder alone.
+        tensors: the file's tensors by key.
+        names: which keys are used, dropped or unknown.
+        structure: config of the model that the file fills; None for an image encoder alone.
+        vocab_size: vocabulary size of the text encoder; 0 for an image encoder alone.
         missing: keys of the model that the file does not have.
-        misfits: key here, the file's shape, the model's.
+        misfits: tensors of the wrong shape: the model's key, the file's shape, the model's shape.
         nonfinite: keys of the file with values that are infinite or not a number.
     """
 
@@ -54,7 +54,7 @@ class Inspected:
 
     @property
     def problem(self) -> str | None:
-        """Why the file can't be converted, in one line; None where it can."""
+        """Why the file can't be converted, in one line; None if it can."""
         if self.missing:
             return f"{self.path} lacks {len(self.missing)} tensors that the model needs: {named(self.missing)}"
         if self.misfits:
@@ -62,14 +62,14 @@ class Inspected:
             return f"{self.path}: {name} has shape {list(got)}, the model's has {list(wanted)}"
         if self.names.unknown:
             count = len(self.names.unknown)
-            return f"{self.path} has {count} tensors that no part here takes: {named(self.names.unknown)}"
+            return f"{self.path} has {count} tensors that no part of the model uses: {named(self.names.unknown)}"
         if self.nonfinite:
             count = len(self.nonfinite)
             return f"{self.path} has values that are not finite in {count} tensors: {named(self.nonfinite)}"
         return None
 
     def report(self) -> dict[str, Any]:
-        """Everything, for programs."""
+        """The comparison in JSON types."""
         return {
             "file": str(self.path),
             "kind": "image encoder" if self.names.image_only else "whole model",
@@ -85,7 +85,7 @@ class Inspected:
 
 
 def inspect(path: Path) -> Inspected:
-    """Compare a file with the model whose sizes it has.
+    """Compare a weight file with a model of the same sizes.
 
     Raises:
         UsageError: no such file, or no file of named tensors, or neither an image encoder nor a checkpoint of PRIOR.
@@ -100,13 +100,14 @@ def inspect(path: Path) -> Inspected:
 
 
 def convert(path: Path, out: Path, tokenizer: str | None) -> Inspected:
-    """Write `out`: a checkpoint for every command, or of an image encoder alone a ResNet file for `train`.
+    """Write `out`: a checkpoint for every command, or, from an image encoder alone, a ResNet file for `train`.
 
-    tokenizer: a Hugging Face name or folder, for a whole model: the one that its text encoder was trained with.
+    tokenizer: for a whole model, the Hugging Face name or folder of the tokenizer that its text encoder was trained
+        with.
 
     Raises:
-        UsageError: as `inspect`; no tokenizer, or one of another vocabulary; `out` exists.
-        RunError: a tensor is missing, has another shape, or has no place here; nothing is written.
+        UsageError: as in `inspect`; the tokenizer is missing or has another vocabulary size; `out` exists.
+        RunError: a tensor is missing, unknown, not finite or of the wrong shape; nothing is written.
     """
     if out.exists():
         raise UsageError(f"--out {out}: it exists; give another folder")
@@ -159,10 +160,10 @@ def _facts(found: Inspected) -> dict[str, Any]:
 
 
 def structure_of_tensors(path: Path, here: Mapping[str, Tensor]) -> tuple[ModelConfig, int]:
-    """The released structure with the sizes that the tensors of a whole model have, and the vocabulary's size.
+    """The released structure with the sizes of a whole model's tensors, and the vocabulary size.
 
     Raises:
-        UsageError: the tensors from which sizes are read are not there.
+        UsageError: a tensor that sizes are read from is missing.
     """
     released = preset("released").model
     try:
@@ -202,7 +203,7 @@ def structure_of_tensors(path: Path, here: Mapping[str, Tensor]) -> tuple[ModelC
 
 
 def _image_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of an image encoder as deep as the file's, without values."""
+    """The state dict of an image encoder with the file's depths and width, without values."""
     from prior_fast.model.image_encoder import ResNet
 
     depths = _depths(tensors, "") or ImageEncoderConfig().depths
@@ -230,7 +231,7 @@ def _compared(
 
 
 def _depths(names: Mapping[str, Any], prefix: str) -> tuple[int, ...]:
-    """Blocks of each stage of a ResNet that there is."""
+    """The number of blocks in each stage of a ResNet, read from its keys."""
     counts = (_count(names, rf"{prefix}layer{stage}\.(\d+)\.") for stage in range(1, 5))
     return tuple(takewhile(bool, counts))
 

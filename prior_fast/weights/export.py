@@ -1,4 +1,4 @@
-"""A checkpoint's encoders in the formats of other libraries."""
+"""Exports a checkpoint's encoders in the formats of other libraries."""
 
 from pathlib import Path
 
@@ -14,11 +14,12 @@ RESNET_FILE = "resnet.safetensors"
 
 
 def export(checkpoint: Checkpoint, out: Path) -> list[str]:
-    """Write `out` and say in a line each what lies there.
+    """Write the folder `out` and return one line about each part.
 
     `resnet.safetensors`: the image encoder's state dict without a classifier, one input channel, with the names that
     torchvision and timm share (timm: `create_model("resnet50", in_chans=1, num_classes=0)`). `text_encoder/`: a folder
-    for transformers' `AutoModel.from_pretrained` and `AutoTokenizer.from_pretrained`. `report.json`: pixels and sizes.
+    for transformers' `AutoModel.from_pretrained` and `AutoTokenizer.from_pretrained`. `report.json`: sizes and
+    pixel normalization.
 
     Raises:
         UsageError: `out` exists.
@@ -38,7 +39,7 @@ def export(checkpoint: Checkpoint, out: Path) -> list[str]:
     with atomic_directory(out) as partial:
         safetensors.torch.save_file(resnet, partial / RESNET_FILE)
         config.save_pretrained(partial / "text_encoder")
-        # transformers asks for the name of the framework.
+        # transformers requires the name of the framework.
         safetensors.torch.save_file(bert, partial / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
         tokenizer.save_pretrained(partial / "text_encoder")
         image = checkpoint.structure.image

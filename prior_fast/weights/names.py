@@ -1,7 +1,7 @@
-"""Keys of the authors' weight files and what they are here.
+"""Maps the keys of the authors' weight files to the keys of the model.
 
-Their image encoder alone (`prior_resnet50.pt`) has torchvision's names; a whole checkpoint has a prefix for each part.
-Every key is used, dropped for a reason that is known, or unknown; nothing is passed over.
+The file of their image encoder (`prior_resnet50.pt`) has torchvision's names; a whole checkpoint has a prefix for each
+part. Every key is classified as used, dropped for a known reason, or unknown.
 """
 
 import re
@@ -12,12 +12,12 @@ _RESNET = "image_encoder.encoder."
 _RESNET_KEY = re.compile(r"(conv1|bn1|layer[1-4]\.\d+)\.")
 _DECODER_KEY = re.compile(r"sentence_decoder\.(?:\w+\.)*?((?:encoder\.layer|embeddings)\..+)")
 
-# The first that fits a key says why nothing takes it.
+# Keys that are not used: the first matching pattern gives the reason.
 _DROPPED = (
     (re.compile(r"(.*\.)?position_ids"), "a counter that newer versions of transformers do not store"),
     (re.compile(r"text_encoder\..*pooler\..*"), "BERT's pooler, whose output nothing uses"),
     (re.compile(r"sentence_decoder\..*pooler\..*"), "BERT's pooler, whose output nothing uses"),
-    (re.compile(r"sentence_decoder\..*word_embeddings\..*"), "a word table, in place of which the queries are decoded"),
+    (re.compile(r"sentence_decoder\..*word_embeddings\..*"), "a table of words: the decoder takes queries instead"),
     (re.compile(r"global_text_projection\..*"), "a projection that the released code builds and never uses"),
     (re.compile(r"(item_gather|sentence_gather)\..*"), "a pool's weights: the released code takes the mean of tokens"),
     (re.compile(r"(image_encoder\.encoder\.)?fc\..*"), "a classifier"),
@@ -26,12 +26,12 @@ _DROPPED = (
 
 @dataclass
 class Renamed:
-    """What became of each key of a file.
+    """The classified keys of a file.
 
     Attributes:
-        used: from a key here to the file's.
+        used: from a key of the model to the file's key.
         dropped: from a key of the file to the reason.
-        unknown: keys of the file that have no place here and no known reason.
+        unknown: keys of the file that the model does not have and no pattern drops.
         image_only: the file is an image encoder alone.
     """
 
@@ -42,9 +42,9 @@ class Renamed:
 
 
 def rename(keys: Iterable[str], known: Iterable[str] | None = None) -> Renamed:
-    """Sort the keys of a file, which `load_tensors` has freed of what training programs put before all of them.
+    """Classify the keys of a file. `load_tensors` has already removed the prefixes that all keys share.
 
-    known: the keys that the model here has; None takes every key that has a form which a model could have.
+    known: the model's keys; None accepts every key that no pattern drops.
     """
     keys = list(keys)
     result = Renamed(image_only=bool(keys) and all(map(_is_resnet, keys)))

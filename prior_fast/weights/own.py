@@ -1,4 +1,4 @@
-"""What prior-fast itself wrote, or transformers did, beside the model that it says it is."""
+"""Compares weights that prior-fast or transformers wrote with their own description."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,14 @@ _MODEL = "model.safetensors"
 
 @dataclass(frozen=True)
 class Own:
-    """Weights with a description beside them.
+    """Weights and their description.
 
     Attributes:
         path: the folder.
-        kind: what it is, in words.
-        tensors: their number.
-        facts: what the description says.
-        problem: why they do not fit it, in one line; None where they do.
+        kind: the kind of weights, for the user.
+        tensors: the number of tensors.
+        facts: the content of the description.
+        problem: why the weights do not fit the description, in one line; None if they do.
     """
 
     path: Path
@@ -35,7 +35,7 @@ class Own:
     problem: str | None
 
     def report(self) -> dict[str, Any]:
-        """Everything, for programs."""
+        """All attributes in JSON types."""
         return {
             "file": str(self.path),
             "kind": self.kind,
@@ -46,7 +46,7 @@ class Own:
 
 
 def inspect_own(path: Path) -> Own | None:
-    """Look at a run, a checkpoint, a file of a checkpoint, or a folder of transformers; None for any other file.
+    """Inspect a run, a checkpoint, a file of a checkpoint, or a folder of transformers; None for any other file.
 
     Raises:
         UsageError: a folder of another kind, or one that can't be read.

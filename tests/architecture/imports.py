@@ -1,4 +1,4 @@
-"""Who imports whom: read from the sources of all modules, imports inside functions and by name included."""
+"""Which module imports which: read from the sources of all modules, with imports inside functions and by name."""
 
 import ast
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = "prior_fast"
-# Folders beside the package that are reached as a part of it, through links.
+# Folders outside the package that are part of it through links.
 LINKED = ("kernels", "csrc", "bench")
 
 
@@ -16,7 +16,7 @@ class Import:
     """An import of a module of the package.
 
     Attributes:
-        name: what is taken from the module; "" for the module itself.
+        name: the imported name; "" for the module itself.
         where: file and line.
     """
 
@@ -70,7 +70,7 @@ def _imported(tree: ast.Module, name: str, is_package: bool, known: set[str]) ->
 
 
 def _by_name(argument: ast.expr, known: set[str]) -> list[str]:
-    """What `import_module` may import: of a name that is put together, the package that its first part names."""
+    """What `import_module` may import; for a composed name, the package in its constant first part."""
     text = ""
     if isinstance(argument, ast.Constant):
         text = str(argument.value)

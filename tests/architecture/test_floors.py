@@ -1,4 +1,4 @@
-"""The floors of the package: imports go from upper ones to lower ones, wherever in a file they stand."""
+"""The floors of the package: modules import only from lower floors, also inside functions."""
 
 import re
 from graphlib import CycleError, TopologicalSorter
@@ -30,12 +30,12 @@ FLOORS = (
     ("",),  # prior_fast itself, which has api's `PRIOR`
     ("cli",),
 )
-# Scripts and tests beside the cases of bench/: nothing imports them.
+# Scripts and tests in bench/, besides the cases: nothing imports them.
 SCRIPTS = re.compile(r"prior_fast\.bench\.(gpu\..+|conftest|test_.+)")
 
 
 def room(module: str) -> str:
-    """The package, or the module, of the first level that a module belongs to."""
+    """The top-level package or module that a module belongs to."""
     return module.removeprefix(PACKAGE).lstrip(".").split(".")[0]
 
 
@@ -52,7 +52,7 @@ def upward(found: list[Import]) -> list[str]:
 
 
 def private(found: list[Import]) -> list[str]:
-    """Imports of what begins with an underscore from another package: its modules, or names in them."""
+    """Imports of private modules or names (with a leading underscore) from another package."""
     return [
         f"{each.where}: {each.imported} {each.name}"
         for each in found
@@ -77,7 +77,7 @@ def test_no_private_module_is_imported_from_outside() -> None:
 def test_no_module_imports_itself_by_way_of_others() -> None:
     graph: dict[str, set[str]] = {}
     for each in imports(ROOT):
-        # A package is imported with each of its modules; only what it imports itself counts here.
+        # Importing a module also imports its package; only the package's own imports count here.
         if not f"{each.importer}.".startswith(f"{each.imported}."):
             graph.setdefault(each.importer, set()).add(each.imported)
     try:

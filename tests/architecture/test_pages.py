@@ -52,7 +52,7 @@ def test_the_files_that_the_pages_name_are_there() -> None:
     missing = []
     for page in pages:
         text = page.read_text(encoding="utf-8")
-        paths = re.findall(r"`((?:prior_fast|kernels|csrc|bench|tests|docs|locks)/[\w./-]+)`", text)
+        paths = re.findall(r"`((?:prior_fast|kernels|csrc|bench|tests|docs|locks)/[\w./-]+)`(?!:)", text)
         missing += [f"{page.name}: {path}" for path in paths if not (ROOT / path).exists() and "<" not in path]
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
             if not (page.parent / target).exists():

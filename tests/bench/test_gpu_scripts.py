@@ -1,6 +1,7 @@
-"""The scripts for a GPU machine: each part within its limit, results packed as they come, nothing lost on TERM.
+"""The scripts for a GPU machine: each part keeps its time limit, results are packed after each part, and SIGTERM loses
+nothing.
 
-PYTHON is a program of the test's own, which notes what it is asked for and does what `DO` says.
+PYTHON is a fake program of the test, which records its arguments and runs `DO`.
 """
 
 import os
@@ -19,7 +20,7 @@ from prior_fast import ops
 from prior_fast.bench.gpu import sanitize
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "bench/gpu"
-# With --out DIR it leaves a file there, as every command does.
+# With --out DIR it writes a file there, as every command does.
 FAKE = """#!/usr/bin/env bash
 words="$*"
 echo "$words" >> "$ASKED"
@@ -41,7 +42,7 @@ done
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Starts a script with results in tmp_path/out; `do` is what the fake does, other names are variables of it."""
+    """Starts a script with results in tmp_path/out; the fake program runs `do`, other names are its variables."""
     fake = tmp_path / "python"
     fake.write_text(FAKE)
     fake.chmod(0o755)
@@ -57,7 +58,7 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
 
 
 def packed(path: Path) -> dict[str, str]:
-    """The files of an archive and what is in them."""
+    """The files of an archive and their contents."""
     with tarfile.open(path) as archive:
         return {m.name: archive.extractfile(m).read().decode() for m in archive.getmembers() if m.isfile()}  # type: ignore[union-attr]
 
@@ -101,7 +102,7 @@ def test_what_fails_is_said_and_does_not_stop_the_others(start, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_part_that_hangs_is_ended_and_what_has_no_time_left_is_left_out(start, tmp_path: Path) -> None:
-    # A part is begun where 5 seconds are left: a busy machine has 25 for what comes before it.
+    # A part starts if 5 seconds are left: on a busy machine, the parts before it may take 25 seconds.
     process = start("speed.sh", do="timed=hang", BUDGET="30")
     said = process.communicate()[0]
     assert process.returncode == 1
@@ -126,7 +127,7 @@ def test_on_term_what_is_there_is_packed(start, which: str, tmp_path: Path) -> N
 
 
 def test_the_archive_is_there_before_the_end(start, tmp_path: Path) -> None:
-    """A machine that is taken away sends no signal."""
+    """A machine may disappear without a signal."""
     process = start("speed.sh", do="ladder-3=hang")
     wait_for(tmp_path / "asked.hangs", process)
     files = packed(tmp_path / "out/speed.tgz")
@@ -179,7 +180,7 @@ def test_carried_caches_are_unpacked_once(start, tmp_path: Path) -> None:
     (tmp_path / "inductor/kept.py").write_text("code")
     with tarfile.open(carry / "caches.tar.xz", "w:xz") as archive:
         archive.add(tmp_path / "inductor", "inductor")
-    # Unpacking is Python's own: the fake hands it on.
+    # The fake passes unpacking on to the real Python.
     real = tmp_path / "real"
     hand_on = f'[ "$1 $2" != "-m tarfile" ] || exec {sys.executable} "$@"'
     real.write_text(f'#!/bin/sh\n{hand_on}\nexec {tmp_path}/python "$@"\n')
@@ -213,10 +214,10 @@ def test_the_sanitizers_problems_are_solved_alike(
     solve, calls = ops.linear_sum_assignment, []
 
     def wrong(cost: torch.Tensor, **options: str) -> torch.Tensor:
-        calls.append(1)  # every second call is that of the CPU, and right
+        calls.append(1)  # every second call runs on the CPU and is correct
         return solve(cost, **options) + len(calls) % 2
 
     monkeypatch.setattr(ops, "linear_sum_assignment", wrong)
     assert sanitize.run(torch.device("cpu")) == 1
     shown = capsys.readouterr()
-    assert "3 of 10" in shown.out and "assignment 16x16: another answer" in shown.err
+    assert "3 of 10" in shown.out and "assignment 16x16: the answer differs" in shown.err

@@ -1,4 +1,4 @@
-"""The command itself: what it says of wrong words, and its exit codes."""
+"""The command itself: its messages for wrong arguments, and its exit codes."""
 
 import errno
 import subprocess

@@ -1,4 +1,4 @@
-"""The configuration: presets, key=value words, saving, and values that make no sense."""
+"""The config: presets, key=value settings, saving, and invalid values."""
 
 import json
 
@@ -67,9 +67,9 @@ def test_every_field_can_be_named() -> None:
         ("model.bnak.prototypes=3", "did you mean 'model.bank.prototypes'?"),
         ("model=3", "unknown setting 'model'"),
         ("xyzzy=3", "unknown setting 'xyzzy'"),
-        ("batch_size=many", "batch_size=many: wants a whole number"),
-        ("weight_decay=", "weight_decay=: wants a number"),
-        ("stage_epochs=1,2", "stage_epochs=1,2: wants 3 values with commas between them, got 2"),
+        ("batch_size=many", "batch_size=many: must be a whole number"),
+        ("weight_decay=", "weight_decay=: must be a number"),
+        ("stage_epochs=1,2", "stage_epochs=1,2: needs 3 values separated by commas, got 2"),
         ("data.flip=maybe", "data.flip=maybe: choose true or false"),
         ("model.attention=relu", "model.attention=relu: choose from sigmoid, softmax"),
     ],

@@ -1,4 +1,4 @@
-"""Building csrc/, and what becomes of a library that is missing, stale or broken."""
+"""Building csrc/, and the handling of a library that is missing, stale or broken."""
 
 import json
 import re
@@ -17,13 +17,13 @@ from prior_fast.csrc import build as building
 from prior_fast.errors import RunError, UsageError
 from prior_fast.ops import linear_sum_assignment as lsa
 
-# The function hides the module of its name.
+# The function hides the module of the same name.
 LSA = sys.modules[lsa.__module__]
 
 
 @pytest.fixture
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Libraries are built in, and loaded from, a folder of the test's own; nothing has been said yet."""
+    """Libraries are built in, and loaded from, a folder of the test; no warning has been printed yet."""
     folder = tmp_path / "_C"
     monkeypatch.setattr(extension, "FOLDER", folder)
     monkeypatch.setattr(extension, "RECORD", folder / "build.json")
@@ -36,7 +36,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def own_sources(own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the sources that a test may spoil."""
+    """A copy of the sources that a test may change."""
     copy = tmp_path / "csrc"
     shutil.copytree(extension.SOURCES, copy)
     monkeypatch.setattr(extension, "SOURCES", copy)

@@ -1,4 +1,4 @@
-"""The CUDA kernels themselves, where there is a GPU: against the CPU library, which takes the very same steps."""
+"""The CUDA kernels on a GPU against the CPU library, which takes the same steps."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ if extension.unavailable("cuda") is not None:
     pytest.skip(f"wants the CUDA library: {extension.unavailable('cuda')}", allow_module_level=True)
 
 pytestmark = pytest.mark.gpu
-# At both sides of each change of kernel: 32, 64 and 128 columns for a warp, 1,024 and 4,096 for a block.
+# Sizes around each change of kernel: up to 32, 64 and 128 columns for a warp, 1,024 and 4,096 for a block.
 SHAPES = [
     (1, 1),
     (3, 7),
@@ -81,7 +81,7 @@ def test_what_cannot_be_solved_has_no_answer_and_a_status(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("queries", "width"), [(16, 768), (5, 33), (32, 100), (40, 64)])
 def test_matching(queries, width, dtype, metric, rng):
-    """Totals as the CPU library's on the same, rounded inputs; 40 queries take two steps."""
+    """Totals equal the CPU library's on the same, rounded inputs; 40 queries take two iterations."""
     lengths = [int(n) for n in rng.integers(0, queries + 1, 13)]
     prediction = torch.from_numpy(rng.standard_normal((13, queries, width))).to(dtype)
     target = torch.from_numpy(rng.standard_normal((sum(lengths), width))).to(dtype)

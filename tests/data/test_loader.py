@@ -1,4 +1,4 @@
-"""Batches of a prepared dataset: every study once an epoch, shared by ranks, and made again from their number alone."""
+"""Batches of a prepared dataset: every study once per epoch, shared by ranks, and reproducible from their number."""
 
 import dataclasses
 from pathlib import Path

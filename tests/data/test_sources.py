@@ -1,4 +1,4 @@
-"""All sources of images give the same batches, whole epochs, and leave nothing behind."""
+"""All image sources give the same batches and complete epochs, and leave no threads, processes or open files."""
 
 import dataclasses
 import gc
@@ -68,7 +68,7 @@ def test_images_without_augmentation_are_the_prepared_ones(source: str, dataset:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_augmented_images_are_those_of_the_reference(source: str, dataset: PreparedDataset) -> None:
-    """The draws are the same, so images agree pixel by pixel; another sign, center, fill or flip would be far off."""
+    """The draws are equal, so images agree pixel by pixel; another sign, center, fill or flip would differ far more."""
     augmented = DataConfig(rotation=5.0, flip=True, workers=0)
     wanted = list(open_loader(dataset, augmented).epoch(1))
     folder = dataset.root.parent / "phantom"
@@ -88,7 +88,7 @@ def test_augmented_images_are_those_of_the_reference(source: str, dataset: Prepa
 def test_dalis_own_augmentation_is_that_of_the_reference(
     dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What serves on GPUs, and on CPUs without the library."""
+    """DALI's augmentation is used on GPUs, and on CPUs without the library."""
     augmented = DataConfig(rotation=5.0, flip=True, workers=0)
     wanted = list(open_loader(dataset, augmented).epoch(1))
     loader = open_loader(dataset, data_for("dali", dataset.root, augmented))
@@ -161,7 +161,7 @@ def damage(path: Path, how: str) -> None:
         path.unlink()
     elif how == "text":
         path.write_bytes(b"this is no picture" + b"\xff\xd9")
-    else:  # headers that promise what does not come, and an end in its place
+    else:  # valid headers, then a truncated file
         path.write_bytes(data[:64] + os.urandom(200) + b"\xff\xd9")
 
 
@@ -181,7 +181,7 @@ def test_a_broken_file_is_replaced_and_counted(how: str, dataset: PreparedDatase
         wanted += len(batch)
     assert wanted == len(dataset) // 4 * 4
     assert replaced > 0
-    # A batch that DALI gave up is read again.
+    # A batch on which DALI failed is read again.
     assert loader.source.replaced >= replaced
 
 
@@ -218,9 +218,9 @@ def test_real_jpegs_through_all_sources(real_cxr: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_nothing_is_left_behind(source: str, dataset: PreparedDataset) -> None:
-    """Threads, child processes and open files, also where an epoch is given up in its middle."""
+    """No threads, child processes or open files, also if an epoch is abandoned in the middle."""
     loader = open_loader(dataset, data_for(source, dataset.root.parent / "phantom"))
-    list(loader.epoch(0))  # what a library opens once, for ever, is open now
+    list(loader.epoch(0))  # files that libraries open once and keep open are open now
     gc.collect()
     process = psutil.Process()
     before = threading.active_count(), process.num_threads(), process.num_fds(), len(process.children())
@@ -230,7 +230,7 @@ def test_nothing_is_left_behind(source: str, dataset: PreparedDataset) -> None:
         stream.close()
         del stream
     after = None
-    # A queue's own thread takes a moment to see that it was closed, on a busy machine a longer one.
+    # A queue's own thread takes a moment to notice that it was closed, longer on a busy machine.
     for _ in range(3000):
         gc.collect()
         after = threading.active_count(), process.num_threads(), process.num_fds(), len(process.children())
@@ -249,7 +249,7 @@ def test_memory_stays_flat_over_a_thousand_batches(source: str, dataset: Prepare
         assert images.shape == (4, 1, 224, 224)
         sizes.append(process.memory_info().rss)
     assert len(sizes) == 1000
-    # Between the third and the last fifth: less than ten batches of images, of 400 that were made.
+    # Growth between the third and the last fifth is less than ten batches of images, out of 400 batches made.
     growth = np.median(sizes[800:]) - np.median(sizes[400:600])
     assert growth < 10 * images.nbytes, f"{growth / 2**20:.1f} MiB more in 300 batches"
 

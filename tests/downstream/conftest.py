@@ -1,4 +1,4 @@
-"""A random tiny checkpoint and datasets that it learns in seconds, made once."""
+"""A random tiny checkpoint, and datasets that it learns in seconds; made once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 images, every second with a square; two splits for each task, the folds with positive images alone."""
+    """48 images, every second with a square; two splits for each task, and folds with positive images only."""
     positive = [row % 2 == 1 for row in range(48)]
     odd = [row for row in range(48) if row % 2]
     splits = {

@@ -12,7 +12,7 @@ SIDE = 224
 
 
 def square(rng: np.random.Generator, positive: bool, size: int = 64) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """Dark noise, with a bright square where `positive`; uint8 [224, 224] and its left upper corner."""
+    """Dark noise, with a bright square if `positive`; uint8 [224, 224] and the square's upper left corner."""
     image = rng.integers(0, 60, (SIDE, SIDE)).astype(np.uint8)
     if not positive:
         return image, None
@@ -33,7 +33,7 @@ def write_squares(
 ) -> Path:
     """A dataset of one class.
 
-    splits: by name the rows of training, validation and test; 10 and 1 % are the first 4 and the first 2 of training.
+    splits: rows of training, validation and test by name; 10 % and 1 % are the first 4 and the first 2 training rows.
     """
     rng, records, images = np.random.default_rng(seed), [], []
     for row, positive in enumerate(positives):

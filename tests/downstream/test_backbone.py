@@ -1,4 +1,4 @@
-"""The encoder as a part of other networks: its maps, its names, and what stays frozen."""
+"""The encoder as a part of other networks: its feature maps, its parameter names, and what stays frozen."""
 
 import dataclasses
 import json
@@ -97,7 +97,7 @@ def test_a_file_with_a_resnet_50(resnet_file: Path) -> None:
     assert torch.equal(loaded["conv1.weight"], there["conv1.weight"].sum(dim=1, keepdim=True))
     same = [name for name in loaded if name != "conv1.weight"]
     assert len(same) > 300 and all(torch.equal(loaded[name], there[name]) for name in same)
-    # Of MIMIC-CXR's images, by the supplement.
+    # Mean and deviation of MIMIC-CXR's images, from the supplement.
     assert (opened.image_mean, opened.image_std) == (0.4755, 0.3011)
 
 
@@ -133,7 +133,7 @@ def test_frozen_parts_stay_and_all_others_change(
     name: str, words: list[str], frozen: tuple[str, ...], checkpoint: Path, squares: Path, tmp_path: Path
 ) -> None:
     small = {"segmentation": ["decoder_channels=16,8,8,8,8"], "detection": ["pyramid_channels=16", "head_width=16"]}
-    # Two epochs: validation, in evaluation mode, lies between them.
+    # Two epochs, with validation in evaluation mode between them.
     common = ["batch_size=12", "max_steps=3", "learning_rate=0.01"]
     config = task_config(name, [*common, *small.get(name, []), *words])
     dataset = LabelledDataset.open(squares)
@@ -147,7 +147,7 @@ def test_frozen_parts_stay_and_all_others_change(
     changed = {key for key, tensor in run.model.state_dict().items() if not torch.equal(tensor, before[key])}
     kept = before.keys() - changed
     assert {key for key in before if frozen and key.startswith(frozen)} <= kept
-    # A softmax is left as it is by a shift of all keys.
+    # A shift of all keys does not change a softmax.
     free = {key for key in kept if not (frozen and key.startswith(frozen)) and "k_proj.bias" not in key}
     assert not free, sorted(free)
 

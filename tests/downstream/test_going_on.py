@@ -1,4 +1,4 @@
-"""Stopped runs go on to the very files of unbroken ones, and a folder takes only what it was made with."""
+"""Resumed runs write the same files as uninterrupted ones, and a folder accepts only the settings it was made with."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ TASKS = {
 
 
 class StopsAfter:
-    """In place of `StopSignals`: asks to stop the `number`-th time that it is asked."""
+    """Replaces `StopSignals`: asks to stop at the `number`-th query."""
 
     cause = "a test"
 
@@ -42,7 +42,7 @@ class StopsAfter:
 
 
 def files_of(out: Path) -> dict[str, Any]:
-    """What a run wrote, without the seconds that it took."""
+    """The files that a run wrote, without its times."""
     found: dict[str, Any] = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     for name in [name for name in found if name.endswith(("metrics.json", "result.json"))]:
         values = json.loads(found[name])
@@ -52,8 +52,9 @@ def files_of(out: Path) -> dict[str, Any]:
     return found
 
 
-# It is asked before each split and after each step but the last. Classification takes 8 steps, 4 an epoch; it stops
-# after steps 2 and 5, between its splits, and after step 1 of the second. The others take 4 steps, 2 an epoch.
+# `StopSignals` is queried before each split and after each step but the last. Classification takes 8 steps, 4 per
+# epoch; it stops after steps 2 and 5, between its splits, and after step 1 of the second split. The other tasks take
+# 4 steps, 2 per epoch.
 @pytest.mark.parametrize(
     "task, stops", [("classification", [3, 4, 4, 3]), ("segmentation", [3, 2]), ("detection", [2, 3])]
 )

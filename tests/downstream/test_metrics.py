@@ -59,7 +59,7 @@ def test_dice_equals_torchmetrics_and_hand_computation(rng: np.random.Generator)
     expected = dice_score(*tensors, num_classes=1, average="micro", input_format="one-hot")
     assert image_dice(counts)[:4] == pytest.approx(expected.numpy().ravel(), abs=1e-6)
     assert values["dice_positives"] == pytest.approx(float(expected.mean()), abs=1e-6)
-    # Of the images without a mask one is left empty, the other not.
+    # Of the two images without a mask, one prediction is empty and one is not.
     assert values["dice_all"] == pytest.approx((float(expected.sum()) + 0 + 1) / 6, abs=1e-6)
     assert values["empty_right"] == 0.5
     sides = [2 * (p & t).sum() / (p.sum() + t.sum()) for p, t in ((predicted, true), (~predicted, ~true))]
@@ -101,7 +101,7 @@ def test_box_ranges_are_means_over_single_thresholds(rng: np.random.Generator) -
 def test_average_precision_by_hand() -> None:
     box = torch.tensor([[10.0, 10, 50, 50]])
     right, wrong = {"boxes": box, "scores": torch.tensor([0.6])}, {"boxes": box + 100, "scores": torch.tensor([0.9])}
-    # A false box in an image without boxes comes first: precision is 1/2 where the true one is found.
+    # A false box in an image without boxes has the highest score: precision is 1/2 when the true box is found.
     values = box_metrics([right, wrong], [box, torch.zeros(0, 4)]).values
     assert values == {"map_50_95": pytest.approx(0.5), "map_40_75": pytest.approx(0.5), "ap_50": pytest.approx(0.5)}
     measured = box_metrics([wrong], [torch.zeros(0, 4)])

@@ -1,4 +1,4 @@
-"""The fine-tuned tasks from made-up DICOM files to their numbers, as a user runs them."""
+"""The fine-tuned tasks from made-up DICOM files to their metrics, as a user runs them."""
 
 import json
 import math

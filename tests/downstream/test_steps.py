@@ -36,7 +36,7 @@ def stepper(request: pytest.FixtureRequest, checkpoint: Path, squares: Path, tmp
 
 
 def send(array: np.ndarray, device: torch.device, really=images.to_device) -> torch.Tensor:  # type: ignore[no-untyped-def]
-    """`to_device`, unwatched: what goes from pinned memory to the GPU is not waited for."""
+    """`to_device` without the watch: copies from pinned memory to the GPU do not wait."""
     with _disable_current_modes():
         return really(array, device)
 

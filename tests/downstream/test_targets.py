@@ -1,4 +1,4 @@
-"""Settings, presets, and what the datasets ask of the tasks."""
+"""Settings, presets, and the requirements of the tasks on datasets."""
 
 from pathlib import Path
 
@@ -44,19 +44,19 @@ def test_cells_that_the_tables_do_not_have_are_marked() -> None:
     "task, word, message",
     [
         ("classification", "percent=5", "percent=5: choose from 1, 10, 100"),
-        ("classification", "blocks=5", "blocks=5: wants 0 to 4"),
+        ("classification", "blocks=5", "blocks=5: must be 0 to 4"),
         ("classification", "pool=max", "pool=max: choose from average, attention"),
         ("classification", "frozen=true", "unknown setting 'frozen'"),
         ("segmentation", "blocks=1", "unknown setting 'blocks'"),
         ("segmentation", "split=folds-0", "unknown setting 'split': did you mean 'splits'?"),
         ("segmentation", "decoder_channels=8,8,8,8,0", "decoder_channels"),
-        ("detection", "proposals=0", "proposals=0: wants at least 1"),
+        ("detection", "proposals=0", "proposals=0: must be at least 1"),
         ("detection", "learning_rate=nan", "learning_rate=nan"),
-        ("detection", "learning_rate=0", "learning_rate=0.0: wants more than 0"),
-        ("detection", "weight_decay=-1", "weight_decay=-1.0: wants no negative number"),
+        ("detection", "learning_rate=0", "learning_rate=0.0: must be more than 0"),
+        ("detection", "weight_decay=-1", "weight_decay=-1.0: must not be negative"),
         ("detection", "seed=-1", "seed=-1"),
-        ("detection", "seed=4294967296", "seed=4294967296: wants less than"),
-        ("detection", "splits=a,a", "splits=a,a: wants each named once"),
+        ("detection", "seed=4294967296", "seed=4294967296: must be less than"),
+        ("detection", "splits=a,a", "splits=a,a: each must be named only once"),
     ],
 )
 def test_settings_that_can_not_be_used(task: str, word: str, message: str) -> None:

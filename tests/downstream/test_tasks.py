@@ -97,7 +97,7 @@ def test_bfloat16(task: str, words: list[str], evaluate: Evaluate, squares: Path
     values = read(tmp_path / "out" / "metrics.json")["metrics"].values()
     assert all(value["mean"] is None or np.isfinite(value["mean"]) for value in values)
     if task == "detection":
-        # bfloat16 has 8 bits: between 128 and 256 it knows whole numbers alone.
+        # bfloat16 has 8 bits of precision: between 128 and 256 it represents only integers.
         ends = [
             float(row["x"]) + float(row["width"]) for row in read_csv(tmp_path / "out" / "mixed" / "predictions.csv")
         ]
@@ -166,7 +166,7 @@ def test_validation_every_few_epochs_and_after_the_last(evaluate: Evaluate, squa
         for name in ("each", "some")
     )
     assert [line["epoch"] for line in some] == [2, 4, 5]
-    # Validation changes nothing in training; a line's loss is the mean since the line before.
+    # Validation does not change training; the loss of a log line is the mean since the previous line.
     for line in some:
         assert line["validate"] == each[line["epoch"] - 1]["validate"]
     assert some[0]["loss"] == pytest.approx((each[0]["loss"] + each[1]["loss"]) / 2)

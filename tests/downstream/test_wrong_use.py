@@ -1,4 +1,4 @@
-"""What can't be done is said in one line, before anything is written."""
+"""Wrong use is reported in one line, before anything is written."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ Evaluate = Callable[..., int]
         ("classification", ["classes=Findings"], "did you mean 'Finding'?"),
         ("classification", ["sweep=pools"], "sweep=pools: choose from none, blocks"),
         ("segmentation", ["learning_rat=1"], "unknown setting 'learning_rat': did you mean 'learning_rate'?"),
-        ("detection", ["batch_size=0"], "batch_size=0: wants at least 1"),
+        ("detection", ["batch_size=0"], "batch_size=0: must be at least 1"),
         ("detection", ["--split", "test"], "unknown argument '--split'"),
     ],
 )
@@ -40,7 +40,7 @@ def test_settings(
 
 @pytest.fixture(scope="module")
 def poor(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset whose splits each lack something."""
+    """A dataset in which each split lacks something."""
     positive, negative = range(4), range(4, 8)
     splits = {
         "no-positives": (negative, positive, positive),

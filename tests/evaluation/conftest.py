@@ -20,5 +20,5 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of stage 3."""
+    """A checkpoint of stage 3."""
     return write_checkpoint(tmp_path_factory.mktemp("run") / "checkpoints", store, stage=3)

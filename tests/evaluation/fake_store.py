@@ -70,7 +70,7 @@ def write_store(root: Path, per_class: int = 3, seed: int = 0, annotated: bool =
 
 
 def _images(present: list[str], count: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise with a bright square whose place tells the class."""
+    """Noise with a bright square whose position depends on the class."""
     images = rng.integers(0, 128, (count, 224, 224)).astype(np.uint8)
     for name in present:
         x = 40 * FIVE_CLASSES.index(name)
@@ -81,7 +81,7 @@ def _images(present: list[str], count: int, rng: np.random.Generator) -> np.ndar
 def _manifest(studies: list, reports: list[list[str]]) -> pa.Table:
     images = np.cumsum([0, *(count for _, _, count in studies)])
     sentences = np.cumsum([0, *map(len, reports)])
-    # Absent findings are blank, 0, or -1 where the 5x200 rule reads that as absent.
+    # Absent findings are blank, 0, or -1 if the 5x200 rule treats -1 as absent.
     absent = {"Cardiomegaly": -1.0, "Consolidation": 0.0}
     labels = {
         name: pa.array([1.0 if name in present else absent.get(name) for _, present, _ in studies], pa.float32())

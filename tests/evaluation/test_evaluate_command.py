@@ -36,7 +36,7 @@ def test_zero_shot(store: Path, checkpoint: Path, tmp_path: Path, capsys: pytest
     for row in predictions:
         scores = {name.removeprefix("score "): float(value) for name, value in row.items() if name.startswith("score ")}
         assert row["predicted"] == max(scores, key=scores.__getitem__)
-        # Two softmaxes over the classes, added.
+        # The sum of two softmaxes over the classes.
         assert sum(scores.values()) == pytest.approx(2, abs=1e-6)
     shown = capsys.readouterr().out
     assert "accuracy" in shown and "chance" in shown and "pointing game" in shown
@@ -51,7 +51,7 @@ def test_the_same_command_gives_the_same_numbers(store: Path, checkpoint: Path, 
 
 
 def test_retrieval_does_not_depend_on_the_batch_size(store: Path, tmp_path: Path) -> None:
-    # An untrained model tells images hardly apart; five studies leave gaps of 300 times the rounding between scores.
+    # An untrained model hardly distinguishes images; with five studies, gaps between scores are 300 times the rounding.
     checkpoint = write_checkpoint(tmp_path / "run" / "checkpoints", store, stage=1)
     found = []
     for size in (3, 64):
@@ -92,14 +92,14 @@ def test_a_dataset_with_another_tokenizer_and_no_marks(store: Path, checkpoint: 
     "words, message",
     [
         (["per_clas=3"], "unknown setting 'per_clas': did you mean 'per_class'?"),
-        (["per_class=0"], "per_class=0: wants at least 1"),
-        (["seed=-1"], "seed=-1: wants no negative number"),
-        (["batch_size=many"], "batch_size=many: wants a whole number"),
+        (["per_class=0"], "per_class=0: must be at least 1"),
+        (["seed=-1"], "seed=-1: must not be negative"),
+        (["batch_size=many"], "batch_size=many: must be a whole number"),
         (["classes=Edma,Cardiomegaly"], "'Edma' is no CheXpert label: did you mean 'Edema'?"),
-        (["classes=Edema"], "wants at least two"),
+        (["classes=Edema"], "must be at least two"),
         (["classes=Edema,edema"], "each named once"),
         (["classes=Fracture,Pneumonia"], "none of the 17 studies of the test split"),
-        (["prompt=effusion"], "wants one {}"),
+        (["prompt=effusion"], "must have one {}"),
         (["local_weight=nan"], "local_weight=nan"),
         (["--split", "validate"], "the split 'validate'"),
         (["--split", "tets"], "did you mean 'test'?"),

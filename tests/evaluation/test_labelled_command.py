@@ -17,7 +17,7 @@ from prior_fast.radiology.labels import FIVE_CLASSES
 
 @pytest.fixture(scope="module")
 def data(shared_folder: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
-    """chexpert, chexpert5x200, rsna, siim: prepared from what `phantom` makes up."""
+    """chexpert, chexpert5x200, rsna, siim: datasets prepared from the output of `phantom`."""
 
     def make(root: Path) -> None:
         def prepare(layout: str, source: str, *words: str) -> None:
@@ -88,7 +88,7 @@ def test_one_class_present_or_not(
     true = np.array([row["class"] == finding for row in rows])
     pairs = (yes - no)[true][:, None] - (yes - no)[~true][None, :]
     assert metrics["auroc"]["value"] == pytest.approx((pairs > 0).mean() + (pairs == 0).mean() / 2)
-    # Two softmaxes over the two answers.
+    # The sum of two softmaxes over the two answers.
     np.testing.assert_allclose(yes + no, 2, atol=1e-9)
     assert found["protocol"]["prompts"] == {
         finding: [f"{finding} is observed"],
@@ -113,7 +113,7 @@ def test_glorias_convention_and_prompts_of_a_file(data: Path, checkpoint: Path, 
     found = evaluate("zero-shot", checkpoint, data / "siim", tmp_path / "file", *given)
     assert found["protocol"]["prompts"] == {"Pneumothorax": ["air"], "no Pneumothorax": ["none", "no"]}
     assert found["data"]["selected_per_class"] == {"Pneumothorax": 4, "no Pneumothorax": 4}
-    # The same images again, by their ids alone and then with their classes.
+    # The same images again, given by their ids only, and then with their classes.
     listed = [row["image_id"] for row in read_csv(tmp_path / "file" / "selection.csv")]
     (tmp_path / "ids.txt").write_text("\n".join(listed))
     for path in (tmp_path / "ids.txt", tmp_path / "file" / "selection.csv"):
@@ -149,7 +149,7 @@ def test_images_of_5x200_and_reports_of_another_dataset(
         assert all(row[f"class_{place}"] == class_of[row[f"report_{place}"]] for place in range(1, 6))
     first = np.mean([row["class"] == row["class_1"] for row in rows])
     assert metrics["image_to_text"]["class_level"]["precision_at_1"]["value"] == pytest.approx(first)
-    # The lists that a run writes give the same run again, whatever the seed.
+    # The lists that a run writes reproduce the run with any seed.
     again = (f"image_ids={tmp_path / 'a' / 'selection_images.csv'}", f"report_ids={tmp_path}/a/selection_reports.csv")
     repeated = evaluate("retrieval", checkpoint, data / "chexpert5x200", tmp_path / "b", *words, *again, "seed=9")
     assert repeated["metrics"] == metrics
@@ -179,7 +179,7 @@ def test_batches_of_images_and_reports_of_two_datasets(
     words = (f"reports={store}", "rank_within=5", "per_class=2", "pictures=false")
     found = evaluate("retrieval", checkpoint, data / "chexpert5x200", tmp_path / "a", *words)
     assert found["metrics"]["images"] == found["metrics"]["reports"] == 10
-    # As many of both, and still no studies in common.
+    # The same number of both, and still no studies in common.
     assert "instance_level" not in found["metrics"]["image_to_text"]
     for name in ("selection_images", "selection_reports"):
         order = [row["class"] for row in read_csv(tmp_path / "a" / f"{name}.csv")]
@@ -206,12 +206,12 @@ def test_a_given_class_goes_before_the_labels(store: Path, checkpoint: Path, tmp
         ("zero-shot", "rsna", ["part_of=prior0"], "did you mean 'prior-0'?"),
         ("zero-shot", "rsna", ["score=gloia"], "score=gloia: choose from prior, gloria"),
         ("zero-shot", "rsna", ["prompt_poolin=max"], "did you mean 'prompt_pooling'?"),
-        ("zero-shot", "rsna", ["negative_prompt={} {}"], "wants one {} or none"),
+        ("zero-shot", "rsna", ["negative_prompt={} {}"], "must have at most one {}"),
         ("zero-shot", "rsna", ["prompts=generated", "prompt={} seen"], "add prompts=template"),
         ("zero-shot", "rsna", ["rank_within=5"], "rank_within is a setting of retrieval, not of zero-shot"),
         ("zero-shot", "chexpert5x200", ["negative_prompt=clear"], "for datasets with one class"),
         ("retrieval", "chexpert5x200", ["score=gloria"], "score is a setting of zero-shot, not of retrieval"),
-        ("retrieval", "chexpert5x200", [], "has no reports: name a dataset that has with reports=DIR"),
+        ("retrieval", "chexpert5x200", [], "has no reports: name a dataset with reports by reports=DIR"),
         ("retrieval", "chexpert5x200", ["reports={siim}"], "siim has images and labels, but no reports"),
         ("retrieval", "chexpert5x200", ["reports={none}"], "is no prepared dataset"),
         ("retrieval", "chexpert5x200", ["reports={store}", "rank_within=4", "reports_per_class=1"], "into pairs"),

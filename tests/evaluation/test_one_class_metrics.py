@@ -1,4 +1,4 @@
-"""Metrics of one class, present or not, and the greatest F1, against their definitions."""
+"""Metrics of one class (present or absent) and the greatest F1 against their definitions."""
 
 import json
 
@@ -16,7 +16,7 @@ def f1_of(positive: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def best_f1(positive: np.ndarray, scores: np.ndarray) -> float:
-    """Over every threshold between two scores, and below all of them."""
+    """The greatest F1 over thresholds between all neighbouring scores and below all scores."""
     return max(f1_of(positive, scores >= threshold) for threshold in np.unique(scores))
 
 
@@ -27,7 +27,7 @@ def test_max_f1_is_that_of_the_best_threshold(levels: int, rng: np.random.Genera
         positive[0] = True
         found = max_f1(positive, scores)
         assert found["value"] == pytest.approx(best_f1(positive, scores), abs=1e-12)
-        # Chance: everything is called positive.
+        # Chance: everything is predicted positive.
         assert found["chance"] == pytest.approx(f1_of(positive, np.ones(30, bool)))
         assert found["value"] >= found["chance"] - 1e-12
 

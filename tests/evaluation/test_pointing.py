@@ -90,7 +90,7 @@ def test_departures_are_from_the_mean_over_the_images(checkpoint: Path) -> None:
 def test_the_departure_passes_over_what_all_images_share(
     sign: int, store: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attention with a strong fixed peak and a weak rise or dip on each mark: only its departure finds the marks."""
+    """Attention with a strong fixed peak and a weak rise or dip on each annotation: only its departure hits them."""
     dataset, opened = PreparedDataset.open(store, "test"), open_checkpoint(checkpoint)
     encoder = Encoder(opened, "cpu")
     marked = targets(dataset.annotations(), FIVE_CLASSES)

@@ -46,14 +46,14 @@ def test_metrics_equal_brute_force_over_the_whole_set(weight: float, rng: np.ran
 def test_identical_texts_are_one() -> None:
     text = unique_texts([["a", "b"], ["a"], ["a", "b"], ["b", "a"]])
     assert text.tolist() == [0, 1, 0, 2]
-    # Images 0 and 2 share text 0, and each prefers it; image 1 prefers it too, and its own comes second.
+    # Images 0 and 2 share text 0, and both rank it first; image 1 also ranks it first and its own text second.
     whole = np.array([[9, 0, 9, 0], [9, 5, 9, 0], [9, 0, 9, 0], [0, 0, 0, 9]], float)
     truth = np.array([0, 0, 1, 1])
     found = retrieval_metrics(PairScores(whole, np.zeros((4, 4))), Truth(truth, truth, text), 1.0)
     assert found["different_texts"] == 3
     forward = found["image_to_text"]["instance_level"]
     assert forward["recall_at_1"]["value"] == 3 / 4 and forward["mean_rank"]["value"] == 5 / 4
-    # Chance of an image to pick its text: 1/3. Of a text to pick one of its images: 2/4, 1/4, 1/4.
+    # Probability that an image picks its text by chance: 1/3; that a text picks one of its images: 2/4, 1/4, 1/4.
     assert forward["recall_at_1"]["chance"] == pytest.approx(1 / 3)
     assert found["text_to_image"]["instance_level"]["recall_at_1"]["chance"] == pytest.approx(1 / 3)
 
@@ -114,7 +114,7 @@ def test_class_level_equals_loops_over_queries(
             if not precision:
                 assert level[f"precision_at_{k}{suffix}"]["value"] is None
                 continue
-            # Equal weight for each batch that has k candidates.
+            # Each batch with k candidates has equal weight.
             assert level[f"precision_at_{k}{suffix}"]["value"] == pytest.approx(np.mean(precision))
             assert level[f"hit_at_{k}{suffix}"]["value"] == pytest.approx(np.mean(hit))
 

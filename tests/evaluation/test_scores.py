@@ -1,4 +1,4 @@
-"""Scores of all pairs at once against one pair at a time."""
+"""Scores of all pairs computed at once against scores of one pair at a time."""
 
 import dataclasses
 from itertools import pairwise

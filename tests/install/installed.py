@@ -18,12 +18,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 FACTS = json.loads(Path("facts.json").read_text(encoding="utf-8"))
-# What the package uses only where it is there, and what its benchmarks need.
+# Optional packages, and packages that only the benchmarks need.
 OPTIONAL = {"nvidia", "lap", "torch_linear_assignment", "pytest"}
 
 
 def check_place() -> None:
-    """The package lies in this environment, and nothing comes from the checkout."""
+    """The package is installed in this environment, and nothing is imported from the checkout."""
     import prior_fast
 
     assert Path(prior_fast.__file__).is_relative_to(sys.prefix), prior_fast.__file__
@@ -31,7 +31,7 @@ def check_place() -> None:
 
 
 def check_packages() -> None:
-    """What is installed has the versions of the lock, and what only developers need is not there."""
+    """Installed packages have the versions of the lock, and packages for developers are not installed."""
     installed = {normal(dist.name): dist.version for dist in metadata.distributions()}
     assert not {"pytest", "hypothesis", "ruff", "mypy", "psutil"} & installed.keys(), sorted(installed)
     if FACTS["lock"]:
@@ -43,12 +43,12 @@ def check_packages() -> None:
 
 
 def normal(name: str) -> str:
-    """A project's name as the lock writes it."""
+    """A project's name in the form that the lock uses."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def check_imports() -> None:
-    """Each module can be imported, and so can what functions import when they are called."""
+    """Each module can be imported, and so can the imports inside functions."""
     files = [Path(path) for path in metadata.files("prior-fast") or () if path.suffix == ".py"]
     modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files]
     assert len(modules) > 150, modules
@@ -69,7 +69,7 @@ def check_imports() -> None:
 
 
 def check_ops() -> None:
-    """Each backend of a CPU computes what numpy and SciPy do: the reference, Triton's interpreter, C++."""
+    """Each CPU backend (the reference, Triton's interpreter, C++) gives the results of numpy and SciPy."""
     from prior_fast import extension, ops
 
     rng = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""pyproject.toml and the files of locks/: what the one asks for, the others hold in a version that it permits."""
+"""pyproject.toml and the files of locks/: the locks hold every requirement in a version that pyproject.toml permits."""
 
 import re
 import tomllib
@@ -18,7 +18,7 @@ PYTHONS = {"lock.txt": ("3.11", "3.12", "3.13"), "oldest.txt": ("3.11", "3.12")}
 
 
 def environment(python: str, machine: str) -> dict[str, str]:
-    """What markers are evaluated in: a Linux machine with CPython."""
+    """The environment in which markers are evaluated: a Linux machine with CPython."""
     return {
         "implementation_name": "cpython",
         "os_name": "posix",
@@ -37,7 +37,7 @@ def applies(requirement: Requirement, where: Mapping[str, str]) -> bool:
 
 
 def asked_for(project: Mapping) -> list[Requirement]:
-    """All requirements of pyproject.toml, those of every extra among them; an extra of its own is no other project."""
+    """All requirements of pyproject.toml, including every extra, without references to the project's own extras."""
     extras = project["project"].get("optional-dependencies", {})
     lines = [*project["project"]["dependencies"], *(line for extra in extras.values() for line in extra)]
     requirements = map(Requirement, lines)
@@ -47,7 +47,7 @@ def asked_for(project: Mapping) -> list[Requirement]:
 
 
 def lock_faults(lock: str) -> list[str]:
-    """Lines of a lock that are no exact version of a project: addresses, options, ranges."""
+    """Lines of a lock that are not an exact version of a project: addresses, options, ranges."""
     faults = []
     for line in filter(None, (line.partition("#")[0].strip() for line in lock.splitlines())):
         try:
@@ -62,7 +62,7 @@ def lock_faults(lock: str) -> list[str]:
 
 
 def locked_versions(lock: str, where: Mapping[str, str]) -> dict[str, list[Version]]:
-    """The versions that a lock holds of each project in an environment: one, if all is well."""
+    """The versions of each project that a lock holds in an environment; there should be one."""
     versions: dict[str, list[Version]] = {}
     for line in filter(None, (line.partition("#")[0].strip() for line in lock.splitlines())):
         requirement = Requirement(line)
@@ -73,7 +73,7 @@ def locked_versions(lock: str, where: Mapping[str, str]) -> dict[str, list[Versi
 
 
 def disagreements(requirements: Sequence[Requirement], lock: str, where: Mapping[str, str]) -> list[str]:
-    """What of the requirements a lock does not hold in an environment, or holds outside of its range, or twice."""
+    """Requirements that a lock does not hold in an environment, holds outside their range, or holds twice."""
     locked = locked_versions(lock, where)
     faults = [f"{name}: locked {len(versions)} times" for name, versions in locked.items() if len(versions) > 1]
     for requirement in requirements:
@@ -141,7 +141,7 @@ def test_a_lock_keeps_to_what_lock_in_permits(lock: str) -> None:
 
 
 def test_the_oldest_versions_are_the_lower_bounds(project: dict) -> None:
-    """What `make test-oldest` runs on is what pyproject.toml says is enough."""
+    """`make test-oldest` uses the lower bounds of pyproject.toml."""
     locked = locked_versions((LOCKS / "oldest.txt").read_text(encoding="utf-8"), environment("3.12", "x86_64"))
     bounds = {str(each): lower_bound(each) for each in asked_for(project)}
     assert bounds == {str(each): locked[canonicalize_name(each.name)][0] for each in asked_for(project)}

@@ -2,9 +2,9 @@
 
     python tests/install/wheel.py [LOCK]
 
-Builds the wheel from a copy of its sources and installs it with what it needs to run and no more, in LOCK's versions.
-Then takes the steps of somebody who has nothing else: `prior-fast doctor`, `build`, `phantom`, `prepare`, `train`.
-installed.py checks what came of it, with the environment's own interpreter. Leaves nothing behind, needs no package.
+Builds the wheel from a copy of its sources and installs it with only its runtime dependencies, in LOCK's versions. Then
+runs the commands of a new user: `prior-fast doctor`, `build`, `phantom`, `prepare`, `train`. installed.py checks the
+results with the environment's interpreter. The script leaves no files behind and needs no package.
 """
 
 import json
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def steps(outside: Path, lock: Path | None) -> None:
-    """Build, install, use and check; the first thing that is wrong ends it."""
+    """Build, install, use and check; the first error ends the run."""
     constraint, build_constraint = (["--constraint", lock], ["--build-constraint", lock]) if lock else ([], [])
     environment = outside / "environment"
     venv.create(environment, with_pip=True)
@@ -71,7 +71,7 @@ def steps(outside: Path, lock: Path | None) -> None:
     run("prepare", work, [prior_fast, "prepare", "mimic", "--images", "phantom", "--out", "prepared"])
     run("train", work, [prior_fast, "train", "--preset", "tiny", "--data", "prepared", "--out", "run", *TRAINING])
 
-    # Isolated: the script's own folder is not searched for modules, nor what PYTHONPATH names.
+    # Isolated mode: Python does not search the script's folder or PYTHONPATH for modules.
     shutil.copy2(CHECKOUT / "tests" / "install" / "installed.py", work)
     facts = {"checkout": str(CHECKOUT), "lock": str(lock) if lock else None}
     (work / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -80,7 +80,7 @@ def steps(outside: Path, lock: Path | None) -> None:
 
 
 def run(name: str, folder: Path, command: list, show: bool = False) -> None:
-    """Run a command in `folder`, with nothing of the caller's Python in its environment; print how long it took."""
+    """Run a command in `folder`, without the caller's Python in its environment; print how long it took."""
     began = time.monotonic()
     dropped = ("PYTHON", "VIRTUAL_ENV", "PRIOR_FAST_")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
@@ -100,7 +100,7 @@ def run(name: str, folder: Path, command: list, show: bool = False) -> None:
 
 
 def sources(copy: Path) -> set[str]:
-    """What a wheel of these sources has to hold; bench, csrc and kernels are reached through links."""
+    """The files that a wheel of these sources must hold; bench, csrc and kernels are included through links."""
     folders = os.walk(copy / "prior_fast", followlinks=True)
     paths = [Path(folder, name) for folder, _, names in folders for name in names if name.endswith(SUFFIXES)]
     found = {path.relative_to(copy).as_posix() for path in paths}

@@ -1,4 +1,4 @@
-"""Kernels that are made up for these tests, and processes in which Triton compiles: pytest's own interprets."""
+"""Kernels made for these tests, and processes in which Triton compiles; in pytest's own process it interprets."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ MADE_UP = Path(__file__).resolve().parent / "made_up"
 
 @pytest.fixture(scope="session")
 def run_made_up() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a script of `made_up/` with words, in an environment that asks for the interpreter."""
+    """Runs a script of `made_up/` with arguments, in an environment that asks for Triton's interpreter."""
 
     def run(script: str, *words: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(MADE_UP / script), *map(str, words)]

@@ -17,7 +17,7 @@ def parameter(name: str, **facts: object) -> SimpleNamespace:
 
 
 def made_up_kernel(*parameters: SimpleNamespace) -> SimpleNamespace:
-    """What the report asks of a kernel; Triton's own can't be had in a process that interprets."""
+    """The attributes of a kernel that the report uses; a process that interprets has no compilable kernels."""
     return SimpleNamespace(params=parameters, fn=SimpleNamespace(__module__="somewhere", __name__="_a_kernel"))
 
 
@@ -73,7 +73,7 @@ def test_recording_yields_the_launches_and_runs_nothing() -> None:
 
 
 def test_calls_become_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls that lead to the same version share it; a kernel that no call reaches is found."""
+    """Calls that lead to the same version share it; a kernel that no call launches is reported."""
     kernel = made_up_kernel(parameter("x_ptr"), parameter("D", is_constexpr=True))
 
     def call(rows: int, width: int, device: torch.device, dtype: torch.dtype) -> None:

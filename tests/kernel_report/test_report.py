@@ -30,13 +30,13 @@ def test_unknown_names(words: list[str], error: str, capsys: pytest.CaptureFixtu
 
 def test_a_process_that_interprets_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     language = pytest.importorskip("triton.language")
-    monkeypatch.setattr(language, "cdiv", object())  # as it is where Triton was imported to interpret
+    monkeypatch.setattr(language, "cdiv", object())  # as if Triton had been imported in interpreter mode
     assert main(["kernels", "report", "--op", "segment_mean"]) == 2
     assert "already imported with TRITON_INTERPRET=1" in capsys.readouterr().err
 
 
 def test_tensor_cores_of_both_architectures(run_made_up: Run, tmp_path: Path) -> None:
-    """Compiled although the environment asks for the interpreter; a second shape is compiled in two dtypes of three."""
+    """Kernels compile although the environment asks for the interpreter; the second shape in two of three dtypes."""
     done = run_made_up("command.py", "kernels", "report", "--op", "fitting", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
@@ -77,7 +77,7 @@ def test_too_much_shared_memory_and_a_kernel_without_a_case(run_made_up: Run, tm
 
 
 def test_what_is_compiled_is_what_triton_would_launch(run_made_up: Run) -> None:
-    """Triton's own launcher, stopped before it needs a GPU, makes the same versions of a kernel with odd arguments."""
+    """Triton's own launcher, stopped before it needs a GPU, makes the same kernel versions for unusual arguments."""
     done = run_made_up("as_launched.py")
     assert done.returncode == 0, done.stderr
     pairs = [line.split() for line in done.stdout.splitlines()]

@@ -35,7 +35,7 @@ def test_registers_and_stack() -> None:
 
 
 def test_spills_and_tensor_cores() -> None:
-    """Predicates stand before the instruction, types after it; what only begins alike is something else."""
+    """A predicate precedes the instruction and types follow it; names with the same prefix are other instructions."""
     assert count_instructions(SASS) == (2, {"HMMA": 2, "HGMMA": 1})
     with pytest.raises(ValueError, match="not understood"):
         count_instructions(USAGE)
@@ -44,21 +44,21 @@ def test_spills_and_tensor_cores() -> None:
 @pytest.mark.parametrize(
     ("arch", "registers", "shared", "warps", "blocks", "limits"),
     [
-        # 32 x 32 = 1,024 registers a warp; 16,384 of a sub-partition hold 16 warps, the 4 of them 64
+        # 32 x 32 = 1,024 registers per warp; the 16,384 of a sub-partition hold 16 warps, the 4 sub-partitions 64
         ("sm_80", 32, 0, 4, 16, ("registers", "threads")),
-        # 47 x 32 = 1,504, given as 1,536; 16,384 hold 10, the 4 of them 40
+        # 47 x 32 = 1,504, rounded up to 1,536; 16,384 hold 10 warps, the 4 sub-partitions 40
         ("sm_80", 47, 0, 4, 10, ("registers",)),
-        # 33 x 32 = 1,056, given as 1,280; 12 in each, 48 in all; of 5 warps each, 9 blocks
+        # 33 x 32 = 1,056, rounded up to 1,280; 12 warps in each, 48 in all; 9 blocks of 5 warps
         ("sm_90", 33, 0, 5, 9, ("registers",)),
         ("sm_80", 16, 0, 1, 32, ("blocks",)),
         ("sm_80", 16, 0, 32, 2, ("threads",)),
-        # 8,160, given as 8,192: 2 warps in each, 8 in all
+        # 8,160, rounded up to 8,192: 2 warps in each, 8 in all
         ("sm_90", 255, 0, 8, 1, ("registers",)),
         ("sm_90", 255, 0, 16, 0, ("registers",)),
-        # 49 of 164, and of 228, with the system's 1
+        # 49 KB of 164 and of 228 KB, including 1 KB for the system
         ("sm_80", 32, 48 * KB, 4, 3, ("shared memory",)),
         ("sm_90", 32, 48 * KB, 4, 4, ("shared memory",)),
-        # 164 / 41 = 4; a byte more makes it 41.125
+        # 164 / 41 = 4; one more byte rounds up to 41.125
         ("sm_80", 32, 40 * KB, 4, 4, ("shared memory",)),
         ("sm_80", 32, 40 * KB + 1, 4, 3, ("shared memory",)),
         ("sm_80", 32, 163 * KB, 4, 1, ("shared memory",)),

@@ -1,4 +1,4 @@
-"""What the report makes of compilers that fail."""
+"""How the report handles a failing compiler."""
 
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -51,5 +51,5 @@ def test_a_compiler_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise BrokenProcessPool
 
     monkeypatch.setattr("prior_fast.processes.parallel_map", dies)
-    with pytest.raises(RunError, match="a compiling process died, at _a_kernel on sm_90 or one of the next"):
+    with pytest.raises(RunError, match="a compiling process died at _a_kernel on sm_90 or a later one"):
         report._compile_jobs([(VERSION, "sm_80"), (VERSION, "sm_90")], 2)

@@ -13,13 +13,13 @@ import pytest
 from prior_fast.hardware.chips import CHIPS
 from prior_fast.kernel_report.collect import op_names
 
-# Minutes on two cores, until Triton has the kernels in its cache.
+# Takes minutes on two cores, unless Triton's cache has the kernels.
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def shipped(shared_folder: Callable[[str, Callable[[Path], Any]], Path]) -> dict[str, Any]:
-    """The report on all ops; the command's own judgement is in its exit code."""
+    """The report on all ops; the command's exit code shows whether it found a problem."""
 
     def make(out: Path) -> None:
         words = [sys.executable, "-m", "prior_fast.cli.main", "kernels", "report", "--out", str(out)]

@@ -1,4 +1,4 @@
-"""Bursts of calls on a GPU whose clock is made up: what is called how often, and what times come out."""
+"""Bursts of calls on a simulated GPU clock: how often each call is made, and which times result."""
 
 import itertools
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from prior_fast.measure.kernels.contest import Contest, Entry
 from prior_fast.measure.kernels.schedule import PASSES
 from prior_fast.measure.timing import time_pass
 
-SECONDS = 0.1  # of a row
+SECONDS = 0.1  # for a row
 TURNS = [(torch.zeros(1),)]
 
 
 class Gpu:
-    """A host's clock, and the time at which the GPU is done with what it was given."""
+    """A host's clock, and the time at which the GPU finishes its work."""
 
     def __init__(self) -> None:
         self.now = self.done = 0.0
@@ -41,7 +41,7 @@ class Gpu:
         self.give(self.slept[-1])
 
     def launch(self, host: float, device: float) -> Callable[..., None]:
-        """A call that the host starts and leaves to the GPU."""
+        """A call that the host only starts on the GPU."""
 
         def run(inputs: object) -> None:
             self.calls += 1
@@ -84,7 +84,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
 
 
 def all_passes(run: Callable[..., None]) -> tuple[list[list[float]], float | None]:
-    """The samples of each pass in which the call was timed, and its host's time in the last."""
+    """The samples of each pass in which the call was timed, and its host time in the last pass."""
     pacer, found, host = Pacer(SECONDS, PASSES), [], None
     for _ in range(PASSES):
         timing = time_pass({"a": run}, TURNS, SECONDS / PASSES, pacer).get("a")
@@ -108,7 +108,7 @@ def test_a_row_takes_its_seconds_and_a_few_calls(gpu: Gpu, seconds: float, on_ho
     found, host = all_passes(run)
     assert sum(map(len, found)) >= 3
     assert median(found[0]) == pytest.approx(seconds, rel=1e-3)
-    # Sleeps are at most one and a half times the host's, bursts at least one a pass.
+    # A sleep is at most one and a half times the host's time; each pass has at least one burst.
     assert gpu.now < 3.5 * SECONDS + 8 * seconds
     if on_host and len(found) < PASSES:
         assert host == pytest.approx(seconds)

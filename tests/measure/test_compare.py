@@ -1,4 +1,4 @@
-"""`prior-fast bench compare`: what is slower beyond the spread of both is found, and nothing else."""
+"""`prior-fast bench compare`: it finds rows that became slower beyond both spreads, and no others."""
 
 import json
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_rows_of_one_report_are_counted(tmp_path: Path, capsys: pytest.CaptureFi
     more = kernels(1.0)
     more["rows"].append({"name": "info_nce forward", "milliseconds": 1.0})
     assert compare(tmp_path, kernels(1.0), more) == 0
-    assert "1 in one report only" in capsys.readouterr().out
+    assert "1 in one file only" in capsys.readouterr().out
 
 
 def test_ratios_to_competitors_are_compared_pass_by_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +74,7 @@ def test_ratios_to_competitors_are_compared_pass_by_pass(tmp_path: Path, capsys:
         rows[1]["name"] = "segment_mean forward scipy"
         return {"rows": rows}
 
-    # Twice as slow, both of them, and not alike in any two passes: the ratio is what it was.
+    # Both are twice as slow, by different amounts in each pass: their ratio is unchanged.
     assert compare(tmp_path, both(1.0, 3.0, 0.3), both(2.0, 6.0, 0.2)) == 1
     shown = capsys.readouterr().out
     assert "2 slower, 0 faster" in shown and "times of competitors over ours: 0 changed, 1 the same" in shown

@@ -1,4 +1,4 @@
-"""`prior-fast bench convolutions`: what a step has of them, and the command end to end at small widths."""
+"""`prior-fast bench convolutions`: the convolutions of a step, and the command end to end at small widths."""
 
 import json
 from functools import partial
@@ -89,11 +89,11 @@ def test_the_convolutions_of_the_paper() -> None:
             assert conv.has_bias == (layer.bias is not None)
             if not conv.transposed:
                 assert conv.weight == tuple(layer.weight.shape) and conv.stride == layer.stride
-    # The upsampling and its convolution are one transposed convolution, five times.
+    # Each of the five upsamplings and its convolution are one transposed convolution.
     assert sorted(conv.weight for conv in found if conv.transposed) == [
         (96, 48, 4, 4), (192, 96, 4, 4), (384, 192, 4, 4), (768, 384, 4, 4), (1536, 768, 4, 4),
     ]  # fmt: skip
-    # Images take no gradient.
+    # Images need no gradient.
     assert [modules for conv, modules in found.items() if not conv.data_gradient] == [["image_encoder.encoder.conv1"]]
     assert part(collect(config, 1, compiled=False), "image_decoder.") == {}
 
@@ -101,7 +101,7 @@ def test_the_convolutions_of_the_paper() -> None:
 def test_a_compiled_step_on_a_gpu_has_other_forms_of_few_channels() -> None:
     found = collect(config_of("paper", 4), 3, compiled=True)
     by_module = {module: conv for conv, modules in found.items() for module in modules}
-    # The last one is a product; nothing else is missing.
+    # The last one is a matrix product; nothing else is missing.
     plain = collect(config_of("paper", 4), 3, compiled=False)
     missing = {module for modules in plain.values() for module in modules} - set(by_module)
     assert missing == {"image_decoder.output_head.0"}
@@ -151,7 +151,7 @@ def test_checks_take_images_from_first_to_last(rng: np.random.Generator) -> None
 def test_right_ones_pass_and_a_planted_error_is_caught(
     dtype: torch.dtype, checked: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With some and with all images compared."""
+    """With some images and with all images compared."""
     monkeypatch.setitem(convolutions.CHECKED, "cpu", checked)
     conv = Convolution((9, 4, 12, 12), (8, 4, 3, 3), True, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, True)
 
@@ -183,7 +183,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert main([*WORDS, "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     found = collect(config_of("tiny", 3, *SMALL), 3, compiled=False)
-    # Written after each convolution, and complete at the end alone.
+    # The file is written after each convolution and is complete only at the end.
     assert [len({str(row["modules"]) for row in report["rows"]}) for report in written[:-1]] == [
         *range(1, len(found) + 1)
     ]
@@ -234,7 +234,7 @@ def test_a_wrong_one_is_told_after_the_others_are_written(
     monkeypatch.setattr(convolutions, "run_convolutions", planted)
     assert main([*WORDS, "--out", str(tmp_path)]) == 1
     error = capsys.readouterr().err
-    assert "forward: result 0 is 1 of its length from the reference's" in error and "1 more too" in error
+    assert "forward: result 0 differs from the reference by 1 of its norm" in error and "1 more too" in error
     report = json.loads((tmp_path / "convolutions.json").read_text())
     assert len(report["problems"]) == 2 and report["problems"][1].endswith("RuntimeError: nothing serves")
     assert "**Not timed**" in (tmp_path / "convolutions.md").read_text()
@@ -258,7 +258,7 @@ def test_too_little_memory_for_one_leaves_the_others(monkeypatch: pytest.MonkeyP
 
 def test_a_limit_leaves_the_smaller_ones_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Short(Limit):
-        """Room for one convolution and three passes of another."""
+        """A limit that allows one convolution and three passes of another."""
 
         asked = 0
 
@@ -273,7 +273,7 @@ def test_a_limit_leaves_the_smaller_ones_out(tmp_path: Path, capsys: pytest.Capt
     assert [len(row["passes"]) for row in report["rows"]] == 3 * [PASSES] + 3 * [3]
     assert report["unfinished"][0] == report["rows"][-1]["name"]
     assert not report["complete"] and len(report["unfinished"]) == len(found) - 1
-    # Nothing at all within the time that is kept for the tables.
+    # Nothing is measured within the time that is reserved for the tables.
     assert main([*WORDS, "--limit", str(ROOM / 2), "--out", str(tmp_path)]) == 0
     assert "not complete, left out or not timed in all passes:" in capsys.readouterr().out
     report = json.loads((tmp_path / "convolutions.json").read_text())
@@ -284,10 +284,10 @@ def test_a_limit_leaves_the_smaller_ones_out(tmp_path: Path, capsys: pytest.Capt
     ("words", "message"),
     [
         (["--preset", "papr"], "papr"),
-        (["--batch", "1"], "--batch 1: wants at least 2"),
+        (["--batch", "1"], "--batch 1: must be at least 2"),
         (["--stage", "4"], "--stage"),
-        (["--seconds", "0"], "--seconds 0.0: wants more than 0"),
-        (["--limit", "-1"], "--limit -1.0: wants more than 0"),
+        (["--seconds", "0"], "--seconds 0.0: must be more than 0"),
+        (["--limit", "-1"], "--limit -1.0: must be more than 0"),
         (["--width-divisor", "7"], "--width-divisor 7: does not divide"),
         (["batch_size=4"], "batch_size: use --batch"),
         (["cudnn_benchmrk=false"], "cudnn_benchmrk"),

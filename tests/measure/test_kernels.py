@@ -71,7 +71,7 @@ def test_a_planted_slowdown_is_caught(
         return dataclasses.replace(case, call=call)
 
     change_cases(monkeypatch, slowed)
-    # A clock of the test's own: what else the machine does is no part of it.
+    # The test's own clock, so that other load on the machine has no effect.
     monkeypatch.setattr("prior_fast.measure.timing.perf_counter", lambda: now)
     assert measure(tmp_path / "before") == 0
     delay = 0.03
@@ -120,7 +120,7 @@ def test_an_empty_op_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (["--op", "segment_man"], "unknown op 'segment_man': did you mean 'segment_mean'"),
         (["--op", "frobnicate"], "unknown op 'frobnicate'"),
         (["--dtype", "float8"], "unknown dtype 'float8'"),
-        (["--seconds", "0"], "--seconds 0.0: wants more than 0"),
+        (["--seconds", "0"], "--seconds 0.0: must be more than 0"),
         (["--sconds", "1"], "unknown argument"),
     ],
 )

@@ -1,4 +1,4 @@
-"""In what order ops are measured, what a limit leaves out, and what is on the disk when a run is stopped."""
+"""The order in which ops are measured, what a limit leaves out, and the file that a stopped run leaves."""
 
 import dataclasses
 import json
@@ -21,11 +21,11 @@ CPU = torch.device("cpu")
 
 
 class Stopped(BaseException):
-    """What a signal does to a run."""
+    """Stands for a signal that ends a run."""
 
 
 class Clock:
-    """Seconds that pass where a test says so: with each check, and each pass over a call."""
+    """A clock that a test advances: with each check, and with each pass over a call."""
 
     def __init__(self) -> None:
         self.now = self.check = self.compiled = self.one_pass = 0.0
@@ -185,7 +185,7 @@ def test_rows_of_another_machine_or_other_options_are_not_joined(
     (tmp_path / "kernels.json").write_text(json.dumps(report))
     assert main([*words, "--seconds", "0.1"]) == 2
     assert "another processor: 'another one'" in capsys.readouterr().err
-    # Nothing of the file would stay.
+    # No row of the file would stay.
     assert run(tmp_path, "segment_mean", seconds=0.2)["machine"]["processor"] != "another one"
 
 
@@ -248,7 +248,7 @@ def test_what_is_compiled_takes_the_place_of_what_was_not(tmp_path: Path, clock:
     clock.timed, clock.stop_after = 0, 2 * PASSES + 3
     with pytest.raises(Stopped):
         compiled(tmp_path / "stopped", clock, 1000.0)
-    # The passes with the compiled one were fewer: those without stay.
+    # The row with torch.compile has fewer passes, so the row without it stays.
     assert {len(row["passes"]) for row in read(tmp_path / "stopped")["rows"]} == {PASSES}
 
 

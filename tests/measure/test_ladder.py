@@ -31,7 +31,7 @@ from prior_fast.training.stages import StepContext
 VOCABULARY = 50
 CPU = torch.device("cpu")
 CONTEXT = StepContext(0.5, seed=7)
-# Compiling a stage takes minutes on a CPU; that it changes nothing is a test of the training step.
+# Compiling a stage takes minutes on a CPU; the tests of the training step check that it changes nothing.
 EAGER = tuple(rung for rung in LADDER if not rung.compiled)
 PLAIN, LAST = EAGER[0], EAGER[-1]
 
@@ -51,7 +51,7 @@ def make_batches(config: RunConfig, number: int = 2, dtype: torch.dtype = torch.
     return [dataclasses.replace(batch, images=batch.images.to(dtype)) for batch in batches]
 
 
-# The paper's choices; the released code's; and what neither of them is.
+# The paper's choices, the released code's, and choices of neither.
 VARIANTS = {
     "paper": [],
     "released": ["projection=linear", "sentence_pool=mean", "layout=released", "decoder_norm=before_relu"],
@@ -82,7 +82,7 @@ def test_all_rungs_have_the_same_losses_and_gradients(
 
 
 def test_fifty_steps_of_plain_code_and_of_the_last_rung_end_alike(config: RunConfig) -> None:
-    # At a learning rate that moves the loss, and does not make chaos of rounding within the fifty steps.
+    # A learning rate that changes the loss but does not amplify rounding too much within the fifty steps.
     config = apply_overrides(config, ["learning_rate=3e-5,3e-5,3e-5"])
     model, batches = make_model(config), make_batches(config, 4)
     losses = {}
@@ -135,7 +135,7 @@ def test_op_calls_and_reads_of_the_rungs(config: RunConfig) -> None:
     plain, last = counts[PLAIN.key], counts[LAST.key]
     assert plain.head_ops < plain.ops and last.head_ops < last.ops
     assert last.head_ops < plain.head_ops
-    # Sentences pooled one by one are picked by boolean indices, and each report's costs go to the host.
+    # Pooling one sentence at a time uses boolean indices, and each report's costs go to the host.
     assert plain.reads > batches[0].num_sentences + 4
     assert last.reads == 0
 
@@ -147,7 +147,7 @@ def test_calls_in_generated_code() -> None:
     torch._dynamo.reset()
     x, y = torch.rand(5, 7, requires_grad=True), torch.rand(7, 3, requires_grad=True)
     _, sources = run_and_get_code(lambda: torch.compile(function)(x, y).sum().backward())
-    # Forward: the product, and a kernel or more for the rest; backward: two products, and kernels before them.
+    # Forward: the product, and at least one kernel for the rest. Backward: two products, and kernels before them.
     assert len(sources) == 2
     assert [source.count("extern_kernels.mm(") for source in sources] == [1, 2]
     assert all(2 <= calls_of(source) <= 12 for source in sources), [calls_of(source) for source in sources]
@@ -158,7 +158,7 @@ def test_a_compiled_head_makes_few_calls(config: RunConfig) -> None:
     model, (batch, *_) = make_model(config), make_batches(config)
     eager = count(RungStep(LAST, model, 1, config, CPU), batch, CONTEXT).head_ops
     calls = compiled_head_calls(RungStep(LAST, model, 1, config, CPU), batch, CONTEXT)
-    # Eight projections and three products of attention there and back are left even so.
+    # Eight projections, and three products of attention forward and backward, remain.
     assert 30 < calls < eager / 4
 
 
@@ -208,7 +208,7 @@ class Idle(RungStep):
 
 
 class Infinite(RungStep):
-    """Has a loss that is no number."""
+    """Has a loss that is NaN or infinite."""
 
     def terms(self, batch, context):
         terms = super().terms(batch, context)
@@ -234,7 +234,7 @@ def test_a_rung_that_returns_without_computing_is_caught(small_settings: list[st
 
 
 class Failing(RungStep):
-    """Fails in an unforeseen way, as a compiler can."""
+    """Fails with an unexpected error, as a compiler can."""
 
     def terms(self, batch, context):
         if self.rung.key == "d":
@@ -265,7 +265,7 @@ def test_a_rung_that_fails_does_not_take_the_others_along(
 def test_what_was_measured_is_written_after_each_rung_and_each_turn(
     tmp_path: Path, small_settings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is killed has lost no more than the step under way."""
+    """A killed run loses only the current step."""
     written = []
 
     def keep(path: Path, report: dict) -> None:
@@ -285,7 +285,7 @@ def test_what_was_measured_is_written_after_each_rung_and_each_turn(
 def test_rungs_are_compared_on_fewer_pairs_than_are_timed(
     small_settings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float32 the plain step of 128 pairs wants more memory than most GPUs have."""
+    """In float32 the plain step of 128 pairs needs more memory than most GPUs have."""
     monkeypatch.setattr("prior_fast.measure.ladder.bench_ladder.CHECKED_PAIRS", 3)
     seen = []
 
@@ -308,7 +308,7 @@ def test_a_compiled_rung_is_compiled_once_and_checked_both_ways(
     graphs = CompileCounterWithBackend("aot_eager")
     compile_with = torch.compile
     monkeypatch.setattr(torch, "compile", lambda loss, **how: compile_with(loss, backend=graphs, **how))
-    # A little dropout: of four pairs, a tenth moves the global term by more than the tolerance.
+    # A low dropout rate: with four pairs, a rate of 0.1 changes the global term by more than the tolerance.
     config = apply_overrides(config, ["precision=bf16", "model.text.dropout=0.01"])
     rungs = [rung for rung in LADDER if rung.key in "ae"]
     batches = make_batches(config)
@@ -323,7 +323,7 @@ def test_a_compiled_rung_is_compiled_once_and_checked_both_ways(
 
 
 def test_what_the_compiler_makes_wrong_is_seen(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The checks in float32 do without the compiler; the step that is timed is compared too."""
+    """The float32 checks do not use the compiler, so the timed step is compared as well."""
 
     class Miscompiled(RungStep):
         def step(self, batch, context):
@@ -340,7 +340,7 @@ def test_what_the_compiler_makes_wrong_is_seen(config: RunConfig, monkeypatch: p
 
 
 def test_convolutions_are_checked_by_the_library_that_is_timed(config: RunConfig) -> None:
-    """Only without tf32."""
+    """Checks use cuDNN too, but without tf32."""
     seen = []
 
     class Watched(RungStep):
@@ -432,7 +432,7 @@ def test_every_width_is_divided_at_the_same_depths() -> None:
     ("words", "message"),
     [
         (["--width-divisor", "5"], "does not divide the width"),
-        (["--batch", "1"], "--batch 1: wants at least 2"),
+        (["--batch", "1"], "--batch 1: must be at least 2"),
         (["--steps", "0"], "--steps 0"),
         (["--rungs", "ax"], "there is no rung 'x'"),
         (["--preset", "tiny", "batch_size=3"], "use --batch"),

@@ -1,4 +1,4 @@
-"""`prior-fast bench loader`: every source is measured for real, and what can't be used is named."""
+"""`prior-fast bench loader`: every usable source is really measured, and unusable sources are named."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ def test_every_source_delivers(small_store: Path, tmp_path: Path) -> None:
     assert len(rows) == 6 and not measured["left_out"]
     for row in rows.values():
         assert row["batches"] >= 1 and row["replaced"] == 0
-        # The rate is that of whole batches in the time they took.
+        # The rate is that of whole batches over their total time.
         assert row["pairs_per_second"] == pytest.approx(4e3 / row["median_ms"], rel=0.9)
         assert 0 <= row["consumer_waits"] < 1
     assert measured["parts_ms"]["augment"] > 0 and measured["parts_ms"]["decode 16 files with Pillow"] > 0
@@ -53,7 +53,7 @@ def test_a_source_that_is_missing_is_named(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--workers", "0"], "--workers 0: wants more than 0"),
+        (["--workers", "0"], "--workers 0: must be more than 0"),
         (["--batch", "1000"], "batch_size=1000 is more than"),
     ],
 )

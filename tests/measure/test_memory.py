@@ -77,9 +77,9 @@ def test_half_precision_keeps_less() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--batches", "4"], "--batches 4: wants two different sizes"),
-        (["--batches", "a,b"], "--batches a,b: wants whole numbers"),
-        (["--at", "0"], "--at 0: wants 1 or more"),
+        (["--batches", "4"], "--batches 4: needs two different sizes"),
+        (["--batches", "a,b"], "--batches a,b: must be whole numbers"),
+        (["--at", "0"], "--at 0: must be 1 or more"),
     ],
 )
 def test_wrong_use(words: list[str], message: str, capsys: pytest.CaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Tables and the picture are made of reports, and the committed pages are what the committed reports make of them."""
+"""Tables and the picture are made from result files, and the committed pages match the committed result files."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_competitors_and_who_is_faster(results: Path) -> None:
     assert "old" not in filled
     assert "| segment_mean | B=16 T=90 | fwd | float32 | triton 1,000 | fast | 250 | 0.25 | 0.25 to 0.25 |" in lines
     assert "| segment_mean | B=16 T=90 | fwd | float32 | triton 1,000 | slow | 4,000 | 4.00 | 4.00 to 4.00 |" in lines
-    # Faster in each pass, or it is no loss.
+    # A competitor must be faster in each pass to be listed.
     assert "| alike | 950 | 0.95 | 0.76 to 1.19 |" in fill(page("competitors"), results, "page")
     slower = fill(page("slower"), results, "page")
     assert "| fast |" in slower and "| alike |" not in slower and "| slow |" not in slower
@@ -67,7 +67,7 @@ def test_filling_twice_changes_nothing(results: Path) -> None:
         (page("limits", "nothing.json"), "page, line 2: .*nothing.json can't be read"),
         (page("train"), "page, line 2: .*kernels.json is no report for a table 'train'"),
         ("<!-- table limits kernels.json -->\n", "page, line 1: the table has no <!-- end of table -->"),
-        ("<!-- table limits -->\n", "page, line 1: wants <!-- table KIND FILE -->"),
+        ("<!-- table limits -->\n", "page, line 1: must be <!-- table KIND FILE -->"),
     ],
 )
 def test_wrong_marks(text: str, message: str, results: Path) -> None:

@@ -1,4 +1,4 @@
-"""`prior-fast bench pretraining` compares runs that differ in their first weights alone."""
+"""`prior-fast bench pretraining` compares runs that differ only in their starting weights."""
 
 import copy
 import json
@@ -61,14 +61,14 @@ def test_two_that_differ_in_more_are_refused(runs: Path, capsys: pytest.CaptureF
     assert "the two runs differ in learning_rate: 0.001 and 0.01" in message(
         report("random", FRESH, learning_rate=0.01)
     )
-    assert "weights are not those that the folders' names say" in message(report("checkpoint", FRESH))
+    assert "the weights settings do not match the folders' names" in message(report("checkpoint", FRESH))
     other = copy.deepcopy(report("random", FRESH))
     other["data"]["name"] = "rsna"
     assert "the two runs differ in data" in message(other)
     assert "dice_positives is not defined on the same splits" in message(report("random", {**FRESH, "folds-2": None}))
     (runs / "siim-random/metrics.json").unlink()
     assert main(["bench", "pretraining", str(runs)]) == 2
-    assert "can't be read as a report of a fine-tuned task" in capsys.readouterr().err
+    assert "can't be read as a result of a fine-tuned task" in capsys.readouterr().err
 
 
 def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

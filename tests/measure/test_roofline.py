@@ -1,4 +1,4 @@
-"""Bytes and operations of the cases: those of the tensors, and those that PyTorch counts."""
+"""Bytes and operations of the cases against the tensors' sizes and PyTorch's operation counts."""
 
 import importlib
 from functools import partial
@@ -34,7 +34,7 @@ PRODUCTS = (
     "segment_info_nce",
     "sigmoid_attention",
 )
-# They read a part of a tensor, and so little is known of their operations.
+# Ops without a backward pass.
 NO_GRADIENT = ("linear_sum_assignment", "match_prototypes", "rotate_images")
 
 
@@ -133,7 +133,7 @@ def test_what_binds(seconds: float, bound: str, host: float | None, words: str) 
 def test_ceilings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prior_fast.measure.roofline.LEAST_SECONDS", 0.01)
     ceilings = measure_ceilings(CPU, ["float32"])
-    # Between what no working machine falls below and what no memory and no CPU reaches.
+    # Bounds: no working machine is slower, and no memory or CPU is faster.
     assert 1e8 < ceilings.bandwidth < 1e13 and 1e8 < ceilings.rates["float32"] < 1e15
 
 

@@ -1,4 +1,4 @@
-"""Timing the steps of a stage as training takes them."""
+"""Timing the steps of a stage as in training."""
 
 import json
 import sys

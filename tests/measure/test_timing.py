@@ -1,4 +1,4 @@
-"""Timing: outputs are looked at before anything is timed, and competitors take turns."""
+"""Timing: outputs are checked before anything is timed, and competitors take turns."""
 
 import time
 from functools import partial
@@ -82,7 +82,7 @@ def test_a_backward_pass_without_gradients_is_an_error(empty: Any) -> None:
 
 def test_not_a_number_is_an_error() -> None:
     case = make_case()
-    with pytest.raises(RunError, match="nan of its length"):
+    with pytest.raises(RunError, match="nan of its norm"):
         check(case, "broken", lambda x, cu: segment_mean(x, cu) * float("nan"), False, truth(case, False))
 
 

@@ -1,4 +1,4 @@
-"""BERT here against transformers' BertModel: outputs, every gradient, names and numbers of the state dict."""
+"""Our BERT against transformers' BertModel: outputs, every gradient, names and values of the state dict."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -116,7 +116,7 @@ def test_the_sentence_decoder_is_that_of_transformers(
     sources = [image.clone().requires_grad_() for _ in range(2)]
     out = ours(sources[0])
     out.backward(dout)
-    # transformers' decoder is causal; without a mask each of its queries is shown what it may not see alone.
+    # transformers' decoder is causal by default; if ours is not, the mask allows all positions.
     inputs = ours.queries.detach().expand(batch, -1, -1)
     allowed = torch.ones(queries, queries, dtype=torch.bool)
     mask = allowed.tril() if causal else allowed
@@ -131,7 +131,7 @@ def test_the_sentence_decoder_is_that_of_transformers(
 
 
 def test_layers_take_rows_that_lie_apart(rng: np.random.Generator) -> None:
-    """Every second row of a tensor, in a batch of two dimensions."""
+    """Input that is every second row of a tensor, with two batch dimensions."""
     torch.manual_seed(int(rng.integers(1 << 30)))
     bert = Bert(BertStructure(12, 2, 3, 20, dropout=0.0, positions=9)).double()
     rows = torch.randn(2, 3, 14, 12, dtype=torch.float64)
@@ -147,7 +147,7 @@ def _attend_any(attend: Callable[..., Tensor], *parts: Tensor) -> Tensor:
 
 
 def test_dropout_is_where_berts_is() -> None:
-    """Of the embeddings and after each block's linear layer; in evaluation mode there is none."""
+    """Dropout follows the embeddings and each block's linear layer; in evaluation mode there is none."""
     structure = BertStructure(16, 3, 2, 32, dropout=0.4)
     bert = Bert(structure, vocab_size=10, cross_attention=True)
     layers = [name for name, module in bert.named_modules() if isinstance(module, torch.nn.Dropout) and module.p == 0.4]

@@ -12,7 +12,7 @@ from prior_fast.model.padded_conv import PaddedConv2d
 from prior_fast.model.stem_conv import StemConv2d
 from prior_fast.model.upsampled_conv import UpsampledConv2d
 
-# A layer that is made anew for each test, and the size of its input.
+# A function that makes the layer for each test, and the size of the layer's input.
 CASES = {
     "narrow": (lambda: NarrowConv2d(48, 1, 3), (2, 48, 5, 7)),
     "narrow, one pixel": (lambda: NarrowConv2d(3, 1, 3, bias=False), (1, 3, 1, 1)),

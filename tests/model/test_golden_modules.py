@@ -34,7 +34,7 @@ def fill(module: nn.Module, data: dict[str, np.ndarray], prefix: str, dtype: tor
 
 
 def assert_close(actual: Tensor | None, expected: np.ndarray, dtype: torch.dtype, zero: float = 0.0) -> None:
-    """Relative to the largest element; `zero` is an absolute bound for what is zero by its structure."""
+    """Errors are relative to the largest element; `zero` is an absolute bound for values that are structurally zero."""
     assert actual is not None
     want = torch.tensor(expected, dtype=torch.float64).view(actual.shape)
     error = (actual.detach().double() - want).abs().max().item()
@@ -51,7 +51,7 @@ def test_sentence_gather(golden: Path, pool: str, dtype: torch.dtype, gradients_
         fill(module, data, "p.attention_pool.", dtype)
     tokens = leaf(data["tokens"], dtype)
     index = torch.tensor(data["sentence_index"])
-    # Sentences in the order of the reports; a number that no token has is passed over.
+    # Sentences in the order of the reports; numbers without a token are skipped.
     owner = torch.where(index > 0, index + 100 * torch.arange(3)[:, None], -1)
     kept = owner.flatten() > 0
     lengths = torch.unique_consecutive(owner.flatten()[kept], return_counts=True)[1]
@@ -61,7 +61,7 @@ def test_sentence_gather(golden: Path, pool: str, dtype: torch.dtype, gradients_
     (output * torch.tensor(data["w"][: len(output)], dtype=dtype)).sum().backward()
     assert_close(tokens.grad, data[f"{case}.g.tokens"], dtype)
     for name, gradient in gradients_by_name(module).items():
-        # Softmax ignores a constant, so the query's bias has no gradient but rounding.
+        # Softmax ignores a constant, so the gradient of the query's bias is only rounding.
         zero = 3e-5 if name == "query.bias" else 0.0
         assert_close(gradient, data[f"{case}.g.p.attention_pool.{name}"], dtype, zero)
 

@@ -51,7 +51,7 @@ def test_outside_of_the_compiler_it_is_pytorchs() -> None:
     assert HalvingMaxPool2d()(x).grad_fn.name() == plain(x).grad_fn.name()
 
 
-# A compiled function whose gradient is one of its own, times `factor`, as training has the compiler keep it.
+# A compiled function with a custom gradient, scaled by `factor`, kept in the compiler's cache as in training.
 KEPT = """
 import sys
 import torch
@@ -82,7 +82,7 @@ class Scaled(torch.autograd.Function):
 
 @pytest.mark.slow
 def test_the_compilers_cache_tells_gradients_of_ones_own_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else it would not be safe to keep a compiled stage there: another gradient would get the same entry."""
+    """Otherwise the cache could not hold compiled stages safely: another gradient would get the same entry."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     (tmp_path / "kept.py").write_text(KEPT)

@@ -26,7 +26,7 @@ def full_attention(pool: nn.Module, rows: Tensor) -> Tensor:
 
 
 def compare(pool: nn.Module, x: Tensor, ours: Tensor, plain: Tensor, rng: np.random.Generator) -> None:
-    """Outputs and all gradients."""
+    """Compare outputs and all gradients."""
     tolerance = TOLERANCE[ours.dtype]
     torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
     weight = torch.tensor(rng.standard_normal(ours.shape), dtype=ours.dtype)

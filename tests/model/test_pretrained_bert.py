@@ -1,4 +1,4 @@
-"""A BERT that transformers wrote is read whole, or refused in a line that names what is wrong."""
+"""A BERT written by transformers is read completely, or refused with one line that names the error."""
 
 import json
 from collections.abc import Callable

@@ -20,7 +20,7 @@ def inputs(
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, scale: float) -> Tensor:
-    """All pairs of tokens, those of different reports masked."""
+    """Attention over all pairs of tokens, with pairs of different reports masked."""
     report = torch.repeat_interleave(torch.arange(len(cu) - 1), cu.diff())
     scores = torch.einsum("thd,shd->hts", q, k) * scale
     scores = scores.masked_fill(report[:, None] != report[None], float("-inf"))

@@ -1,4 +1,4 @@
-"""BERT over packed reports: a report sees itself alone, on a CPU and on a GPU. Its numbers are in test_bert.py."""
+"""BERT over packed reports: a report attends only to itself, on CPU and GPU. test_bert.py compares the values."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +21,7 @@ def reports(rng: np.random.Generator, lengths: list[list[int]]) -> list[list[np.
 @pytest.mark.gpu
 @pytest.mark.parametrize("lengths", [[1], [200, 1, 17], [90] * 64, [128, 129]])
 def test_packed_attention_on_a_gpu_errs_as_padded_does(rng: np.random.Generator, lengths: list[int]) -> None:
-    """Output and gradients in bfloat16 beside float64; at most twice the error of padding inside, and a rounding."""
+    """Output and gradients in bfloat16 against float64: at most twice the error of padding, plus a rounding."""
     torch.manual_seed(int(rng.integers(1 << 30)))
     cu = torch.tensor([0, *lengths]).cumsum(0).int().cuda()
     inputs = torch.randn(3, sum(lengths), 12, 64, device="cuda").bfloat16()

@@ -1,4 +1,4 @@
-"""Starting weights: torchvision's names and numbers, and what is refused."""
+"""Starting weights: torchvision's names and values, and files that are refused."""
 
 import dataclasses
 import pickle
@@ -103,7 +103,7 @@ def test_weights_that_do_not_fit_are_refused_in_a_line(
 
 
 def test_large_finite_values_are_let_through() -> None:
-    """Their sum is infinite, none of them is."""
+    """Their sum is infinite, but no value is."""
     assert nonfinite({"large": torch.full((4,), 3e38), "odd": torch.tensor([1.0, float("nan")])}) == ["odd"]
 
 

@@ -97,7 +97,7 @@ def offsets() -> Callable[..., Tensor]:
 
 @pytest.fixture
 def randn(rng: np.random.Generator) -> Callable[..., Tensor]:
-    """A float64 leaf of standard normal numbers that wants a gradient."""
+    """A float64 leaf of standard normal numbers that requires a gradient."""
 
     def make(*shape: int) -> Tensor:
         return torch.from_numpy(rng.standard_normal(shape)).requires_grad_()
@@ -173,7 +173,7 @@ def check_compiled() -> Callable[..., None]:
 
 
 class NoHostRead(TorchDispatchMode):
-    """Raises on what would make the host wait for a device: reading a value, or a shape that depends on values."""
+    """Raises on ops that would make the host wait for a device: reads of values, or of shapes that depend on values."""
 
     FORBIDDEN = ("_local_scalar_dense", "masked_select", "repeat_interleave", "equal", "is_nonzero")
     INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put")

@@ -36,7 +36,7 @@ def test_agree_with_the_attention(randn, offsets):
     torch.testing.assert_close(torch.einsum("hqk,khd->qhd", weights[1, :, :3, :1], v[5:]), output[2:])
 
 
-# Lengths of queries and keys, heads, D: within a tile; sides without a row, a width beside a block's; several tiles.
+# Lengths of queries and keys, heads, D: within a tile; sides without a row, a width that fills no block; several tiles.
 PRECISION = [((9, 2), (4, 12), 2, 32), ((1, 0, 3), (0, 3, 17), 1, 70), ((3, 70), (66, 1), 1, 20)]
 
 
@@ -67,7 +67,7 @@ def test_triton_on_any_shape(lengths, heads, d, longer, activation):
     sides = list(zip(*lengths, strict=True))
     q, k = (torch.randn(heads, sum(n), d, generator=generator).transpose(0, 1).requires_grad_() for n in sides)
     sizes = *(torch.tensor([0, *n]).cumsum(0) for n in sides), *(max(n) + longer for n in sides)
-    torch.use_deterministic_algorithms(True)  # what nothing has written is then NaN
+    torch.use_deterministic_algorithms(True)  # fills uninitialized memory with NaN
     try:
         found, wanted = (
             ops.attention_weights(q, k, *sizes, scale=0.8, bias=-0.1, activation=activation, backend=backend)

@@ -1,8 +1,8 @@
-"""Each op with Triton kernels, on the device that is here: PRIOR's shapes on a GPU, small ones in the interpreter.
+"""Each op with Triton kernels on this machine's device: PRIOR's shapes on a GPU, small shapes in the interpreter.
 
 The rule is that of `check_precision`: the error against float64 is at most twice that of plain PyTorch in the same
-dtype, plus a rounding, for the result and every gradient. In float32 the kernels add one product after the other, where
-cuBLAS adds in parts, so that roundings of a sum as long as the longest here are allowed; a TF32 product has 4,000.
+dtype, plus a rounding, for the result and every gradient. In float32 the kernels add one product after another, while
+cuBLAS adds in parts, so the roundings of the longest sum here are allowed; a TF32 product has 4,000 roundings.
 """
 
 from collections.abc import Callable
@@ -109,7 +109,7 @@ def test_errs_no_more_than_plain_pytorch(name: str, dtype: torch.dtype) -> None:
     plain, ours = (results(call, backend, low) for backend in ("reference", "triton"))
     for a, b, t in zip(ours, plain, truth, strict=True):
         error, yardstick = ((x.double() - t).abs().max().item() for x in (a, b))
-        roundings = REPORTS**0.5 * 4 if dtype == torch.float32 else 1  # of a walk of 16 sentences for each report
+        roundings = REPORTS**0.5 * 4 if dtype == torch.float32 else 1  # a random walk over 16 sentences for each report
         assert error <= 2 * yardstick + roundings * torch.finfo(dtype).eps * t.abs().max().item()
 
 
@@ -127,8 +127,8 @@ def test_nothing_waits_and_a_graph_repeats_it(name: str) -> None:
     floats = [x.bfloat16().requires_grad_() for x in call.floats]
     stream: Any = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    # All on one stream: an input's gradient stays with the stream that it was first made on, and a capture may not wait
-    # for another.
+    # Everything runs on one stream: an input's gradient stays on the stream where it was first made, and a capture must
+    # not wait for another stream.
     with torch.cuda.stream(stream):
         weight = torch.ones_like(call.run("triton", *floats))
 

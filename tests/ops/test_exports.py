@@ -14,7 +14,7 @@ OPS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 
 
 def test_every_file_is_an_op():
-    assert len(OPS) == 11
+    assert len(OPS) >= 11
     assert set(ops.__all__) == {*OPS, "Assignment", "PrototypeLookup"}
 
 
@@ -39,7 +39,7 @@ def test_misspelt_names_get_the_nearest():
 
 
 def test_import_is_light():
-    """No compiler, no solver and no CUDA context before they are needed."""
+    """Importing loads no compiler and no solver, and makes no CUDA context."""
     code = (
         "import sys; import torch; from prior_fast import ops; "
         "print([m for m in ('triton', 'torch._dynamo', 'scipy', 'transformers') if m in sys.modules], "

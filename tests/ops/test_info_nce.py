@@ -24,7 +24,7 @@ def naive(a, b, scale):
 
 @pytest.fixture(params=[False, True], ids=["kept", "anew"])
 def products(request, monkeypatch):
-    """Triton's backward with the forward's products, and as it is for large batches."""
+    """Triton's backward pass with the forward pass's products, and without them as for large batches."""
     if request.param:
         monkeypatch.setattr(importlib.import_module("prior_fast.ops.info_nce"), "KEPT_PRODUCTS", 0)
 
@@ -93,8 +93,8 @@ def test_precision(randn, check_precision):
     ("n", "d", "scale", "noise"),
     [
         (5, 3, 1.0, 0.5),
-        (70, 40, 14.0, 2.0),  # beside every block
-        (20, 150, 100.0, 5.0),  # large logits, pairs that are hard to tell
+        (70, 40, 14.0, 2.0),  # sizes that fill no block
+        (20, 150, 100.0, 5.0),  # large logits, pairs that are hard to distinguish
         (40, 2, -3.0, 0.5),
     ],
 )
@@ -105,8 +105,8 @@ def test_triton_precision(n, d, scale, noise, products, rng, check_precision):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_triton_precision_of_losses_near_zero(dtype, products):
-    """Here one exponential of a large logit is nearly all of the loss, so that a single draw's error is that of one
-    rounding, in plain PyTorch as in the kernel: the worst over some draws are compared."""
+    """Here one exponential of a large logit is nearly all of the loss, so a single draw's error is one rounding, in
+    plain PyTorch and in the kernel. The test compares the worst errors over several draws."""
     errors = []
     for seed in range(6):
         low = [x.detach().to(dtype).requires_grad_() for x in units(np.random.default_rng(seed), 20, 20, 1.0)]
@@ -130,7 +130,7 @@ def test_triton_precision_of_losses_near_zero(dtype, products):
 
 
 def test_triton_with_equal_rows(products, rng, check_precision):
-    """The gradient cancels but for rounding: no part of it may come from another rounding than the rest."""
+    """The gradient cancels up to rounding: all parts of it must use the same rounding."""
     a = units(rng, 10, 20)[0].repeat_interleave(4, dim=0).detach().requires_grad_()
     check_precision(
         lambda a: ops.info_nce(a, a.clone(), 100.0, backend="triton"), lambda a: naive(a, a.clone(), 100.0), a
@@ -170,7 +170,7 @@ def test_triton_is_the_same_in_every_run(products, rng, gradients):
 
 @pytest.mark.parametrize(("rows", "begin"), [(2048, 0), (512, 1024)])
 def test_triton_has_no_matrix_of_logits_at_large_batches(rows, begin):
-    """All that the kernels read and write, of a single process, and of a rank that owns a part of the batch."""
+    """All tensors that the kernels read and write, in a single process and on a rank that owns a part of the batch."""
     from prior_fast.kernels.common.launch import recording
     from prior_fast.kernels.info_nce import info_nce_bwd, info_nce_fwd, info_nce_total
 
@@ -281,7 +281,7 @@ def test_two_processes_equal_one(tmp_path, randn, gradients):
         torch.testing.assert_close(results["scale"], wanted["scale"], rtol=1e-12, atol=1e-14)
         for name in ("a", "b"):
             torch.testing.assert_close(results[name], wanted[name].chunk(RANKS)[rank], rtol=1e-12, atol=1e-14)
-        assert message == f"a has {rank + 1} rows on this rank and [1, 2] over the ranks, wanted as many on each"
+        assert message == f"a has {rank + 1} rows on this rank and [1, 2] over the ranks, wanted equal numbers"
         for way in ("kept", "anew"):
             joined = ops.info_nce(*single, backend="triton")
             da, db, dscale = gradients(joined, single)

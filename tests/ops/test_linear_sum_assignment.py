@@ -80,7 +80,7 @@ def test_non_contiguous(backend, randn):
     assert torch.equal(columns, ops.linear_sum_assignment(cost.contiguous(), backend=backend))
 
 
-# Widths around the 8 columns that the CPU's solver takes at once, and tall, flat and square matrices.
+# Widths around the 8 columns that the CPU solver processes at once, and tall, flat and square matrices.
 SHAPES = [(1, 1), (1, 9), (7, 7), (8, 8), (9, 9), (5, 16), (16, 16), (17, 4), (12, 25), (33, 31)]
 # Each makes [B, n, m] of float64 numbers that float32 holds too.
 FAMILIES = {

@@ -54,7 +54,7 @@ def test_golden_spg_loss(backend, golden_file):
 
 @pytest.mark.parametrize("metric", ["l1", "l2", "cosine"])
 def test_the_cost(metric, randn, offsets):
-    """Sentence by sentence, and after them zero vectors; the cost of padding is the query's own norm."""
+    """Costs of each sentence, and then of zero vectors; the cost of padding is the query's norm."""
     prediction, target = randn(3, 4, 7), randn(6, 7)
     cost = matching_cost(prediction, target, offsets(4, 0, 2), metric)
     for b, sentences in enumerate(target.split([4, 0, 2])):
@@ -85,7 +85,7 @@ def test_against_every_permutation(backend, lengths, metric, randn, offsets):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("width", [1, 15, 16, 50, 768])
 def test_costs_in_the_library_are_the_references(width, dtype, metric, randn, offsets):
-    """PRIOR's shape and widths around the 16 sums that run side by side; totals, as ties may change places."""
+    """PRIOR's shape, and widths around the 16 parallel sums; compares totals, since ties may be broken differently."""
     lengths = (16, 0, 1, 9, 16, 3)
     prediction, target = randn(6, 16, width).detach().to(dtype), randn(sum(lengths), width).detach().to(dtype)
     cu = offsets(*lengths)
@@ -97,7 +97,7 @@ def test_costs_in_the_library_are_the_references(width, dtype, metric, randn, of
         totals = []
         for taken in (found[b], wanted[b]):
             assert sorted(taken[taken >= 0].tolist()) == list(range(n))
-            # All padding columns of a row cost the same; with 16 sentences there is none to take.
+            # All padding columns of a row have the same cost; with 16 sentences there is no padding.
             totals.append(sum(cost[b, i, j if j >= 0 else 15].item() for i, j in enumerate(taken.tolist())))
         assert totals[0] == pytest.approx(totals[1], rel=1e-6 if dtype == torch.float32 else 1e-12, abs=1e-6)
 
@@ -112,7 +112,7 @@ def test_the_compiled_ops_pass_opcheck(randn, offsets):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_low_precision_matches_what_is_clear(dtype, rng, offsets):
-    """Predictions are the sentences in another order, and noise far below their distance."""
+    """Predictions are the sentences in another order, with noise far below their distance."""
     order = torch.from_numpy(rng.permutation(6))
     sentences = torch.eye(6)
     prediction = torch.zeros(1, 8, 6)
@@ -123,7 +123,7 @@ def test_low_precision_matches_what_is_clear(dtype, rng, offsets):
 
 
 def test_near_neighbours_are_told_apart(offsets):
-    """Far from the origin, where |x|^2 + |y|^2 - 2xy would lose the difference in float32."""
+    """Points far from the origin, where |x|^2 + |y|^2 - 2xy would lose the difference in float32."""
     sentences = 1000 + torch.eye(30)
     prediction = sentences.flip(0).unsqueeze(0).contiguous()
     taken = ops.match_prototypes(prediction, sentences, offsets(30), metric="l2")

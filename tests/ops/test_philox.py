@@ -74,7 +74,7 @@ def test_rows_of_the_joined_batch():
 
 
 def test_nothing_is_infinite():
-    """The least and the greatest number that the 23 bits can give."""
+    """The least and the greatest number that 23 bits can represent."""
     for word in (0, 0xFFFFFFFF):
         u = torch.tensor((word >> 9) * 2.0**-23 + 2.0**-24)
         assert 0 < u < 1 and (-torch.log(-torch.log(u))).isfinite()

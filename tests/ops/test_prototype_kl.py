@@ -45,7 +45,7 @@ def test_equal_distributions_are_at_zero(backend, randn):
 
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 def test_far_apart_stays_finite(backend, gradients):
-    """Logits of 1e4: the plain formula takes the logarithm of 0."""
+    """With logits of 1e4, the plain formula takes the logarithm of 0."""
     x, bank = torch.eye(2).requires_grad_(), 1e4 * torch.eye(2)
     kl = ops.prototype_kl(x, x.flip(0), bank, backend=backend)
     assert kl.item() == pytest.approx(1e4) and gradients(kl, [x])[0].isfinite().all()
@@ -69,7 +69,7 @@ def naive_in_logarithms(target, prediction, bank):
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 @pytest.mark.parametrize(("n", "k", "d"), [(20, 30, 8), (1, 1, 1), (37, 70, 33), (3, 600, 17), (1, 17, 100)])
 def test_precision(n, k, d, backend, randn, check_precision):
-    """Sizes that do not fill tiles and pieces, of one and of several of them."""
+    """Sizes that do not fill tiles and pieces, of one and of several tiles and pieces."""
     check_precision(
         lambda *leaves: ops.prototype_kl(*leaves, backend=backend),
         naive_in_logarithms,
@@ -162,7 +162,7 @@ def test_triton_compiles_to_one_graph(randn, check_compiled):
 
 
 def test_launches():
-    """On a device that computes nothing: the launchers only allocate, and launch three and two kernels."""
+    """On the meta device: the launchers only allocate, and launch three and two kernels."""
     from prior_fast.kernels.common.launch import recording
     from prior_fast.kernels.prototype_kl import prototype_kl_bwd, prototype_kl_fwd
 

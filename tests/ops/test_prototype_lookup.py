@@ -91,7 +91,7 @@ def test_precision_of_the_l1_term(n, k, d, backend, randn, check_precision):
 
 @pytest.mark.parametrize(("tau", "scale"), [(1e-6, 1), (0.05, 1), (1e6, 1), (0.7, 30), (1e-6, 30), (1e6, 30)])
 def test_precision_at_any_temperature_and_size(tau, scale, randn, check_precision):
-    """Inner products up to some 1e4. The plain formula subtracts the greatest first, or float16 would overflow."""
+    """Inner products up to some 1e4. The plain formula subtracts the maximum first; else float16 would overflow."""
 
     def naive(x, bank):
         logits = x @ bank.T
@@ -187,7 +187,7 @@ def test_stays_finite(tau, dtype, randn):
 
 
 def test_float16_keeps_the_gradient_of_a_mean_over_many(randn):
-    """Each number's share is 1e-6 of l1 and less, which float16 hardly holds: the products must not be taken in it."""
+    """Each number's share of l1 is at most 1e-6, which float16 hardly represents: products must not be in float16."""
     leaves = [(x.detach().half() / 4).requires_grad_() for x in (randn(300, 33), randn(20, 33))]
     gradients = []
     for backend in ("triton", "reference"):
@@ -199,7 +199,7 @@ def test_float16_keeps_the_gradient_of_a_mean_over_many(randn):
 
 @pytest.mark.parametrize("part", ["output", "l1", "x", "bank"])
 def test_parts_of_the_gradient(part, randn):
-    """Of one output alone, and for one input alone."""
+    """Gradients of only one output, and for only one input."""
     x, bank = (
         t.detach().float().requires_grad_(part != name) for t, name in ((randn(6, 5), "bank"), (randn(7, 5), "x"))
     )
@@ -253,7 +253,7 @@ def test_triton_compiles_to_one_graph(randn, check_compiled):
 
 
 def test_launches(randn):
-    """On a device that computes nothing: the launchers only allocate, and launch three kernels each."""
+    """On the meta device: the launchers only allocate, and launch three kernels each."""
     from prior_fast.kernels.common.launch import recording
     from prior_fast.kernels.prototype_lookup import prototype_lookup_bwd, prototype_lookup_fwd
 

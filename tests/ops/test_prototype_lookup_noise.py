@@ -30,7 +30,7 @@ def test_noise_has_the_words_of_the_contract(key):
 
 
 def kernel_noise(seed, rows, columns, first_row=0):
-    """The noise that the kernel adds: its logits of zeros."""
+    """The noise that the kernel adds: the logits that it returns for zero inputs."""
     from prior_fast.kernels.prototype_lookup import prototype_lookup_fwd
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -40,7 +40,7 @@ def kernel_noise(seed, rows, columns, first_row=0):
 
 
 def test_noise_is_the_references_at_any_place():
-    """A tile holds 32 x 64 numbers; rows that begin elsewhere fall into other tiles, also beyond 2**32 numbers."""
+    """A tile holds 32 x 64 numbers; another first row puts numbers into other tiles, also beyond 2**32 numbers."""
     for first_row in (0, 5, 2**33):
         noise = kernel_noise(3, 40, 70, first_row)
         torch.testing.assert_close(noise, gumbel(3, 40, 70, first_row), rtol=1e-6, atol=1e-6)
@@ -50,10 +50,10 @@ def test_noise_is_the_references_at_any_place():
 def test_noise_is_gumbel_and_independent():
     noise = kernel_noise(2024, 192, 128)
     assert stats.kstest(noise.flatten().numpy(), stats.gumbel_r.cdf).pvalue > 0.01
-    # Each row for itself: as many small p-values as chance gives.
+    # Each row separately: there are as many small p-values as expected by chance.
     p_values = [stats.kstest(row.numpy(), stats.gumbel_r.cdf).pvalue for row in noise[::4]]
     assert stats.kstest(p_values, "uniform").pvalue > 0.01
-    # The ranks of independent rows correlate as chance has it: standard normal after the division by its deviation.
+    # The rank correlations of independent rows are standard normal after division by their standard deviation.
     ranks = torch.from_numpy(stats.rankdata(noise.numpy(), axis=1))
     for table in (ranks, torch.from_numpy(stats.rankdata(noise.T.numpy(), axis=1))):
         correlations = torch.corrcoef(table)[torch.triu_indices(len(table), len(table), 1).unbind()]
@@ -61,7 +61,7 @@ def test_noise_is_gumbel_and_independent():
         assert correlations.abs().max() < 6 * deviation
         assert correlations.std().item() == pytest.approx(deviation, rel=0.05)
         assert abs(correlations.mean().item()) < 4 * deviation / len(correlations) ** 0.5
-    # What the softmax makes of it: a prototype is drawn as often as its weight says.
+    # With this noise, the softmax draws a prototype with the probability given by its weight.
     logits = torch.tensor([0.0, 1.0, -1.0, 0.5])
     drawn = torch.bincount((kernel_noise(5, 4096, 4) + logits).argmax(dim=1), minlength=4)
     assert stats.chisquare(drawn.numpy(), 4096 * torch.softmax(logits.double(), 0).numpy()).pvalue > 0.01

@@ -56,7 +56,7 @@ def test_equals_the_definition_in_float64(backend: str, height: int, width: int,
     drawn["angles"][0] = 0.0
     got = ops.rotate_images(**drawn, backend=backend)
     assert got.shape == (4, 1, height, width)
-    # A position is off by some 1e-6 of the side, between pixels that may differ by 255.
+    # Positions have errors of some 1e-6 of the side, between pixels that may differ by 255.
     assert np.abs(got[:, 0].numpy() * 255 - exact(**drawn)).max() < 0.02
 
 
@@ -80,7 +80,7 @@ def test_nothing_to_do_gives_the_picked_images_normalized(backend: str, rng: np.
     drawn = draw(rng) | {"angles": torch.zeros(4), "flips": torch.zeros(4, dtype=torch.bool)}
     out = ops.rotate_images(**drawn, mean=0.4755, std=0.3011, backend=backend)
     wanted = (drawn["images"][drawn["rows"]].double() / 255 - 0.4755) / 0.3011
-    # PyTorch's grid_sample does not meet the pixels' centers to the last bit.
+    # PyTorch's grid_sample does not hit the pixels' centers exactly.
     assert (out[:, 0] - wanted).abs().max() < (1e-3 if backend == "reference" else 2e-6)
 
 
@@ -90,7 +90,7 @@ def test_narrow_results_are_the_rounded_ones(backend: str, dtype: torch.dtype, r
     wide = ops.rotate_images(**drawn, mean=0.5, std=0.25, backend=backend)
     narrow = ops.rotate_images(**drawn, mean=0.5, std=0.25, dtype=dtype, backend=backend)
     assert narrow.dtype == dtype
-    # Triton's interpreter cuts what the hardware rounds.
+    # Triton's interpreter truncates where the hardware rounds.
     assert ((narrow.float() - wide).abs() <= torch.finfo(dtype).eps * wide.abs()).all()
 
 

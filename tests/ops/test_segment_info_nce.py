@@ -129,7 +129,7 @@ def test_precision(randn, offsets, check_precision):
     ("lengths", "width", "scale", "noise"),
     [
         ((4, 9, 1, 10), 16, 14.0, 2.0),
-        ((0, 3, 0, 17), 40, 100.0, 5.0),  # large logits, rows that are hard to tell; a segment of two tiles
+        ((0, 3, 0, 17), 40, 100.0, 5.0),  # large logits, rows that are hard to distinguish; a segment of two tiles
         ((40, 1, 33, 5), 5, 1.0, 0.5),
         ((6, 12), 3, -3.0, 0.5),
     ],
@@ -146,8 +146,8 @@ def test_triton_precision(lengths, width, scale, noise, rng, offsets, check_prec
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_triton_precision_of_losses_near_zero(dtype, offsets):
-    """Here one exponential of a large logit is nearly all of the loss, so that a single draw's error is that of one
-    rounding, in plain PyTorch as in the kernel: the worst over some draws are compared."""
+    """Here one exponential of a large logit is nearly all of the loss, so a single draw's error is one rounding, in
+    plain PyTorch and in the kernel. The test compares the worst errors over several draws."""
     lengths, errors = (16, 7), []
     for seed in range(6):
         low = [x.detach().to(dtype).requires_grad_() for x in units(np.random.default_rng(seed), 23, 20, 1.0)]
@@ -190,7 +190,7 @@ def test_triton_on_any_shape(lengths, width, scale, spare, int64):
 
 
 def test_triton_is_one_launch_for_all_reports(offsets):
-    """And one for the mean; one backwards. No tensor grows with the square of anything."""
+    """Forward also launches one kernel for the mean; backward launches one kernel. No tensor has quadratic size."""
     from prior_fast.kernels.common.launch import recording
     from prior_fast.kernels.segment_info_nce import segment_info_nce_bwd, segment_info_nce_fwd
 
@@ -204,7 +204,7 @@ def test_triton_is_one_launch_for_all_reports(offsets):
 
 
 def test_triton_is_the_same_in_every_run(rng, offsets, gradients):
-    """Under the caller's autocast too."""
+    """Also under the caller's autocast."""
     leaves = [x.detach().float().requires_grad_() for x in (*units(rng, 20, 9), torch.tensor(9.0))]
     runs = []
     for dtype in (None, torch.bfloat16):

@@ -11,7 +11,7 @@ def naive(x, lengths):
 
 
 def test_golden_sentence_gather(golden_case, gradients, offsets):
-    """The tokens of file 5 stand in the order of their sentences; those without a sentence are taken out here."""
+    """The tokens of file 5 are in the order of their sentences; tokens without a sentence are removed here."""
     file, backend = golden_case("sentence_gather")
     tokens, index = file.leaf("tokens"), file["sentence_index"]
     lengths = [int((row == number).sum()) for row in index for number in row[row > 0].unique()]
@@ -47,7 +47,7 @@ def test_non_contiguous(randn, check_equal):
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 @pytest.mark.parametrize(("lengths", "width"), [((40, 1, 9), 8), ((0, 3, 0, 17), 1), ((5,), 300), ((1, 1), 257)])
 def test_precision(lengths, width, backend, randn, offsets, check_precision):
-    """Widths below, above and beside a block's, of segments below, above and beside the rows it takes at once."""
+    """Widths below, above and not divisible by a block's; segments likewise for the rows that it takes at once."""
     check_precision(
         lambda x: ops.segment_mean(x, offsets(*lengths), backend=backend),
         lambda x: naive(x, lengths),

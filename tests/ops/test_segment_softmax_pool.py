@@ -51,7 +51,7 @@ def test_shapes(lengths, randn, offsets, check_equal):
 
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 def test_large_scores_stay_finite(backend, offsets, gradients):
-    """Maxima of the segments 1e4 apart, so no common shift serves."""
+    """The segments' maxima are 1e4 apart, so no common shift works for all."""
     x = torch.eye(4, requires_grad=True)
     scores = torch.tensor([1e4, 1e4 + 1, -1e4, -1e4], requires_grad=True)
     output = ops.segment_softmax_pool(x, scores, offsets(2, 2), backend=backend)
@@ -110,7 +110,7 @@ def test_triton_on_any_shape(lengths, width, int64):
 
 
 def test_triton_is_the_same_in_every_run(randn, offsets):
-    """Under the caller's autocast too."""
+    """Also under the caller's autocast."""
     x, scores = (t.detach().float().requires_grad_() for t in (randn(12, 5), randn(12)))
     (first, _) = both(x, scores, offsets(3, 9))
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -9,7 +9,7 @@ from prior_fast import ops
 
 
 def naive(q, k, v, lengths_q, lengths_k, *, scale=None, bias=0.0, activation="sigmoid"):
-    """Segment after segment, in the dtype of the inputs."""
+    """Plain attention, one segment at a time, in the dtype of the inputs."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     outputs = []
     for qs, ks, vs in zip(q.split(lengths_q), k.split(lengths_k), v.split(lengths_k), strict=True):
@@ -25,7 +25,7 @@ def linear(x, p, name):
 
 @contextlib.contextmanager
 def poison():
-    """A block in which memory that nothing has written holds NaN."""
+    """A block in which uninitialized memory holds NaN."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
@@ -61,7 +61,7 @@ def test_golden_local_cross_attention(golden_case, gradients, offsets):
 
 
 def test_golden_sentence_attention_pool(golden_case, gradients, offsets):
-    """Multi-head softmax attention of each report's mean to the report with its mean in front."""
+    """Multi-head softmax attention from each report's mean to the mean and the report's sentences."""
     file, backend = golden_case("sentence_attention_pool")
     x, p = file.leaf("input"), file.parameters("p.")
     lengths = file["lengths"].tolist()
@@ -136,7 +136,7 @@ def test_non_contiguous_and_longer_maximum(randn, offsets, check_equal):
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("lengths", [(3, 5, 0, 1), (70, 1)])  # a tile each, and several
 def test_parts_of_one_product(lengths, activation, randn, offsets, gradients):
-    """Queries, keys and values that lie side by side in a row are taken as they are: bits of contiguous ones."""
+    """Queries, keys and values may be slices of one row: the results equal those of contiguous tensors bit for bit."""
     from prior_fast.kernels.common.launch import recording
 
     rows = sum(lengths)
@@ -158,8 +158,8 @@ def test_parts_of_one_product(lengths, activation, randn, offsets, gradients):
         assert call.arguments["K_STEP"] == 96
 
 
-# Lengths of queries and keys, heads, D, Dv, scale: rows within a tile, and widths beside a block's; one row, and sides
-# without a row; keys that span tiles; queries that do, with logits so large that weights are 0 and 1.
+# Lengths of queries and keys, heads, D, Dv, scale: rows within a tile, and widths that fill no block; a row; sides
+# without a row; keys that span tiles; queries that span tiles, with logits so large that weights are 0 and 1.
 PRECISION = [
     ((9, 17, 9), (4, 1, 12), 2, 32, 32, None),
     ((1, 0, 2), (0, 3, 33), 1, 70, 20, None),

@@ -1,4 +1,4 @@
-"""The phantom in each layout, prepared to the end."""
+"""The phantom in each layout, through the whole of `prepare`."""
 
 import csv
 import hashlib

@@ -45,7 +45,7 @@ def render(finding: Finding | None, number: int) -> Drawing:
 
 
 def lone_finding(name: str, number: int) -> Finding:
-    """A finding as the plans have it, not hedged."""
+    """A finding as in the plans, without a hedge."""
     for attempt in range(10_000):
         (found, *others) = plan_study(stream(4, number, attempt), stream(5, attempt), attempt % 20).findings or (None,)
         if found is not None and not others and found.name == name and not found.hedged:

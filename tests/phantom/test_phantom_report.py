@@ -132,7 +132,7 @@ def test_text_has_the_layout_of_mimic(studies: list[tuple[StudyContents, Report]
 
 
 def test_reports_do_not_count_the_views(studies: list[tuple[StudyContents, Report]]) -> None:
-    """A study may have one frontal image or two; its report is written without knowing."""
+    """A study may have one or two frontal images; its report does not depend on that."""
     said = [sentence for _, report in studies for sentence in sentences(report)]
     assert not [sentence for sentence in said if re.search(r"\b(single|one|two) .*(view|radiograph)", sentence, re.I)]
 

@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a checkpoint of stage 3 and a log whose last line was cut."""
+    """A run with a checkpoint of stage 3 and a log whose last line is truncated."""
     run = tmp_path_factory.mktemp("run")
     write_checkpoint(run / "checkpoints", store, stage=3)
     lines, total = [], 0
@@ -49,6 +49,6 @@ def run_folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def inputs(store: Path, run_folder: Path, tmp_path: Path) -> PictureInputs:
-    """What the sections are made from, of stage 3."""
+    """The inputs of the sections, for a checkpoint of stage 3."""
     encoder = Encoder(open_checkpoint(run_folder), "cpu")
     return PictureInputs(encoder, PreparedDataset.open(store, "test"), PicturesConfig(count=2), tmp_path)

@@ -28,7 +28,7 @@ def pictures(checkpoint: Path, store: Path, out: Path, *words: str) -> int:
 
 
 def shown_files(out: Path) -> set[str]:
-    """The images the page shows, each of which is checked to be a real picture."""
+    """The images that the page shows; each is checked to be a valid picture."""
     page = (out / "index.html").read_text()
     files = set(re.findall(r'<img src="([^"]+)"', page))
     for name in files:
@@ -81,8 +81,8 @@ def test_stage_2_has_the_bank_but_no_reconstruction(store: Path, tmp_path: Path)
     "words, message",
     [
         (["cuont=2"], "unknown setting 'cuont': did you mean 'count'?"),
-        (["count=0"], "count=0: wants 1 to 8"),
-        (["seed=-1"], "seed=-1: wants 0 to"),
+        (["count=0"], "count=0: must be 1 to 8"),
+        (["seed=-1"], "seed=-1: must be 0 to"),
         (["sentences=no-such-file.txt"], "sentences=no-such-file.txt can't be read: No such file or directory"),
         (["--split", "validate"], "the split 'validate'"),
     ],

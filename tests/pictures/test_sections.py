@@ -1,4 +1,4 @@
-"""The numbers behind the pictures."""
+"""The numbers shown in the pictures."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from tests.evaluation.fake_store import write_store
 
 
 class ChannelSums(torch.nn.Module):
-    """In place of a decoder: an untrained one makes the same gray of every input."""
+    """Replaces a decoder: an untrained decoder makes the same gray image from every input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,4 +205,4 @@ def test_without_marks_the_labels_choose_the_images(inputs: PictureInputs, tmp_p
 def test_a_model_with_the_released_layout_says_so(inputs: PictureInputs) -> None:
     model = inputs.encoder.model
     model.config = dataclasses.replace(model.config, layout="released")
-    assert "no place in the image" in attention_section(inputs).text
+    assert "do not show positions in the image" in attention_section(inputs).text

@@ -23,7 +23,7 @@ SENTENCES = (
 
 
 def report_text(sentences: int) -> str:
-    """A report with that many sentences: all but the last are findings, the last is the impression."""
+    """A report with a given number of sentences: all but the last are findings, the last is the impression."""
     body = [SENTENCES[index % len(SENTENCES)] for index in range(sentences)]
     findings, impression = " ".join(body[:-1]), body[-1] if body else ""
     head = f"{'FINAL REPORT':>45}\n EXAMINATION:  CHEST\n \n"
@@ -32,7 +32,7 @@ def report_text(sentences: int) -> str:
 
 @dataclass
 class MimicTree:
-    """Rows of the tables to be, and the files already written under `root`."""
+    """Rows of the tables that will be written, and the files already written under `root`."""
 
     root: Path
     metadata: list[dict[str, object]] = field(default_factory=list)
@@ -82,7 +82,7 @@ class MimicTree:
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, object]]) -> None:
-    """Write the rows' `columns` as csv, cells that a row has not empty."""
+    """Write the rows' `columns` as csv; missing cells are empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
         writer.writeheader()
@@ -101,7 +101,7 @@ def small_tree(root: Path, studies: int = 20) -> MimicTree:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The bytes of each file of a dataset but its report, which tells times."""
+    """The bytes of each file of a dataset except report.json, which contains times."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "report.json")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 

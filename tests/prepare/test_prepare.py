@@ -245,10 +245,10 @@ def test_an_existing_folder_is_kept(tree, out):
     prepare_mimic(PrepareOptions(images=tree.root, out=out))
     before = contents(out)
     assert prepare_mimic(PrepareOptions(images=tree.root, out=out, workers=2))["already_done"]
-    with pytest.raises(UsageError, match="other inputs or with other settings"):
+    with pytest.raises(UsageError, match="other inputs or with other options"):
         prepare_mimic(PrepareOptions(images=tree.root, out=out, min_sentences=5))
     tree.report(50_000_003).write_text("changed", encoding="utf-8")
-    with pytest.raises(UsageError, match="other inputs or with other settings"):
+    with pytest.raises(UsageError, match="other inputs or with other options"):
         prepare_mimic(PrepareOptions(images=tree.root, out=out))
     assert contents(out) == before
 

@@ -16,7 +16,7 @@ from tests.prepare.mimic_tree import MimicTree, contents, small_tree
 
 @pytest.fixture
 def tree(tmp_path) -> MimicTree:
-    """A small tree, one image of which is large enough to be reduced as it is decoded."""
+    """A small tree with one image that is large enough to be reduced while it is decoded."""
     tree = small_tree(tmp_path / "tree")
     (path,) = tree.add(50_000_200, size=(1000, 1200))
     Image.fromarray(smooth(1000, 1200)).save(path, quality=90)
@@ -101,7 +101,7 @@ def test_the_choice_is_recorded_and_changes_only_large_images(tree, tmp_path):
     exact, fast = (PreparedDataset.open(tmp_path / decode, verify="full") for decode in ("exact", "fast"))
     changed = [row for row in range(len(exact.images)) if not np.array_equal(exact.image(row), fast.image(row))]
     assert changed == [exact.image_rows(exact.study_ids.tolist().index(50_000_200))[0]]
-    with pytest.raises(UsageError, match="with other settings"):
+    with pytest.raises(UsageError, match="with other options"):
         prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "exact", decode="fast"))
 
 

@@ -90,7 +90,7 @@ def test_what_was_merged_is_known_again(tree, out):
     assert merge_shards(out)["already_done"]
     assert shard(tree, out, 1, 2)["already_done"]
     assert prepare_mimic(PrepareOptions(images=tree.root, out=out))["already_done"]
-    with pytest.raises(UsageError, match="with other settings"):
+    with pytest.raises(UsageError, match="with other options"):
         shard(tree, out, 1, 2, min_sentences=5)
     assert contents(out) == before
 
@@ -113,7 +113,7 @@ def test_reports_of_a_tree_of_their_own(tree, out, tmp_path, monkeypatch):
     for index in (1, 2):
         words = ["--images", "tree", "--reports", "reports", "--out", "out", "--workers", "1"]
         assert main(["prepare", "mimic", *words, "--shard", f"{index}/2"]) == 0
-    # The merge may be started in another folder: the shards say where the trees are.
+    # The merge may start in another folder: the shards record where the trees are.
     monkeypatch.chdir(tmp_path.parent)
     merge_shards(out)
     assert contents(out) == whole(tree, tmp_path, reports=tmp_path / "reports")

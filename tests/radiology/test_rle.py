@@ -12,7 +12,7 @@ masks = npst.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
 
 def decode_slowly(text: str, rows: int, columns: int) -> np.ndarray:
-    """As the competition's page describes it: move on by the offset, fill, go on from the end of the run."""
+    """Decoding as on the competition's page: move by the offset, fill the run, continue from its end."""
     mask, position, numbers = np.zeros((rows, columns), bool), 0, iter(text.split())
     for offset in numbers:
         position += int(offset)

@@ -7,7 +7,7 @@ from prior_fast.errors import UsageError
 from prior_fast.radiology import tokenizer as module
 from prior_fast.radiology.tokenizer import load_tokenizer, tokenize, train_tokenizer
 
-# Many words seen equally often, so that a trainer that breaks ties by chance shows it.
+# Many words with equal counts, so that a trainer that breaks ties randomly is detected.
 SENTENCES = [
     f"The {place}{kind} {part} is {degree}ly {change}."
     for place in ("peri", "sub", "supra", "infra", "para")
@@ -19,7 +19,7 @@ SENTENCES = [
 
 
 def test_training_is_repeatable(monkeypatch):
-    # The trainer's hash maps are seeded anew for each call.
+    # The trainer's hash maps have a new seed in each call.
     monkeypatch.setattr(module, "VOCAB_SIZE", 120)
     made = {train_tokenizer(SENTENCES).backend_tokenizer.to_str() for _ in range(5)}
     assert len(made) == 1

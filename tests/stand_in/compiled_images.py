@@ -1,7 +1,7 @@
-"""Compiles the stem of the image encoder and the end of the image decoder for a GPU, and prints what was generated.
+"""Compiles the stem of the image encoder and the end of the image decoder for a GPU, and prints facts about the code.
 
-One line of JSON: `scattered`, kernels with atomic additions; `copied`, convolutions whose input or gradient does not
-have the channels innermost; `convolutions`, how many there are, forward and backward.
+One line of JSON: `scattered`, kernels with atomic additions; `copied`, convolutions whose input or gradient is not in
+channels-last layout; `convolutions`, their number, forward and backward.
 """
 
 import json
@@ -32,9 +32,9 @@ class Ends(nn.Module):
 
 
 def strides(code: str, name: str) -> list[int]:
-    """Of the buffer `name` in generated code."""
+    """Strides of the buffer `name` in generated code."""
     made = re.search(rf"\b{name} = empty_strided_cuda\([^)]*\), \(([^)]*)\)", code)
-    if made is None:  # another buffer used again
+    if made is None:  # reuses another buffer
         source = re.search(rf"\b{name} = (\w+); del", code)
         return strides(code, source.group(1)) if source else []
     return [int(word) for word in made.group(1).split(",") if word.strip()]

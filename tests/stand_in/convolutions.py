@@ -1,4 +1,4 @@
-"""Convolutions that are chosen as on a GPU, for their layouts, and not computed: results are empty."""
+"""Convolutions that are selected as on a GPU, for their layouts, but not computed: results are empty."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def skip_convolutions() -> torch.library.Library:
-    """With the stand-in: torch chooses cuDNN, and what cuDNN would do is left out while what this returns lives."""
+    """With the stand-in: torch selects cuDNN, and cuDNN's work is skipped as long as the returned object lives."""
     torch.backends.cudnn.enabled = True
     library = torch.library.Library("aten", "IMPL")
     library.impl("convolution", _convolution, "CUDA")

@@ -1,10 +1,10 @@
-"""Compiles a step of each stage for a GPU that is not here, so that its code is in the compiler's caches when one is.
+"""Compiles a step of each stage without a GPU, so that a GPU machine finds the code in the compilers' caches.
 
     python tests/stand_in/fill_caches.py BATCH STAGE ...
 
-in the environment that `python tests/stand_in/library.py FOLDER` prints, with TORCHINDUCTOR_CACHE_DIR and
-TRITON_CACHE_DIR where the caches are to lie. What is compiled is the last rung of `prior-fast bench train` at the
-paper's widths; `prior-fast train` on a prepared dataset has another vocabulary, and so another graph.
+Runs in the environment that `python tests/stand_in/library.py FOLDER` prints, with the caches' folders in
+TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR. It compiles the last rung of `prior-fast bench train` at the paper's
+widths; `prior-fast train` on a prepared dataset has another vocabulary, and so another graph.
 """
 
 import sys

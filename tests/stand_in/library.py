@@ -1,8 +1,8 @@
-"""Building the stand-in for CUDA, and the environment of a process that takes it for a GPU.
+"""Builds the stand-in for CUDA, and the environment of a process that uses it as a GPU.
 
     python tests/stand_in/library.py FOLDER
 
-builds it there and prints the environment as lines for a shell.
+builds it in FOLDER and prints the environment as lines for a shell.
 """
 
 import os
@@ -20,7 +20,7 @@ import torch
 from prior_fast.csrc.build import find_nvcc
 
 HERE = Path(__file__).resolve().parent
-# What a library of torch asks of CUDA and its libraries, and what the driver has.
+# Symbols that torch's libraries need from CUDA and its libraries, and symbols of the driver.
 _WANTED = re.compile(r" U ((?:cuda[A-Z]|cublas|cudnn|cufft|curand|cusolver|cusparse)\w+)(?:@|$)", re.MULTILINE)
 _DRIVER = re.compile(r"CUDAAPI\s+(cu\w+)\s*\(")
 _RENAMED = re.compile(r"^#define (cu[A-Z]\w*)\s+(?:__CUDA_API_PT(?:DS|SZ)\()?(cu\w+)", re.MULTILINE)
@@ -31,7 +31,7 @@ LIBRARY = "libcuda.so.1"  # as the driver is named
 
 
 class Unbuildable(Exception):
-    """Why there can be no stand-in here."""
+    """The stand-in can't be built on this machine; the message has the reason."""
 
 
 def build(folder: Path) -> Path:
@@ -55,15 +55,15 @@ def build(folder: Path) -> Path:
     )
     if done.returncode:
         raise Unbuildable(f"cc: {done.stderr[:500]}")
-    (folder / "libcuda.so").symlink_to(library.name)  # by which linkers know it
+    (folder / "libcuda.so").symlink_to(library.name)  # the name that linkers use
     return library
 
 
 def _headers() -> list[Path]:
     """Folders with CUDA's headers of the version that torch was built for: Triton's, pip's or the toolkit's.
 
-    Triton 3.6 brings those of CUDA 12.8. Those of pip want crt/host_defines.h besides, names of attributes that all
-    versions have alike, and Triton's will do.
+    Triton 3.6 includes the headers of CUDA 12.8. pip's headers also need crt/host_defines.h, which names attributes and
+    is the same in all versions, so Triton's copy is used.
     """
     if torch.version.cuda is None:
         raise Unbuildable("torch is a CPU build")
@@ -91,7 +91,7 @@ def _cudnn() -> int:
 
 
 def _rest(header: str) -> set[str]:
-    """What cuda.c does not define."""
+    """Names of the needed symbols that cuda.c does not define."""
     driver, renamed = set(_DRIVER.findall(header)), dict(_RENAMED.findall(header))
     driver |= {renamed[name] for name in driver & renamed.keys()}
     return (set(_asked_of_cuda()) | driver) - set(_DEFINED.findall((HERE / "cuda.c").read_text()))
@@ -104,7 +104,7 @@ def _asked_of_cuda() -> Iterator[str]:
 
 
 def environment(library: Path) -> dict[str, str]:
-    """Of a Python process that takes the stand-in for a GPU; Triton's kernels are compiled, and cached beside it."""
+    """Variables of a Python process that uses the stand-in as a GPU; Triton caches compiled kernels beside it."""
     folder = str(library.parent)
     found = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     paths = [str(HERE), *filter(None, [found.get("PYTHONPATH")])]
@@ -120,7 +120,7 @@ def environment(library: Path) -> dict[str, str]:
 
 
 def main(folder: str) -> None:
-    """Build into `folder` and print what a shell has to set."""
+    """Build into `folder` and print the variables that a shell must set."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     set_here = environment(build(Path(folder).resolve()))
     for name, value in set_here.items():

@@ -1,7 +1,7 @@
-"""In a process with the stand-in: leave out what asks cuDNN or a CUDA runtime of its own, which the stand-in is not.
+"""For a process with the stand-in: replaces calls that need cuDNN or another CUDA runtime than the stand-in.
 
-Convolutions then go by PyTorch's own kernels. The solver's library has its runtime inside: its ops are here, and answer
-that every query takes the first column.
+Convolutions use PyTorch's own kernels. The solver's library contains its own CUDA runtime, so its ops are redefined
+here: every query takes the first column.
 """
 
 import torch

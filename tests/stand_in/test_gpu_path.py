@@ -1,8 +1,8 @@
-"""The host's side of training on a GPU, run with a stand-in for CUDA where there is none.
+"""The host's side of training on a GPU, run with a stand-in for CUDA if there is no GPU.
 
-No kernel of PyTorch or Triton runs, so no value means anything. What is seen: nothing on the host meets what is on the
-GPU, Triton takes every call that it gets and compiles it, PyTorch's checks of shapes, devices and layouts pass, and a
-step waits for nothing.
+No kernel of PyTorch or Triton runs, so values are meaningless. The tests check that host and GPU tensors are not mixed,
+that Triton accepts and compiles every call, that PyTorch's checks of shapes, devices and layouts pass, and that a step
+does not wait.
 """
 
 import json
@@ -21,7 +21,7 @@ from tests.stand_in.library import LIBRARY, Unbuildable, build, environment
 ROOT = Path(__file__).resolve().parents[2]
 START = "import sys, stand_in_here; from prior_fast.cli.main import main; sys.exit(main(sys.argv[1:]))"
 PROBE = "import torch; x = torch.zeros(4, 4, device='cuda'); print((x @ x).cpu().shape, torch.cuda.get_device_name())"
-NAME = "stand-in"  # not one that a figure could be taken for
+NAME = "stand-in"  # not the name of a real GPU, so that no figure seems to be measured on one
 OF_EVERY_STAGE = {"_sigmoid_attention_fwd_kernel", "_sigmoid_attention_bwd_kernel", "_info_nce_fwd_kernel"}
 OF_LATER_STAGES = {"_prototype_lookup_fwd_kernel", "_prototype_kl_fwd_kernel", "_philox_uniform_kernel"}
 
@@ -49,7 +49,7 @@ def run(command: list[str], environment: dict[str, str]) -> subprocess.Completed
 def test_all_stages_train(gpu: dict[str, str], small_store: Path, tmp_path: Path) -> None:
     words = ["train", "--preset", "tiny", "--data", str(small_store), "--out", str(tmp_path / "run"), "device=cuda"]
     settings = ["compile=off", "precision=bf16", "batch_size=8", "stage_epochs=1,1,1", "log_every=1", "data.workers=0"]
-    # By themselves ops of the bank would leave float32 to PyTorch.
+    # By default the bank's ops would use PyTorch in float32.
     done = run([sys.executable, "-c", START, *words, *settings], gpu | {"PRIOR_FAST_BACKEND": "triton"})
     assert done.returncode == 0, done.stderr[-3000:]
     assert "on 1 x cuda" in done.stdout
@@ -60,7 +60,7 @@ def test_all_stages_train(gpu: dict[str, str], small_store: Path, tmp_path: Path
 
 
 def test_neither_a_step_nor_the_loader_waits(gpu: dict[str, str]) -> None:
-    """With PyTorch's own watch over waits; a step of each stage is taken."""
+    """PyTorch's sync debug mode watches one step of each stage."""
     words = ["-p", "no:xdist", "-p", "stand_in_here", "-m", "gpu and not compiles", "-vv"]
     done = run([sys.executable, "-m", "pytest", *words, "tests/training/test_no_syncs.py"], gpu)
     assert done.returncode == 0, done.stdout[-3000:]
@@ -69,7 +69,7 @@ def test_neither_a_step_nor_the_loader_waits(gpu: dict[str, str]) -> None:
 
 
 def test_attention_in_training_is_not_cudnns(gpu: dict[str, str]) -> None:
-    """torch's own choice on Hopper is cuDNN (3); flash (1) is taken in training, memory-efficient (2) with a mask."""
+    """torch's default on Hopper is cuDNN (3); training uses flash (1), or memory-efficient (2) with a mask."""
     code = """
 import stand_in_here, torch
 from prior_fast.training.cudnn import cudnn_for_training
@@ -89,7 +89,7 @@ def test_compiled_convolutions_take_tensors_as_they_lie(gpu: dict[str, str]) -> 
     done = run([sys.executable, str(ROOT / "tests/stand_in/compiled_images.py")], gpu)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert found["convolutions"] == 2 * 7  # the last one is a product
+    assert found["convolutions"] == 2 * 7  # the last one is a matrix product
     assert found["scattered"] == 0
     assert found["copied"] == []
 

@@ -1,4 +1,4 @@
-"""`prior-fast train` with a compiler that only traces; says on standard output what it was given to compile."""
+"""`prior-fast train` with a compiler that only traces; prints what it was given to compile."""
 
 from collections.abc import Sequence
 

@@ -26,7 +26,7 @@ def small_settings() -> list[str]:
 
 @pytest.fixture
 def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Forked]]:
-    """Starts processes that end with the test at the latest."""
+    """Starts processes; those still running are ended with the test."""
     started = []
 
     def start(words: Sequence[str], **more: Any) -> Forked:

@@ -1,6 +1,7 @@
-"""`prior-fast` in processes of their own, forked from one that has the imports done: they take a new Python seconds.
+"""`prior-fast` in separate processes, forked from one that has imported everything: imports in a new process take
+seconds.
 
-A process leads a session, as one that a shell starts does. What it says is kept in files.
+Each process leads a session, like a process that a shell starts. Its output is kept in files.
 """
 
 import multiprocessing
@@ -27,8 +28,8 @@ Main = Callable[[Sequence[str]], int]
 class Forked:
     """A process that runs a command.
 
-    main: what takes the words.
-    said: the folder for what it says.
+    main: the function that takes the command line's words.
+    said: the folder for the output.
     """
 
     def __init__(self, words: Sequence[str], said: Path, main: Main = main, **environment: str) -> None:
@@ -63,7 +64,7 @@ class Forked:
 
 
 def wait_for_all(processes: Sequence[Forked], code: int = 0) -> None:
-    """Fail as soon as one ends with another exit code: others may wait for it for ever."""
+    """Fail as soon as one process ends with another exit code, since others may wait for it forever."""
     left = {process._process.sentinel: process for process in processes}
     while left:
         for sentinel in connection.wait(list(left)):
@@ -73,9 +74,9 @@ def wait_for_all(processes: Sequence[Forked], code: int = 0) -> None:
 
 def _run(words: list[str], said: Path, main: Main, environment: dict[str, str]) -> None:
     os.setsid()
-    # As a terminal's; a program in the background of a shell inherits that Ctrl-C is ignored.
+    # Handle Ctrl-C as in a terminal; a background program of a shell inherits that Ctrl-C is ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # As in a process that a shell starts: what it starts itself is not forked from the server that it came from.
+    # As in a process that a shell starts: its own child processes are not forked from the fork server.
     multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]
     os.environ.update(environment)
     torch.set_num_threads(1)
@@ -86,7 +87,7 @@ def _run(words: list[str], said: Path, main: Main, environment: dict[str, str]) 
 
 
 def main_until_stopped(words: Sequence[str]) -> int:
-    """`prior-fast train` that takes no fourth step before a signal asks it to stop, however late that comes."""
+    """`prior-fast train` that waits before its fourth step until a signal asks it to stop."""
     asked, calls = StopSignals.asked, 0
 
     def patient(signals: StopSignals) -> bool:
@@ -101,7 +102,7 @@ def main_until_stopped(words: Sequence[str]) -> int:
 
 
 class Group:
-    """What the ranks of one group meet at, as torchrun has it: no port is guessed that another program may take."""
+    """The store at which the ranks of a group meet, as with torchrun; no port is guessed, which might be in use."""
 
     def __init__(self, count: int) -> None:
         self.count = count

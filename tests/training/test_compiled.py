@@ -16,7 +16,7 @@ from prior_fast.config import RunConfig, apply_overrides, preset
 from prior_fast.data.batch_plan import LoaderConfig
 from prior_fast.data.loader import TrainingLoader
 from prior_fast.data.prepared_dataset import PreparedDataset
-from prior_fast.kernels._launch import recording
+from prior_fast.kernels.common.launch import recording
 from prior_fast.model.build import build_model
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.distributed import Ranks
@@ -39,7 +39,7 @@ def loader(config: RunConfig, small_store: Path) -> TrainingLoader:
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
-    """What a compiler that only traces was given."""
+    """The graphs that were given to a compiler that only traces."""
     counter = CompileCounterWithBackend("aot_eager")
     compile_with = torch.compile
     monkeypatch.setattr(
@@ -65,7 +65,7 @@ def batches(loader: TrainingLoader, stage: int) -> list[PackedBatch]:
     return list(loader.limited(16 if stage == 3 else 0).epoch(0, last=4))
 
 
-# Stage 1 is in make test with filled up tokens, below; what stage 2 has besides is in stage 3 too.
+# `make test` covers stage 1 with filler tokens, below; stage 3 contains everything that stage 2 adds.
 @pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_stage_is_one_graph_for_all_batches(
     stage: int, config: RunConfig, loader: TrainingLoader, graphs: CompileCounterWithBackend
@@ -118,11 +118,11 @@ def test_with_the_kernels_of_a_gpu_a_stage_is_one_graph_too(
     graphs: CompileCounterWithBackend,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Other ops are in the graph than on a CPU: numbers that they take must not become part of it."""
+    """The graph has other ops than on a CPU: their numeric arguments must not become constants of the graph."""
     monkeypatch.setenv("PRIOR_FAST_BACKEND", "triton")
     model, _ = build_model(config.model, loader.dataset.vocab_size, seed=1)
     trainer = StageTrainer(model, stage, dataclasses.replace(config, compile="on"), ONE)
-    # No kernel runs: what they would compute does not matter here, and may be no number.
+    # No kernel runs, so values do not matter here and may be NaN.
     matching = importlib.import_module("prior_fast.ops.match_prototypes")
     monkeypatch.setattr(matching, "is_strict", lambda *arguments, **options: False)
     with recording() as launches:
@@ -135,7 +135,7 @@ def test_with_the_kernels_of_a_gpu_a_stage_is_one_graph_too(
 
 @pytest.mark.slow
 def test_compiled_run_equals_plain_run(small_store: Path, small_settings: list[str], tmp_path: Path) -> None:
-    """With the compiler that training uses; stage 1 alone, which takes it half a minute."""
+    """With the compiler that training uses; only stage 1, which takes half a minute to compile."""
     losses = []
     counters["aot_autograd"].clear()
     for choice in ("off", "on"):
@@ -146,7 +146,7 @@ def test_compiled_run_equals_plain_run(small_store: Path, small_settings: list[s
         losses.append([line["loss"] for line in lines if line["kind"] == "train"])
     assert len(losses[0]) == 2
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    # A second start takes what the first compiled, and a step is traced once.
+    # A second start reuses what the first compiled, and a step is traced once.
     assert counters["aot_autograd"]["total"] == 1 and not counters["aot_autograd"]["autograd_cache_bypass"]
 
 

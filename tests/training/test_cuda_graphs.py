@@ -24,13 +24,13 @@ from tests.training.test_no_syncs import make_batch
 
 
 def outside(call: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
-    """`call` in a thread of its own: there is no autograd inside an op."""
+    """`call` in a separate thread, since autograd is not available inside an op."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result()
 
 
 class Computed(Recorded):
-    """What a CUDA graph would give, computed at each replay."""
+    """Stands for a CUDA graph: computes its outputs at each replay."""
 
     def _record(self, function: Function, context: AbstractContextManager) -> None:
         self.context = context
@@ -67,7 +67,7 @@ class Part(nn.Module):
 
 
 class Joined(Part):
-    """Both inputs in one tensor: their gradients are parts of one, too."""
+    """Joins both inputs in one tensor, so that their gradients are parts of one tensor."""
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         both = torch.cat([a, b])
@@ -229,9 +229,9 @@ def test_a_form_is_a_tensor_but_for_its_values() -> None:
 def test_the_image_parts_of_a_step_are_replayed(
     stage: int, small_settings: list[str], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step of the whole model with its image parts replayed, beside one without the compiler."""
+    """A step of the whole model with replayed image parts, compared with one without the compiler."""
     monkeypatch.setattr(cuda_graphs, "Recorded", Computed)
-    # What is generated from the graph is another test's, and takes minutes.
+    # Another test checks the code generated from the graph, which takes minutes.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     config = apply_overrides(preset("tiny"), [*small_settings, "compile=on", "precision=fp32"])
     ranks = Ranks(0, 1, None, torch.device("cpu"))

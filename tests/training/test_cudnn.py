@@ -1,4 +1,4 @@
-"""What training sets of cuDNN is set while it runs, and put back."""
+"""Training's cuDNN settings apply while it runs and are restored afterwards."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Gloo processes take the steps that one process takes on the joined batch."""
+"""Gloo processes take the same steps as one process on the joined batch."""
 
 import json
 import os
@@ -22,8 +22,8 @@ from tests.training.compiled_ranks import traced
 from tests.training.forked import Forked, wait_for_all
 
 # Dropout of BERT draws per process, so it can't be the same for one process and two.
-# Adam divides by the root of a gradient's square, so where a gradient is rounding alone, rounding decides the whole
-# step: small steps keep the two runs comparable.
+# Adam divides by the root of a gradient's square, so if a gradient is only rounding, rounding decides the whole step:
+# small steps keep the two runs comparable.
 SETTINGS = [
     "model.text.dropout=0",
     "model.sentence_decoder.dropout=0",
@@ -95,8 +95,8 @@ def check_equal(run: Path, other: Path, data: Path, settings: list[str]) -> None
     """Fail unless two runs have the same losses and weights, up to rounding."""
     one, two = losses(run), losses(other)
     assert len(one) == len(two) == 2
-    # After an update Adam has made rounding larger, and a prototype on the edge may be read by another sentence.
-    # Ten normalizations of two to sixteen channels in a row make rounding larger in the decoder too.
+    # After an update Adam has amplified rounding, and a sentence near a boundary may read another prototype.
+    # Ten consecutive normalizations of two to sixteen channels also amplify rounding in the decoder.
     images = [run[0].pop("image_reconstruction", 0.0) for run in (one, two)]
     assert images[1] == pytest.approx(images[0], rel=5e-4)
     assert two[0] == pytest.approx(one[0], rel=1e-5, abs=1e-5)

@@ -29,7 +29,7 @@ def test_prototypes_become_clusters_of_sentences(small_store: Path, small_settin
         sentences = torch.cat([model.eval().encode_sentences(batch) for batch in batches])
     lengths = sentences.norm(dim=1)
     torch.testing.assert_close(bank.norm(dim=1), lengths.mean().expand(len(bank)), rtol=1e-5, atol=0)
-    # A lookup by inner products uses all of them, and finds a direction nearer than any sentence drawn at random has.
+    # A lookup by inner products uses all prototypes, and finds a nearer direction than any randomly drawn sentence.
     cosines = sentences @ bank.T / (lengths[:, None] * lengths.mean())
     assert cosines.argmax(dim=1).unique().numel() == len(bank)
     drawn = torch.nn.functional.normalize(sentences[:: len(sentences) // len(bank)][: len(bank)], dim=1)

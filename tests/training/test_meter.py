@@ -1,4 +1,4 @@
-"""The meter's figures: from sizes that are known, with a clock that is set, and in what a run writes."""
+"""The meter's figures: from known sizes, with a clock set by hand, and in the files of a run."""
 
 import json
 import time

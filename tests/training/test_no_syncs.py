@@ -1,4 +1,4 @@
-"""Neither a step nor the loader reads a value back to the host: a GPU would be without work until the host goes on."""
+"""Neither a step nor the loader reads a value back to the host: a GPU would be idle until the host continues."""
 
 import sys
 import traceback
@@ -53,7 +53,7 @@ class HostSync(AssertionError):
 class NoSyncs(TorchDispatchMode):
     """Raises HostSync where an op under it reads; ops of `prior_fast::` are opaque, since GPUs run other code there.
 
-    paused: whether what goes on only looks like a read here: a number that fills, or numbers of the host's own.
+    paused: whether the current operations only look like reads here: a fill with a number, or numbers on the host.
     """
 
     paused = False
@@ -75,7 +75,7 @@ def pause(syncs: NoSyncs) -> Iterator[None]:
 
 
 class NoReadingMethods(TorchFunctionMode):
-    """The same for methods of tensors, the backward pass aside; syncs: the mode that watches the ops of a method."""
+    """The same for methods of tensors, except in the backward pass; syncs: the mode that watches a method's ops."""
 
     def __init__(self, syncs: NoSyncs) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ def reads(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def place() -> str:
-    """The innermost line of this project's code, modes aside."""
+    """The innermost line of this project's code, without the modes."""
     frames = [f for f in traceback.extract_stack() if "prior_fast" in Path(f.filename).parts or f.filename == __file__]
     frames = [f for f in frames if f.name not in ("__torch_dispatch__", "__torch_function__", "place")]
     return f"in {frames[-1].filename}:{frames[-1].lineno}, {frames[-1].line}" if frames else "in the backward pass"
@@ -134,7 +134,7 @@ def make_batch(rng: np.random.Generator) -> PackedBatch:
 
 
 def make_stepper(config: RunConfig, stage: int, device: torch.device, batch: PackedBatch) -> Callable[[int], None]:
-    """Takes a step of a stage as the loop does, the notes for the log and the meter included."""
+    """Takes a step of a stage as the training loop does, including the log's and the meter's records."""
     torch.manual_seed(0)
     ranks = Ranks(0, 1, None, device)
     model = PRIORModel(config.model, vocab_size=50).to(device).train()
@@ -179,7 +179,7 @@ def test_the_steps_of_a_run_read_nothing(
 
     monkeypatch.setattr(Run, "_step", watched)
     words = ["train", "--preset", "tiny", "--data", str(small_store), "--out", str(tmp_path / "run")]
-    # What is watched is what a CPU does; on a GPU the copies of batches are pinned, and seen to by the test below.
+    # This watches the CPU's operations; on a GPU the copies of batches are pinned, which the test below checks.
     assert main([*words, *small_settings, "log_every=2", "device=cpu"]) == 0
     assert taken == [1, 1, 2, 2, 3, 3]
 
@@ -238,7 +238,7 @@ def test_what_does_not_read_is_let_through(name: str) -> None:
 
 @contextmanager
 def torch_watches() -> Iterator[None]:
-    """A block in which torch itself raises where the host waits for the GPU."""
+    """A block in which torch raises if the host waits for the GPU."""
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -302,7 +302,7 @@ def test_a_step_on_a_gpu_does_not_wait(stage: int, compiled: str, config: RunCon
 def test_packing_the_text_of_a_batch_reads_nothing(
     bucket: int, small_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The images of a batch are made by one op, which is opaque here; the test below sees it."""
+    """The images of a batch are made by one op, which is opaque here; the test below checks it."""
     loader = make_loader(small_store, bucket, torch.device("cpu"))
     plan = EpochPlan(loader.dataset, loader.config, 0)[1]
     with no_syncs() as syncs:

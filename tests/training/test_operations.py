@@ -32,7 +32,7 @@ def narrow_paper(name: str) -> ModelConfig:
 
 
 def make_batch(rng: np.random.Generator, sentences: list[list[int]]) -> PackedBatch:
-    """Reports of sentences with so many tokens."""
+    """Reports whose sentences have the given numbers of tokens."""
     reports = [[rng.integers(5, 50, n) for n in report] for report in sentences]
     images = torch.tensor(rng.normal(size=(len(reports), 1, 224, 224)), dtype=torch.float32)
     numbers = torch.arange(len(reports))

@@ -1,4 +1,4 @@
-"""A run from a BERT with constants of its own: what it trained is what is resumed, evaluated and exported."""
+"""A run from a BERT with other constants: resuming, evaluation and export use the constants of training."""
 
 import json
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_what_is_exported_computes_the_same(run: Path, tmp_path: Path) -> None:
     out = ours(tokens[0], torch.arange(count), torch.tensor([0, count], dtype=torch.int32), count)
     expected = theirs.eval()(input_ids=tokens).last_hidden_state[0]
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
-    # The constants matter: with BERT's own the outputs are others.
+    # The constants matter: BERT's default constants give other outputs.
     config.hidden_act, config.layer_norm_eps = "gelu", 1e-12
     plain = BertModel(config, add_pooling_layer=False).eval()
     plain.load_state_dict(theirs.state_dict())

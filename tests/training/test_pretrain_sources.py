@@ -1,4 +1,4 @@
-"""Training from each source of images: the same run, a damaged dataset, and being interrupted."""
+"""Training from each image source: the same run, a damaged dataset, and an interrupted run."""
 
 import importlib.util
 import json
@@ -71,7 +71,7 @@ def test_an_interrupt_ends_it_at_once(
 ) -> None:
     log = tmp_path / "run/log.jsonl"
     endless = [*small_settings, "stage_epochs=1000000,1,1", "max_steps_per_stage=0", "log_every=20"]
-    # A group of its own: a terminal's Ctrl-C reaches the workers too.
+    # A separate process group: a terminal's Ctrl-C also reaches the workers.
     process = fork(words(small_store, tmp_path / "run", endless, source))
     while not (log.exists() and log.stat().st_size):
         assert process.running(), process.stderr
@@ -81,7 +81,7 @@ def test_an_interrupt_ends_it_at_once(
     assert process.wait() == 130
     said = process.stderr.splitlines()
     assert "prior-fast: interrupted" in said
-    # A DataLoader's worker complains where nobody takes the batch that it is handing over.
+    # A DataLoader's worker complains if nobody takes its batch.
     assert said[-1] == "prior-fast: interrupted" or "data.source=workers" in source
-    # A step that is under way may still end.
+    # The current step may still end.
     assert log.read_text().count("\n") <= written + 1

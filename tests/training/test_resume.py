@@ -1,4 +1,4 @@
-"""A run that stops and goes on ends where an unbroken one does, bit for bit."""
+"""A run that is stopped and resumed ends with the same weights as an uninterrupted one, bit for bit."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_training_changes_the_weights_of_each_stage_only(unbroken: Path) -> None
     first, *_, last = [
         safetensors.torch.load_file(path / "model.safetensors") for path in list_checkpoints(unbroken / "checkpoints")
     ]
-    # The first kept checkpoint is the end of stage 1: the decoders had not moved from their random start.
+    # The first kept checkpoint is the end of stage 1: the decoders still have their random weights.
     moved = {name.split(".")[0] for name in first if not torch.equal(first[name], last[name])}
     assert {"sentence_bank", "sentence_decoder", "image_decoder", "image_encoder", "text_encoder"} <= moved
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1 end a run after the step under way, and what was stopped ends where an unbroken run does."""
+"""SIGTERM and SIGUSR1 end a run after the current step, and a resumed run ends like an uninterrupted one."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def unbroken(small_store: Path, small_settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("unbroken") / "run"
-    # --resume auto on a folder without a run starts one: a scheduler that requeues gives the same words again.
+    # --resume auto on a folder without a run starts one: a scheduler requeues with the same command line.
     assert main(words(small_store, out, *small_settings, *MANY)) == 0
     return out
 
@@ -52,7 +52,7 @@ def unbroken(small_store: Path, small_settings: list[str], tmp_path_factory: pyt
     ("number", "whole_group", "settings"),
     [
         (signal.SIGUSR1, False, []),
-        # Schedulers signal every process of a job, the loader's too.
+        # Schedulers signal every process of a job, including the loader's.
         (signal.SIGTERM, True, ["data.source=workers", "data.workers=1"]),
     ],
 )
@@ -90,7 +90,7 @@ def test_two_ranks_stop_at_the_same_step(
     out = tmp_path / "run"
     ranks = fork_ranks(2, words(small_store, out, *small_settings, *MANY), main=main_until_stopped)
     wait_for_a_step(out, ranks[0])
-    # The one that writes the checkpoint gets none.
+    # The rank that writes the checkpoint gets no signal.
     os.kill(ranks[1].pid, signal.SIGUSR1)
     wait_for_all(ranks, EXIT_CODE)
     assert "stopped by a signal to another process after step" in ranks[0].stdout
@@ -103,7 +103,7 @@ def test_two_ranks_stop_at_the_same_step(
 def test_a_lost_worker_is_replaced_and_the_run_ends_as_if_unbroken(
     small_store: Path, small_settings: list[str], tmp_path: Path, fork_ranks: Callable[..., list[Forked]]
 ) -> None:
-    # Steps enough for the first checkpoint to be seen long before the last.
+    # Enough steps that the first checkpoint is seen long before the last step.
     many = ["stage_epochs=15,0,0", "max_steps_per_stage=60", "model.bank.init=gaussian"]
     settings = [*small_settings, *many, "checkpoint_every=3", "model.text.dropout=0"]
     wait_for_all(fork_ranks(2, words(small_store, tmp_path / "plain", *settings)))
@@ -148,7 +148,7 @@ def test_a_signal_is_noted_once_and_later_ones_are_not_deadly(number: signal.Sig
         with StopSignals() as signals:
             assert signal.getsignal(number) != before[number]  # else the next line would end the tests
             os.kill(os.getpid(), number)
-            # Another thread than this one may take it, a moment later.
+            # Another thread may receive the signal a moment later.
             while not signals.asked():
                 time.sleep(0.001)
             assert signals.cause == number.name
@@ -164,7 +164,7 @@ def test_a_signal_is_noted_once_and_later_ones_are_not_deadly(number: signal.Sig
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Ctrl-C raises, as in a terminal: tests that run in the background of a shell inherit that it is ignored."""
+    """Makes Ctrl-C raise, as in a terminal: tests in the background of a shell inherit that it is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -206,7 +206,7 @@ def test_in_another_thread_such_a_block_is_any_block() -> None:
 
 @pytest.mark.usefixtures("interruptible")
 def test_a_line_of_the_log_is_whole_when_it_is_interrupted(tmp_path: Path) -> None:
-    """The interrupt comes as the first value is handed to TensorBoard; all are there, and closing does not wait."""
+    """The interrupt comes when TensorBoard gets the first value; all values are written, and closing does not wait."""
     log = RunLog(tmp_path, Position())
     handed = []
     hand_over = log.board.add_scalar

@@ -1,4 +1,4 @@
-"""The three stages on made-up batches: their terms, where gradients go, what they read, and what they refuse."""
+"""The three stages on made-up batches: their terms, their gradients, reads by the host, and inputs that they refuse."""
 
 import math
 

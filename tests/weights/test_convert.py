@@ -1,4 +1,4 @@
-"""Files with the released code's key names: used, dropped for a reason, or refused."""
+"""Files with the released code's key names: keys are used, dropped for a reason, or refused."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ VOCABULARY_FILE = "tokenizer"
 
 
 def small_released(vocab_size: int) -> PRIORModel:
-    """The released structure, narrow: heads stay 64 wide, as in BERT."""
+    """A narrow model with the released structure: heads stay 64 wide, as in BERT."""
     released = preset("released").model
     config = dataclasses.replace(
         released,
@@ -38,7 +38,7 @@ def small_released(vocab_size: int) -> PRIORModel:
 
 
 def released_names(model: PRIORModel) -> dict[str, Tensor]:
-    """A model's tensors under the names of the authors' checkpoint, with what theirs has besides."""
+    """A model's tensors under the names of the authors' checkpoint, with the additional tensors of that checkpoint."""
     state = {}
     for name, tensor in model.state_dict().items():
         name = name.replace("sentence_decoder.queries", "prototype_queries")
@@ -95,7 +95,7 @@ def test_a_missing_tensor_is_named_and_nothing_is_written(
 def test_unknown_and_misshapen_tensors_are_refused(model: PRIORModel, tmp_path: Path) -> None:
     state = released_names(model)
     torch.save({**state, "mystery.weight": torch.zeros(2)}, tmp_path / "unknown.pt")
-    assert "that no part here takes: mystery.weight" in str(inspect(tmp_path / "unknown.pt").problem)
+    assert "that no part of the model uses: mystery.weight" in str(inspect(tmp_path / "unknown.pt").problem)
     torch.save({**state, "logit_scale": torch.zeros(2)}, tmp_path / "shape.pt")
     assert "logit_scale has shape [2], the model's has []" in str(inspect(tmp_path / "shape.pt").problem)
     assert main(["weights", "inspect", str(tmp_path / "shape.pt"), "--out", str(tmp_path / "keys.json")]) == 1

@@ -1,4 +1,4 @@
-"""`prior-fast bench`: measurements; each task has a file here, and its name in the list."""
+"""`prior-fast bench`: measurements. Each task has a module in this folder and its name in TASKS."""
 
 import argparse
 import importlib

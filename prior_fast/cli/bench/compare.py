@@ -1,4 +1,4 @@
-"""`prior-fast bench compare`: what became faster or slower from one report to another."""
+"""`prior-fast bench compare`: what became faster or slower between two result files."""
 
 import argparse
 from pathlib import Path
@@ -8,16 +8,16 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the task `compare`."""
     parser = subparsers.add_parser(
         "compare",
-        help="two reports: what became faster or slower",
-        description="Compare two reports of one kind (kernels.json, train.json or loader.json). A row counts as "
-        "changed where the spreads of its times do not overlap and the medians differ by more than the share. "
-        "Exit code 1 where a row of ours became slower.",
+        help="two result files: what became faster or slower",
+        description="Compare two result files of one kind (kernels.json, train.json or loader.json). A row counts as "
+        "changed if the spreads of its times do not overlap and the medians differ by more than the share. "
+        "Exit code 1 if a row of ours became slower.",
         epilog="example: prior-fast bench compare before/kernels.json after/kernels.json --over 0.05",
     )
     parser.add_argument("before", type=Path, metavar="A.json")
     parser.add_argument("after", type=Path, metavar="B.json")
     parser.add_argument(
-        "--over", type=float, default=0.1, metavar="SHARE", help="smaller changes are left alone (default: 0.1)"
+        "--over", type=float, default=0.1, metavar="SHARE", help="ignore smaller changes (default: 0.1)"
     )
     parser.set_defaults(run=run)
 

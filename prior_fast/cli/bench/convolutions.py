@@ -9,21 +9,21 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the task `convolutions`."""
     parser = subparsers.add_parser(
         "convolutions",
-        help="each convolution of a training step, forward and both gradients, beside its physical limit",
-        description="Time every convolution of a training step in the step's precision, forward, gradient of the input "
-        "and gradient of the weight, beside the least time that this machine's memory and arithmetic allow, and add "
-        "them up to what they cost in a step. Every call is first compared with float64. Exit code 1 where one "
-        "computes something else.",
+        help="each convolution of a training step, forward and both gradients, and its physical limit",
+        description="Time every convolution of a training step in the step's precision: forward, gradient of the input "
+        "and gradient of the weight. Compare each with the least time that this machine's memory and arithmetic allow, "
+        "and sum up the time in a step. Every call is first compared with float64. Exit code 1 if a call computes a "
+        "wrong result.",
         epilog="example: prior-fast bench convolutions --preset paper --batch 128 --out bench-convolutions; settings "
         "such as precision=fp32 or cudnn_benchmark=false may follow",
     )
     parser.add_argument("--preset", default="paper", metavar="NAME", help="paper, released or tiny (default: paper)")
     parser.add_argument(
-        "--stage", type=int, choices=(1, 2, 3), default=3, help="of the training; only 3 has a decoder (default: 3)"
+        "--stage", type=int, choices=(1, 2, 3), default=3, help="training stage; only 3 has a decoder (default: 3)"
     )
     parser.add_argument("--batch", type=int, default=128, metavar="N", help="images of a step (default: 128)")
     parser.add_argument("--width-divisor", type=int, default=1, metavar="N", help="divide every width by N")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where (default: the device= setting, auto)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="device (default: the device= setting, auto)")
     parser.add_argument(
         "--seconds",
         type=float,
@@ -34,15 +34,15 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "--limit",
         type=float,
         metavar="S",
-        help="be at the end within about S seconds: the largest part of a step comes first, and what is not begun in "
-        "time is left out and named",
+        help="end within about S seconds: the convolutions with most operations come first; those that have not begun "
+        "in time are left out and named",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for convolutions.json and convolutions.md")
     parser.set_defaults(run=run, settings=[])
 
 
 def run(args: argparse.Namespace) -> int:
-    began = perf_counter()  # --limit counts the seconds in which torch is loaded too
+    began = perf_counter()  # --limit includes the time that loading torch takes
     from prior_fast.console import progress
     from prior_fast.measure.convolutions.bench_convolutions import ConvolutionOptions, run_convolutions
     from prior_fast.measure.convolutions.report import show

@@ -1,4 +1,4 @@
-"""`prior-fast bench kernels`: the public ops beside their competitors and their limits."""
+"""`prior-fast bench kernels`: compares the public ops with their competitors and their limits."""
 
 import argparse
 from pathlib import Path
@@ -9,10 +9,10 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the task `kernels`."""
     parser = subparsers.add_parser(
         "kernels",
-        help="each op beside plain PyTorch, torch.compile and other packages, and beside its physical limit",
-        description="Time the public ops, forward and with gradients, beside what else computes the same on this "
-        "machine, and beside the least time that its memory and its arithmetic allow. Every call is first compared "
-        "with float64. Exit code 1 where one computes something else.",
+        help="compare each op with plain PyTorch, torch.compile, other packages and its physical limit",
+        description="Time the public ops, forward and with gradients. Compare them with everything else that computes "
+        "the same on this machine, and with the least time that its memory and arithmetic allow. Every call is first "
+        "compared with float64. Exit code 1 if a call computes a wrong result.",
         epilog="example: prior-fast bench kernels --op segment_mean info_nce --out bench-kernels",
     )
     parser.add_argument("--op", nargs="+", default=[], metavar="NAME", help="ops to measure (default: all)")
@@ -23,7 +23,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         metavar="NAME",
         help="bfloat16, float16, float32 (default: float32 on a CPU, bfloat16 and float32 on a GPU)",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where (default: auto)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: auto)")
     parser.add_argument(
         "--seconds",
         type=float,
@@ -33,27 +33,27 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="torch.compile of plain PyTorch at every shape, which takes minutes (default: on a GPU at PRIOR's own, in "
-        "the first dtype)",
+        help="time torch.compile of plain PyTorch at every shape, which takes minutes (default: only on a GPU, at "
+        "PRIOR's own shapes in the first dtype)",
     )
     parser.add_argument(
         "--limit",
         type=float,
         metavar="S",
-        help="be at the end within about S seconds: PRIOR's own shapes come first, and what is not begun in time is "
-        "left out and named",
+        help="end within about S seconds: PRIOR's own shapes come first; calls that have not begun in time are left "
+        "out and named",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder for kernels.json, kernels.md and the plots; rows of other ops that are there stay",
+        help="folder for kernels.json, kernels.md and the plots; existing rows of other ops are kept",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    began = perf_counter()  # --limit counts the seconds in which torch is loaded too
+    began = perf_counter()  # --limit includes the time that loading torch takes
     from prior_fast.console import progress
     from prior_fast.measure.kernels.bench_kernels import OpsOptions, run_kernels
     from prior_fast.measure.kernels.report import show

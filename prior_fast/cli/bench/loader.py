@@ -9,20 +9,20 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser = subparsers.add_parser(
         "loader",
         help="pairs/s of each source of images, alone and with a consumer",
-        description="Measure how fast each source delivers batches of a prepared dataset: alone, and how long a "
-        "consumer that takes a training step's time for each batch has to wait. Sources that can't be used here are "
-        "named with the reason.",
+        description="Measure how fast each source delivers batches of a prepared dataset, and how long a consumer "
+        "waits that spends a training step's time on each batch. Sources that can't be used here are named with the "
+        "reason.",
         epilog="example: prior-fast bench loader --data prepared --jpegs mimic-cxr-jpg/2.0.0 --out bench-loader",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a prepared dataset")
-    parser.add_argument("--jpegs", type=Path, metavar="DIR", help="the folder it was prepared from, to decode too")
-    parser.add_argument("--batch", type=int, default=128, metavar="N", help="pairs of a batch (default: 128)")
+    parser.add_argument("--jpegs", type=Path, metavar="DIR", help="folder it was prepared from, to measure decoding")
+    parser.add_argument("--batch", type=int, default=128, metavar="N", help="pairs per batch (default: 128)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads or processes (default: 2)")
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="for each figure (default: 5)")
     parser.add_argument(
         "--consumer", type=float, default=935.0, metavar="RATE", help="pairs/s that the consumer takes (default: 935)"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where batches are wanted")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device of the batches")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for loader.json and loader.md")
     parser.set_defaults(run=run)
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     for name in ("batch", "workers", "seconds", "consumer"):
         if getattr(args, name) <= 0:
-            raise UsageError(f"--{name} {getattr(args, name)}: wants more than 0")
+            raise UsageError(f"--{name} {getattr(args, name)}: must be more than 0")
     names = ("data", "jpegs", "batch", "workers", "seconds", "consumer")
     settings = LoaderOptions(**{name: getattr(args, name) for name in names}, device=choose_device(args.device))
     report(measure(settings), settings, args.out)

@@ -12,17 +12,17 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "memory",
         help="what a training step keeps for its backward pass, and an estimate for a batch size",
         description="Count, on the CPU and at small batch sizes, what a training step keeps for its backward "
-        "pass, and from that estimate the memory of a larger batch. Weights are random, reports made up.",
+        "pass, and estimate the memory of a larger batch from it. Weights are random, reports are made up.",
         epilog="example: prior-fast bench memory --preset paper --at 128 --out bench-memory; settings such as "
-        "precision=fp32 may follow (bf16, as on a GPU, where none is given)",
+        "precision=fp32 may follow (default: precision=bf16, as on a GPU)",
     )
     parser.add_argument("--preset", default="paper", metavar="NAME", help="paper, released or tiny (default: paper)")
-    parser.add_argument("--stage", type=int, choices=(1, 2, 3), default=3, help="of the training (default: 3)")
-    parser.add_argument("--batches", default="2,4,8", metavar="N,N", help="pairs to count at (default: 2,4,8)")
-    parser.add_argument("--at", type=int, default=128, metavar="N", help="pairs to estimate for (default: 128)")
+    parser.add_argument("--stage", type=int, choices=(1, 2, 3), default=3, help="training stage (default: 3)")
+    parser.add_argument("--batches", default="2,4,8", metavar="N,N", help="batch sizes to count (default: 2,4,8)")
+    parser.add_argument("--at", type=int, default=128, metavar="N", help="batch size to estimate (default: 128)")
     parser.add_argument("--width-divisor", type=int, default=1, metavar="N", help="divide every width by N")
     parser.add_argument(
-        "--mean-tokens", type=int, default=90, metavar="N", help="tokens of a made-up report in the mean (default: 90)"
+        "--mean-tokens", type=int, default=90, metavar="N", help="mean tokens of a made-up report (default: 90)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for memory.json")
     parser.set_defaults(run=run, settings=[])
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         batches = [int(word) for word in args.batches.split(",")]
     except ValueError:
-        raise UsageError(f"--batches {args.batches}: wants whole numbers with commas between them") from None
+        raise UsageError(f"--batches {args.batches}: must be whole numbers separated by commas") from None
     names = ("preset", "stage", "at", "width_divisor", "mean_tokens", "out")
     run_memory(MemoryOptions(**{name: getattr(args, name) for name in names}, batches=batches, settings=args.settings))
     return 0

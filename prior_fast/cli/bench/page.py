@@ -1,4 +1,4 @@
-"""`prior-fast bench page`: the tables of Markdown pages, from reports."""
+"""`prior-fast bench page`: fills the tables of Markdown pages from result files."""
 
 import argparse
 from pathlib import Path
@@ -8,17 +8,17 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the task `page`."""
     parser = subparsers.add_parser(
         "page",
-        help="fill the tables of Markdown pages from reports",
-        description="Make every table of the pages anew that stands between the lines <!-- table KIND FILE --> and "
-        "<!-- end of table -->. KIND is train, loader, loader-parts, limits, competitors, slower, memory, "
-        "pretraining or machine, and FILE a report below the folder of results.",
+        help="fill the tables of Markdown pages from result files",
+        description="Replace every table of the pages between the lines <!-- table KIND FILE --> and "
+        "<!-- end of table -->. KIND is train, loader, loader-parts, ops, limits, competitors, slower, "
+        "memory, pretraining, steps, parts or machine; FILE is a result file below the folder of results.",
         epilog="example: prior-fast bench page docs/performance.md --results bench/results",
     )
     parser.add_argument("pages", type=Path, nargs="+", metavar="PAGE.md")
     parser.add_argument(
         "--results", type=Path, default=Path("bench/results"), metavar="DIR", help="default: bench/results"
     )
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a page would change")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page would change")
     parser.set_defaults(run=run)
 
 

@@ -9,12 +9,12 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser = subparsers.add_parser(
         "picture",
         help="the ladder, the loader and the ops in one picture",
-        description="Draw one picture of three reports of one machine.",
+        description="Draw one picture from three result files of one machine.",
         epilog="example: prior-fast bench picture --train train.json --loader loader.json --kernels kernels.json --out "
         "speed.png",
     )
     for name in ("train", "loader", "kernels"):
-        parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE.json", help=f"of bench {name}")
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE.json", help=f"file of bench {name}")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
     parser.set_defaults(run=run)
 

@@ -8,9 +8,9 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the task `pretraining`."""
     parser = subparsers.add_parser(
         "pretraining",
-        help="what pre-training is worth: fine-tuned runs with weights=checkpoint and weights=random",
+        help="compare fine-tuned runs with weights=checkpoint and weights=random",
         description="Compare outputs of `prior-fast evaluate classification|segmentation|detection`: each folder "
-        "NAME-checkpoint with NAME-random beside it, which may differ in weights alone.",
+        "NAME-checkpoint with NAME-random beside it. The two may differ only in the setting weights.",
         epilog="example: prior-fast bench pretraining runs --out runs; bench/tasks.sh makes such runs on made-up data",
     )
     parser.add_argument("folder", type=Path, metavar="DIR")

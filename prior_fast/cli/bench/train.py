@@ -12,20 +12,20 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         description="Measure a training step of one model with one set of weights: (a) plain, padded PyTorch with "
         "loops over samples, (b) vectorized, (c) without padding, (d) with exact rewrites, (e) with torch.compile, (f) "
         "with kernels and the compiled solver. Every rung is first checked to compute what (a) computes. Weights are "
-        "random. Exit code 1 where a rung computes something else.",
+        "random. Exit code 1 if a rung computes something else.",
         epilog="example: prior-fast bench train --preset paper --width-divisor 4 --batch 16 --out bench-train; "
         "settings such as precision=fp32 or device=cpu may follow",
     )
     parser.add_argument("--preset", default="paper", metavar="NAME", help="paper, released or tiny (default: paper)")
-    parser.add_argument("--stage", type=int, choices=(1, 2, 3), default=3, help="of the training (default: 3)")
-    parser.add_argument("--batch", type=int, default=16, metavar="N", help="pairs of a step (default: 16)")
+    parser.add_argument("--stage", type=int, choices=(1, 2, 3), default=3, help="training stage (default: 3)")
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="pairs per step (default: 16)")
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="timed steps of each rung (default: 10)")
-    parser.add_argument("--warm-up", type=int, default=2, metavar="N", help="steps before those (default: 2)")
+    parser.add_argument("--warm-up", type=int, default=2, metavar="N", help="steps before the timed ones (default: 2)")
     parser.add_argument(
         "--width-divisor", type=int, default=1, metavar="N", help="divide every width by N, at the same depths"
     )
     parser.add_argument(
-        "--mean-tokens", type=int, default=90, metavar="N", help="tokens of a made-up report in the mean (default: 90)"
+        "--mean-tokens", type=int, default=90, metavar="N", help="mean tokens of a made-up report (default: 90)"
     )
     parser.add_argument(
         "--rungs", default="", metavar="LETTERS", help="rungs to measure (default: abcdef, without e on a CPU)"
@@ -33,9 +33,9 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--count-compiled",
         action="store_true",
-        help="count the calls that torch.compile makes of the head, too; minutes on a CPU",
+        help="also count the calls of the head compiled by torch.compile; takes minutes on a CPU",
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="a prepared dataset, in place of made-up reports")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="a prepared dataset, instead of made-up reports")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for train.json, train.md and train.png")
     parser.set_defaults(run=run, settings=[])
 

@@ -1,4 +1,4 @@
-"""`prior-fast prepare`: the files of a public dataset become a prepared dataset; each layout has a file here."""
+"""`prior-fast prepare`: makes a dataset from the files of a public one. Each layout has a module in this folder."""
 
 import argparse
 import importlib
@@ -11,8 +11,9 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the verb `prepare`."""
     prepare = subparsers.add_parser(
         "prepare",
-        help="make a prepared dataset from a tree of X-rays, with reports or with labels",
-        description="Make a prepared dataset: each X-ray decoded and resized once, each sentence tokenized once.",
+        help="make a prepared dataset (X-rays with reports) or a labelled dataset",
+        description="Make a prepared dataset or a labelled dataset: each X-ray is decoded and resized once, each "
+        "sentence is tokenized once.",
         epilog="example: prior-fast prepare mimic --images mimic-cxr-jpg/2.0.0 --reports mimic-cxr/2.0.0 "
         "--out prepared",
     )

@@ -14,8 +14,8 @@ def add_parser(layouts: "argparse._SubParsersAction") -> None:
         "--exclude",
         type=Path,
         metavar="LIST",
-        help="images that the split mgca leaves out: a path in each line, a csv with a column Path, or a 5x200 JSON "
-        "(default: what GLoRIA's 5x200 rule draws with seed 0, as MGCA does)",
+        help="images that the split mgca leaves out: one path per line, a csv with a column Path, or a 5x200 JSON "
+        "(default: the images that GLoRIA's 5x200 rule draws with seed 0, as in MGCA)",
     )
 
 

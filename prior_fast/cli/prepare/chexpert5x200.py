@@ -22,10 +22,11 @@ def add_parser(layouts: "argparse._SubParsersAction") -> None:
         "--rule",
         choices=("prior", "gloria"),
         default="prior",
-        help="draw the images: 'prior', one of the five alone, uncertain mapped (default); 'gloria', no other label",
+        help="how to draw the images: 'prior': exactly one of the five findings, with uncertain labels mapped to 0 or "
+        "1 (default); 'gloria': no other label except No Finding",
     )
-    parser.add_argument("--seed", type=int, metavar="S", help="which draw (default: 0)")
-    parser.add_argument("--per-class", type=int, metavar="N", help="images of each (default: 200)")
+    parser.add_argument("--seed", type=int, metavar="S", help="seed of the draw (default: 0)")
+    parser.add_argument("--per-class", type=int, metavar="N", help="images of each finding (default: 200)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What the commands of labelled datasets (images with labels, boxes or masks, without reports) have alike."""
+"""Common parts of the `prepare` commands of labelled datasets (images with labels, boxes or masks, without reports)."""
 
 import argparse
 from collections.abc import Callable
@@ -29,16 +29,16 @@ def add_labelled(
         epilog=f"example: prior-fast prepare {name} --images {folder} --out prepared-{name}",
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help=images)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the dataset's folder, not there yet")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the new dataset")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
-    parser.add_argument("--strict", action="store_true", help="stop at the first thing that can't be used, exit code 1")
+    parser.add_argument("--strict", action="store_true", help="stop at the first unusable file or row, exit code 1")
     parser.add_argument(
         "--split-lists",
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="one more split, of the lists train.txt, validate.txt (or val.txt), test.txt in DIR, and of train-1.txt "
-        "and train-10.txt where they are there; may be given several times",
+        help="add a split from the lists train.txt, validate.txt (or val.txt) and test.txt in DIR, and from "
+        "train-1.txt and train-10.txt if they exist; may be given several times",
     )
     parser.set_defaults(run=run)
     return parser

@@ -1,4 +1,4 @@
-"""`prior-fast prepare merge`: one dataset of the shards that jobs prepared."""
+"""`prior-fast prepare merge`: joins the shards that several jobs prepared into one dataset."""
 
 import argparse
 from pathlib import Path
@@ -10,9 +10,9 @@ def add_parser(layouts: "argparse._SubParsersAction") -> None:
     """Add `merge`."""
     parser = layouts.add_parser(
         "merge",
-        help="make one dataset of what `prepare mimic --shard` prepared",
-        description="Make the dataset of its shards, once all are complete: the same, byte for byte, as that of a run "
-        "without shards. Options and trees are those of the shards.",
+        help="join the shards of `prepare mimic --shard` into one dataset",
+        description="Join the shards of a dataset, once all are complete. The dataset equals that of a run without "
+        "shards, byte for byte. Options and trees are those of the shards.",
         epilog="example: prior-fast prepare merge --out prepared",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the --out of the shards")

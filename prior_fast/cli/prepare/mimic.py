@@ -7,7 +7,7 @@ from prior_fast.cli.prepare.shown import show
 
 _EXAMPLES = """examples:
   prior-fast prepare mimic --images mimic-cxr-jpg/2.0.0 --reports mimic-cxr/2.0.0 --out prepared
-in 2 jobs, on any machines that see the same folders, and then the merge:
+in 2 jobs, on any machines that share the folders, and then the merge:
   prior-fast prepare mimic --images mimic-cxr-jpg/2.0.0 --reports mimic-cxr/2.0.0 --out prepared --shard 1/2
   prior-fast prepare mimic --images mimic-cxr-jpg/2.0.0 --reports mimic-cxr/2.0.0 --out prepared --shard 2/2
   prior-fast prepare merge --out prepared"""
@@ -19,7 +19,7 @@ def add_parser(layouts: "argparse._SubParsersAction") -> None:
         "mimic",
         help="a tree in MIMIC-CXR-JPG's layout",
         description="Prepare the frontal X-rays of MIMIC-CXR-JPG whose reports have enough sentences, in MIMIC's own\n"
-        "split. A run that was stopped goes on where it was when the same command is given again.",
+        "split. A stopped run resumes when the same command is given again.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -33,7 +33,7 @@ def add_parser(layouts: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--reports", type=Path, metavar="DIR", help="root of the reports' tree, unzipped (default: that of the images)"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the dataset's folder, not there yet")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the new dataset")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
     parser.add_argument("--strict", action="store_true", help="stop at the first missing or broken file, exit code 1")
     parser.add_argument(
@@ -43,16 +43,16 @@ def add_parser(layouts: "argparse._SubParsersAction") -> None:
         help="'train' for a vocabulary of the training reports (default), or a Hugging Face name or folder",
     )
     parser.add_argument(
-        "--min-sentences", type=int, default=4, metavar="N", help="leave out reports with fewer (default: 4)"
+        "--min-sentences", type=int, default=4, metavar="N", help="leave out reports with fewer sentences (default: 4)"
     )
     parser.add_argument(
         "--decode",
         choices=("exact", "fast"),
         default="exact",
-        help="fast reduces JPEGs while it decodes them; pixels then differ a little (default: exact)",
+        help="fast: reduce JPEGs while decoding, which changes pixels slightly (default: exact)",
     )
     parser.add_argument(
-        "--shard", metavar="I/N", help="prepare part I of N alone, the first is 1/N; `prepare merge` joins them"
+        "--shard", metavar="I/N", help="prepare only part I of N (the first is 1/N); `prepare merge` joins the parts"
     )
     parser.set_defaults(run=run)
 

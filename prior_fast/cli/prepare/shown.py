@@ -1,4 +1,4 @@
-"""What a person is told of a dataset with reports, after it was prepared or merged."""
+"""The summary that is printed after a prepared dataset was made or merged."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def show(report: dict[str, Any], out: Path) -> None:
 
 def _last_line(report: dict[str, Any], out: Path) -> str:
     if report.get("already_done"):
-        return f"{out} was already prepared from these inputs with these settings; nothing was changed."
+        return f"{out} was already prepared from these inputs with these options; nothing was changed."
     speed = f"{report['images_per_second_per_core'] or 0} images per second and core"
     if "shard" in report:
         where = f"Shard {report['shard']} is complete in {report['partial']}"

@@ -18,16 +18,16 @@ from prior_fast.data.sources.image_source import DTYPES
 from prior_fast.errors import UsageError
 from prior_fast.ops.rotate_images import rotate_images
 
-# Batches that are made before they are asked for.
+# The number of batches that are made in advance.
 AHEAD = 2
 
 
 class DaliSource:
-    """A DALI pipeline for each stream, of the prepared images.
+    """Prepared images through DALI, with one pipeline for each stream.
 
-    On a GPU the pipeline rotates, mirrors and normalizes; results stay there and are handed over without a copy.
-    On a CPU DALI's rotation takes several times as long as `rotate_images` (docs/performance.md), which does it there
-    where it is built. data.workers is the number of DALI's threads.
+    On a GPU the pipeline rotates, mirrors and normalizes; results stay there and are passed on without a copy.
+    On a CPU DALI's rotation takes several times as long as `rotate_images` (docs/performance.md). `rotate_images` is
+    therefore used there if the C++ extension is built. data.workers is the number of DALI's threads.
 
     Raises:
         UsageError: DALI is not installed.
@@ -122,7 +122,7 @@ def new_pipeline(device: torch.device, config: LoaderConfig, batch_size: int) ->
 
 
 def run(pipeline: Any) -> Iterator[tuple[Tensor, ...]]:
-    """The outputs of a pipeline until its source ends; the tensors share DALI's memory, which they keep."""
+    """The outputs of a pipeline until its source ends. The tensors share DALI's memory and keep it alive."""
     pipeline.build()
     while True:
         try:

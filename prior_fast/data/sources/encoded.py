@@ -14,16 +14,16 @@ from prior_fast.radiology.study import Tree
 from prior_fast.radiology.xray import UnreadableImage, read_xray
 
 _END_OF_IMAGE = b"\xff\xd9"
-# Some writers pad files behind the end of the image.
+# Some writers pad files after the end of the image.
 _TAIL = 1024
 
 
 class EncodedImages:
-    """Files by image row. One that can't be decoded is replaced by its prepared image, and counted.
+    """Full-size files by image row. A file that can't be decoded is replaced by its prepared image, and counted.
 
     Attributes:
-        replaced: images that were replaced, each time they were asked for.
-        broken: rows that are.
+        replaced: number of replacements, counted at each read.
+        broken: rows whose files can't be decoded.
 
     Raises:
         UsageError: the folder does not hold the files that the dataset was prepared from.
@@ -48,7 +48,7 @@ class EncodedImages:
         return [np.frombuffer(self._bytes(int(row)), np.uint8) for row in rows]
 
     def find_broken(self, rows: Iterable[int]) -> set[int]:
-        """Those of `rows` whose files can't be decoded to the end; from now on they are replaced."""
+        """The rows whose files can't be decoded completely. From now on their images are replaced."""
         found = {row for row in rows if row not in self.broken and not _decodes(self.path(row))}
         self.broken |= found
         return found
@@ -59,7 +59,7 @@ class EncodedImages:
                 data = self.path(row).read_bytes()
             except OSError:
                 data = b""
-            # What is cut off, the usual damage, would be decoded to a picture that is gray from some line on.
+            # A truncated file, the usual damage, would be decoded to an image whose last lines are gray.
             if _END_OF_IMAGE in data[-_TAIL:]:
                 return data
             self.broken.add(row)

@@ -1,6 +1,6 @@
-"""What a source of images is: it turns a stream of plans into a stream of images [B, 1, H, W], in the same order.
+"""The interface of image sources. They turn a stream of plans into a stream of images [B, 1, H, W], in the same order.
 
-Images come rotated, mirrored and normalized. All sources make the same draws and give the same pixels.
+Images are rotated, mirrored and normalized. All sources use the same draws and give the same pixels.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,8 +18,8 @@ class ImageSource(Protocol):
     """A source of images.
 
     Attributes:
-        description: in a few words, for the user.
-        compute: where the images are when they come, and so where the text is best packed.
+        description: a short text for the user.
+        compute: the device of the images, where the text is best packed too.
     """
 
     description: str
@@ -27,9 +27,9 @@ class ImageSource(Protocol):
 
     @property
     def replaced(self) -> int:
-        """Images that could not be read and were replaced, so far."""
+        """The number of images so far that could not be read and were replaced."""
         ...
 
     def stream(self, plans: Iterable[BatchPlan]) -> Iterator[Tensor]:
-        """The images of each plan in turn; plans may be taken some batches ahead. Closing it leaves nothing behind."""
+        """The images of each plan in turn. Plans may be read some batches ahead. Closing it frees its resources."""
         ...

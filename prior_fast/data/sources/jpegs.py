@@ -18,9 +18,9 @@ from prior_fast.data.sources.resize import Lines, with_pillows_border
 
 
 class JpegSource:
-    """The files that the dataset was prepared from, for those who change what is done to them.
+    """The full-size files that the dataset was prepared from, for experiments with decoding and resizing.
 
-    On a GPU nvJPEG decodes, with its hardware engine where the GPU has one. A file that can't be decoded is replaced by
+    On a GPU nvJPEG decodes, with its hardware engine if the GPU has one. A file that can't be decoded is replaced by
     its prepared image and counted. data.workers is the number of DALI's threads.
 
     Raises:
@@ -36,7 +36,7 @@ class JpegSource:
 
     @property
     def replaced(self) -> int:
-        """Images for which the prepared one was taken, so far."""
+        """The number of images so far that were replaced by their prepared image."""
         return self.encoded.replaced
 
     def stream(self, plans: Iterable[BatchPlan]) -> Iterator[Tensor]:
@@ -46,14 +46,14 @@ class JpegSource:
                 yield from self._run(coming, taken)
                 return
             except RuntimeError:
-                # A file that DALI can't decode ends its pipeline. Go on with a new one, after finding the file.
+                # A file that DALI can't decode ends its pipeline. Find the file and continue with a new pipeline.
                 rows = (int(row) for plan in taken for row in plan.image_rows)
                 if not self.encoded.find_broken(rows):
                     raise
                 coming, taken = chain(taken, coming), deque()
 
     def _run(self, coming: Iterator[BatchPlan], taken: deque[BatchPlan]) -> Iterator[Tensor]:
-        """The images of the plans that are coming; `taken` holds those that were read and have not come out yet."""
+        """The images of the plans in `coming`. `taken` holds the plans that were read but not yet yielded."""
         first = next(coming, None)
         if first is None:
             return
@@ -72,7 +72,7 @@ class JpegSource:
             yield augmented(pixels, taken.popleft(), self.dataset, self.config)
 
     def _decoded_and_resized(self, read: Any) -> list[Any]:
-        """The resized image, its border lines and corners, and the size that the file has."""
+        """The resized image, its border lines and corners, and the size of the file's image."""
         from nvidia.dali import fn, types
 
         data = fn.external_source(source=read, batch=True)
@@ -81,7 +81,7 @@ class JpegSource:
         side = self.dataset.images.shape[1]
 
         def resized(part: Any, height: int, width: int) -> Any:
-            # As Pillow's BILINEAR, which prepared the images: a triangle as wide as a pixel of the result.
+            # Like Pillow's BILINEAR, which prepared the images: a triangle filter scaled to a pixel of the result.
             return fn.resize(part, size=(height, width), interp_type=types.INTERP_TRIANGULAR, dtype=types.FLOAT)
 
         top, bottom = pixels[:1], pixels[-1:]

@@ -14,16 +14,16 @@ from prior_fast.data.sources.image_source import DTYPES
 from prior_fast.errors import UsageError
 from prior_fast.ops.rotate_images import rotate_images
 
-# Shares of the free memory that images may take where nothing was asked for: the model needs the rest.
+# Shares of the free memory that images may take with data.images=auto; the model needs the rest.
 GPU_SHARE, HOST_SHARE = 0.35, 0.5
 
 
 class MemorySource:
-    """The whole array of images in one place, and the augmentation in one op there.
+    """The whole array of images in one place, where one op augments them.
 
-    data.images: "disk" (the operating system keeps what is used in memory), "host" (a page-locked copy), "gpu", or
-    "auto": on a GPU the first of gpu, host and disk that has room, on a CPU disk.
-    data.workers: with 0 a batch is made when it is asked for; else a thread makes them ahead. Unused with "gpu".
+    data.images: "disk" (memory-mapped; the operating system caches the pages), "host" (a page-locked copy), "gpu", or
+    "auto": on a GPU the first of gpu, host and disk with enough room, on a CPU disk.
+    data.workers: with 0 a batch is made on request; with more a thread makes batches in advance. Unused with "gpu".
     """
 
     replaced = 0
@@ -58,10 +58,10 @@ class MemorySource:
 
 
 def choose_place(wanted: str, size: int, device: torch.device) -> str:
-    """Where `size` bytes of images go: "gpu", "host" or "disk".
+    """The place for `size` bytes of images: "gpu", "host" or "disk".
 
     Raises:
-        UsageError: the GPU is asked for, and there is none or it has less than that free.
+        UsageError: "gpu" is requested, but there is no GPU or its free memory is too small.
     """
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
     if wanted == "gpu" and size > free:
@@ -77,7 +77,7 @@ def choose_place(wanted: str, size: int, device: torch.device) -> str:
 
 
 def available_memory() -> int:
-    """Bytes of the host's memory that are free or could be at once; 0 where the system does not tell."""
+    """Available bytes of the host's memory; 0 if the system does not report them."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

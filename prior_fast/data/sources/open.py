@@ -1,4 +1,4 @@
-"""Which source of images a run has: `data.source` names it."""
+"""Opening the source of images that `data.source` names."""
 
 import torch
 

@@ -1,8 +1,8 @@
-"""Giving images that DALI resized the border that Pillow gives them.
+"""Correcting the border of images that DALI resized, so that it equals that of Pillow.
 
-Both take a pixel of the result as a mean of those under a triangle. Where the triangle reaches over the edge, DALI
-repeats the outermost pixel, and Pillow leaves out what is not there. So Pillow's outermost line is DALI's less what
-DALI gave the outermost pixels too much, over what is left of the weights; all other lines are equal.
+Both compute a pixel of the result as a weighted mean with a triangle filter. Where the triangle extends over the edge,
+DALI repeats the outermost pixel, and Pillow leaves out the missing pixels. Pillow's outermost line is therefore DALI's
+line minus the excess weight times the outermost pixels, divided by the remaining weight. All other lines are equal.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Lines:
-    """What DALI made of images of any size; S is the side of the result. All float32, channels last.
+    """Images of any size, resized by DALI; S is the side of the result. All float32, channels last.
 
     image: [B, S, S, 1].
     top, bottom: [B, 1, S, 1], the outermost lines of the full-size images, resized; left, right: [B, S, 1, 1].
@@ -47,17 +47,17 @@ def with_pillows_border(lines: Lines, sizes: Tensor) -> Tensor:
 
 
 def weight_over_the_edge(size: Tensor, side: int) -> Tensor:
-    """The share of the first pixel's triangle that lies before the edge, when `size` [B] pixels become `side`: [B]."""
+    """The share of the first pixel's weight that lies over the edge, when `size` [B] pixels become `side`: [B]."""
     scale = size.double() / side
     wide = scale.clamp(min=1)
-    # Pixels from 3 sides of the triangle before the edge; the triangle reaches less than one wide.
+    # Pixels on both sides of the edge. For scale >= 1 the triangle covers scale / 2 before it and 3 / 2 scale after it.
     reach = torch.arange(-64, 64, device=size.device)
     weights = (1 - ((reach + 0.5)[None] - scale[:, None] / 2).abs() / wide[:, None]).clamp(min=0)
     return (weights[:, :64].sum(1) / weights.sum(1)).float()
 
 
 def _corrected(framed: Tensor, over: Tensor) -> Tensor:
-    """[B, S + 2, .] -> [B, S, .]: its first and last inner lines less `over` [B, 1] of the line beside them."""
+    """[B, S + 2, .] -> [B, S, .]: correct the first and last inner lines by `over` [B, 1] of the outer line."""
     inner = framed[:, 1:-1].clone()
     for line, beside in ((0, 0), (-1, -1)):
         inner[:, line] = (inner[:, line] - over * framed[:, beside]) / (1 - over)

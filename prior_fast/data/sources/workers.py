@@ -1,4 +1,4 @@
-"""Images made by the processes of PyTorch's DataLoader: for machines where nothing else can be installed."""
+"""Images made by worker processes of PyTorch's DataLoader, for machines where nothing else can be installed."""
 
 from collections.abc import Iterable, Iterator
 
@@ -14,7 +14,7 @@ from prior_fast.ops.rotate_images import rotate_images
 
 
 class PlannedImages(Dataset):
-    """The images of a plan, by the plan itself."""
+    """A dataset whose indices are plans and whose items are the images of the plan."""
 
     def __init__(self, dataset: PreparedDataset, config: LoaderConfig) -> None:
         self.dataset, self.config = dataset, config
@@ -32,7 +32,7 @@ class PlannedImages(Dataset):
 
 
 class WorkerSource:
-    """data.workers processes, each making whole batches."""
+    """Images from data.workers processes, each of which makes whole batches."""
 
     replaced = 0
 

@@ -22,10 +22,10 @@ FORMULAS = {
 
 
 def box_metrics(detections: Sequence[Detections], truth: Sequence[Tensor]) -> Measured:
-    """The metrics of `FORMULAS` for one class of boxes, at most 100 of an image, those with the highest scores.
+    """The metrics of `FORMULAS` for one class of boxes. The 100 boxes of an image with the highest scores count.
 
-    detections: for each image "boxes" float32 [D, 4] (x1, y1, x2, y2) and "scores" float32 [D]; truth: [K, 4]. False
-    boxes in images without true ones count as such. Without any true box all is None.
+    detections: for each image "boxes" float32 [D, 4] (x1, y1, x2, y2) and "scores" float32 [D]; truth: [K, 4]. Boxes
+    in images without a true box count as false. Without any true box all metrics are None.
     """
     if not any(len(boxes) for boxes in truth):
         return Measured(dict.fromkeys(RANGES), dict.fromkeys(RANGES, "no image with a box"))

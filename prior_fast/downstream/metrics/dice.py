@@ -22,14 +22,14 @@ FORMULAS: dict[str, str] = {
 def image_dice(counts: np.ndarray) -> np.ndarray:
     """Dice of each image: counts int64 [N, 3] (pixels in both, predicted, true) -> float64 [N].
 
-    Of an image without a true pixel: 1 if none is predicted, else 0.
+    An image without a true pixel has 1 if no pixel is predicted, else 0.
     """
     both, predicted, true = counts.astype(np.float64).T
     return np.where(true == 0, predicted == 0, 2 * both / np.maximum(predicted + true, 1))
 
 
 def dice_metrics(counts: np.ndarray) -> Measured:
-    """The scores of `FORMULAS` and how often images without a mask are left empty ("empty_right").
+    """The scores of `FORMULAS`, and the share of images without a mask whose prediction is empty ("empty_right").
 
     counts: int64 [N, 3], for each image its pixels in both sets, predicted, and true.
     """
@@ -51,7 +51,7 @@ def dice_metrics(counts: np.ndarray) -> Measured:
 
 
 def mean_dice(counts: np.ndarray) -> float | None:
-    """Mean of the foreground's and the background's Dice over all pixels; None where one of the two is nowhere."""
+    """The mean Dice of foreground and background over all pixels; None if one is empty in truth and prediction."""
     both, predicted, true = (int(total) for total in counts.sum(axis=0))
     pixels = len(counts) * SIDE * SIDE
     outside = pixels - predicted - true + both

@@ -13,8 +13,8 @@ THRESHOLD = 0.5
 def multilabel_metrics(truth: np.ndarray, logits: np.ndarray, classes: Sequence[str]) -> Measured:
     """AUROC of each class and its mean, accuracy and F1 at probability 0.5, and the loss.
 
-    truth bool [N, C]; logits float [N, C]. A class without a positive or without a negative image has no AUROC, and one
-    without a positive no F1: both are None with a note, and the means run over the other classes.
+    truth bool [N, C]; logits float [N, C]. A class without a positive or without a negative image has no AUROC. A class
+    without a positive image has no F1. Such values are None with a note, and the means run over the other classes.
 
     Returns:
         "auroc" (the mean), "accuracy_at_0.5" (of images, mean over classes), "f1_at_0.5" (mean over classes), "loss"

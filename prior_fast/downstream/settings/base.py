@@ -1,4 +1,4 @@
-"""The settings that all fine-tuned tasks have, and what a paper gives for a dataset."""
+"""The settings of all fine-tuned tasks, and the supplement's values for a dataset."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Preset:
     """One cell of the supplement's Tables 1 and 2.
 
     Attributes:
-        source: "supplement", or "our choice" where the tables have no such cell or it can't be read whole.
+        source: "supplement", or "our choice" if the tables have no such cell or part of it can't be read.
     """
 
     learning_rate: float
@@ -26,18 +26,19 @@ class Preset:
 
 @dataclass(frozen=True)
 class FineTuneConfig:
-    """What all fine-tuned tasks share.
+    """The common config of all fine-tuned tasks.
 
     Attributes:
-        percent: of the training images: 1, 10 or 100, by the lists of the dataset.
+        percent: percentage of the training images: 1, 10 or 100, by the lists of the dataset.
         splits: names of the dataset's splits; empty: all of the paper's (`prior_fast.downstream.targets`).
-        weights: "checkpoint", or "random": the same architecture with fresh weights, as a baseline.
+        weights: "checkpoint", or "random": the same architecture with random weights, as a baseline.
         learning_rate, epochs, batch_size: the supplement's for the dataset and percentage (its Tables 1 and 2).
-        optimizer, weight_decay: the supplement names neither for fine-tuning; these are its pre-training's.
-        schedule: "cosine" falls to 0 with the last step (supplement 3).
+        optimizer, weight_decay: the supplement names neither for fine-tuning; these are its values for pre-training.
+        schedule: "cosine" falls to 0 at the last step (supplement 3).
         augment: "flip" mirrors half of the training images; the supplement names no augmentation.
-        precision: of the forward pass; auto: bf16 on GPUs that have it, else fp32.
-        validate_every: epochs between two validations, whose best weights are kept; the last epoch is always validated.
+        precision: precision of the forward pass; auto: bf16 on GPUs that support it, else fp32.
+        validate_every: epochs between two validations. The weights of the best validation are kept. The last epoch is
+            always validated.
         max_steps: end each split's training after this many steps; 0: no limit.
     """
 
@@ -58,32 +59,32 @@ class FineTuneConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def check(self) -> None:
-        """Refuse values that no run can use.
+        """Refuse invalid values.
 
         Raises:
-            UsageError: one of them; names the setting.
+            UsageError: a value is invalid; the message names the setting.
         """
         at_least_1(self, "epochs", "batch_size", "validate_every")
         for name in ("weight_decay", "max_steps", "seed"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"{name}={value}: wants no negative number")
+                raise UsageError(f"{name}={value}: must not be negative")
         if self.seed >= 2**32:
-            raise UsageError(f"seed={self.seed}: wants less than 2**32")
+            raise UsageError(f"seed={self.seed}: must be less than 2**32")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise UsageError(f"learning_rate={self.learning_rate}: wants more than 0")
+            raise UsageError(f"learning_rate={self.learning_rate}: must be more than 0")
         each_once(self, "splits")
 
 
 def at_least_1(config: FineTuneConfig, *names: str) -> None:
-    """Raise UsageError where one of the settings is below 1."""
+    """Raise UsageError if one of the settings is below 1."""
     for name in names:
         if getattr(config, name) < 1:
-            raise UsageError(f"{name}={getattr(config, name)}: wants at least 1")
+            raise UsageError(f"{name}={getattr(config, name)}: must be at least 1")
 
 
 def each_once(config: FineTuneConfig, name: str) -> None:
-    """Raise UsageError where a list names something twice."""
+    """Raise UsageError if a list names something twice."""
     values = getattr(config, name)
     if len(set(values)) < len(values):
-        raise UsageError(f"{name}={','.join(values)}: wants each named once")
+        raise UsageError(f"{name}={','.join(values)}: each must be named only once")

@@ -1,4 +1,4 @@
-"""The settings of supervised classification (supplement 3.1); light, since they are checked before torch is loaded."""
+"""The settings of supervised classification (supplement 3.1). They are checked before torch is loaded."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,11 +18,11 @@ PRESETS: dict[str, dict[int, Preset]] = {
     "siim": {100: Preset(1e-5, 5, 64), 10: Preset(1e-5, 20, 64), 1: Preset(1e-4, 20, 64)},
     "chexpert": {100: Preset(1e-6, 5, 256), 10: Preset(1e-5, 5, 256), 1: Preset(1e-4, 5, 256)},
 }
-# What the names of the paper's splits begin with: 6:2:2 drawn with five seeds (supplement 3.1).
+# The prefix of the names of the paper's splits: 6:2:2, drawn with five seeds (supplement 3.1).
 SPLITS = "prior-"
-# The dataset whose presets serve for those that the table does not have; the example of --help names it.
+# The dataset whose presets are used for datasets that are not in the table. It is also the example of --help.
 FALLBACK = "rsna"
-FULL = 4  # blocks of a ResNet-50, and "all" for any other
+FULL = 4  # stages of a ResNet-50; for other encoders it means all stages
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class ClassificationConfig(FineTuneConfig):
     """Supervised classification (supplement 3.1).
 
     Attributes:
-        classes: labels of the dataset; empty: the five of CheXpert 5x200 where the dataset has them, else all.
-        blocks: how many of the encoder's last stages are trained (the paper's Figure 3): 0 trains the linear layer
-            alone, as many as there are, or 4, everything, the stem included.
+        classes: labels of the dataset; empty: the five of CheXpert 5x200 if the dataset has them, else all.
+        blocks: the number of the encoder's last stages that are trained (the paper's Figure 3). 0 trains only the
+            linear layer. The number of all stages, or 4, trains everything, including the stem.
         pool: how the encoder's map becomes a vector: "average", or the pre-trained attention pool.
         sweep: "blocks" repeats the task for every number of blocks.
     """
@@ -43,15 +43,15 @@ class ClassificationConfig(FineTuneConfig):
     sweep: Literal["none", "blocks"] = "none"
 
     def check(self) -> None:
-        """Refuse values that no run can use.
+        """Refuse invalid values.
 
         Raises:
-            UsageError: one of them; names the setting.
+            UsageError: a value is invalid; the message names the setting.
         """
         super().check()
         each_once(self, "classes")
         if not 0 <= self.blocks <= FULL:
-            raise UsageError(f"blocks={self.blocks}: wants 0 to {FULL}")
+            raise UsageError(f"blocks={self.blocks}: must be 0 to {FULL}")
 
 
 CONFIG = ClassificationConfig

@@ -1,4 +1,4 @@
-"""The settings of semantic segmentation (supplement 3.4); light, since they are checked before torch is loaded."""
+"""The settings of semantic segmentation (supplement 3.4). They are checked before torch is loaded."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ SETTINGS = """  frozen=true|false    train the decoder alone (false)
 PRESETS: dict[str, dict[int, Preset]] = {
     "siim": {100: Preset(1e-3, 50, 128), 10: Preset(1e-4, 50, 128), 1: Preset(1e-4, 100, 16)},
 }
-# What the names of the paper's splits begin with: five folds of the positive images.
+# The prefix of the names of the paper's splits: five folds of the positive images.
 SPLITS = "folds-"
-# The dataset whose presets serve for those that the table does not have; the example of --help names it.
+# The dataset whose presets are used for datasets that are not in the table. It is also the example of --help.
 FALLBACK = "siim"
 
 
@@ -25,22 +25,23 @@ class SegmentationConfig(FineTuneConfig):
     """Semantic segmentation (supplement 3.4).
 
     Attributes:
-        frozen: train the decoder alone.
-        decoder_channels: of the U-Net at strides 16, 8, 4, 2, 1; the default is segmentation_models_pytorch's.
+        frozen: train only the decoder.
+        decoder_channels: channels of the U-Net at strides 16, 8, 4, 2, 1. The default is that of
+            segmentation_models_pytorch.
     """
 
     frozen: bool = False
     decoder_channels: tuple[int, int, int, int, int] = (256, 128, 64, 32, 16)
 
     def check(self) -> None:
-        """Refuse values that no run can use.
+        """Refuse invalid values.
 
         Raises:
-            UsageError: one of them; names the setting.
+            UsageError: a value is invalid; the message names the setting.
         """
         super().check()
         if min(self.decoder_channels) < 1:
-            raise UsageError("decoder_channels: wants at least 1 at each stride")
+            raise UsageError("decoder_channels: must be at least 1 at each stride")
 
 
 CONFIG = SegmentationConfig

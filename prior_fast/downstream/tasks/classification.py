@@ -1,8 +1,8 @@
 """Supervised classification (supplement 3.1): the encoder, a pool, one fully-connected layer, binary cross-entropy.
 
 The default pool is the average: the authors publish the encoder that they fine-tune (`prior_resnet50.pt`) without the
-attention pool, with torchvision's parameter names, whose own pool is the average. The linear layer starts at 0 in its
-bias and as torch draws it in its weights.
+attention pool and with the parameter names of torchvision, whose ResNet averages. The bias of the linear layer starts
+at 0; its weights have torch's default initialization.
 """
 
 from collections.abc import Sequence
@@ -52,10 +52,10 @@ class Classifier(nn.Module):
 class Classification:
     """`prior_fast.downstream.task.Task` for labels.
 
-    used: is not looked at: labels are in memory.
+    used: ignored, because all labels are in memory.
 
     Raises:
-        UsageError: the dataset does not have the classes, or the encoder not so many stages.
+        UsageError: the dataset lacks a class, or the encoder has fewer stages than `blocks` or no attention pool.
     """
 
     selects = "auroc"
@@ -81,16 +81,16 @@ class Classification:
         self.images = ResidentImages(dataset.images, device)
 
     def check_training(self, rows: np.ndarray, part: str) -> list[str]:
-        """Notes on classes of one kind only; UsageError where every class is."""
+        """Notes on classes with only one label value. Raises UsageError if all labels are negative or all positive."""
         truth = self.truth[rows]
         require_positives(truth, part, " or ".join(self.classes))
         if truth.all():
-            raise UsageError(f"all images of {part} have {' and '.join(self.classes)}: nothing tells them apart")
+            raise UsageError(f"all images of {part} have {' and '.join(self.classes)}: there is no negative image")
         mixed = truth.any(axis=0) & ~truth.all(axis=0)
         return [f"{part}: all images are alike in {name}" for name, both in zip(self.classes, mixed) if not both]
 
     def check_validation(self, rows: np.ndarray, part: str) -> None:
-        """Nothing is wanted: where AUROC is undefined, the loss chooses."""
+        """Accept all rows: if AUROC is undefined, the loss chooses the weights."""
 
     def build(self) -> tuple[nn.Module, list[nn.Module]]:
         """The classifier and its frozen stages."""
@@ -117,7 +117,7 @@ class Classification:
         return torch.cat(parts).cpu().numpy()
 
     def measure(self, predictions: np.ndarray, rows: np.ndarray) -> Measured:
-        """`multilabel_metrics`; RunError where a prediction is not finite."""
+        """`multilabel_metrics`; raises RunError if a prediction is not finite."""
         if not np.isfinite(predictions).all():
             raise RunError("the network's predictions are not finite any more: lower learning_rate")
         return multilabel_metrics(self.truth[rows], predictions, self.classes)

@@ -1,7 +1,7 @@
 """Object detection (supplement 3.5): torchvision's Faster R-CNN with a feature pyramid on the encoder, its own losses.
 
-Pixels, boxes and anchors are those of the 224x224 image. The encoder's batch statistics are trained with it, unlike
-torchvision's frozen ones: an encoder with fresh weights has none to freeze.
+Pixels, boxes and anchors are those of the 224x224 image. The encoder's batch statistics are trained, unlike
+torchvision's frozen ones, because an encoder with random weights has none to freeze.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class Pyramid(nn.Module):
 
 
 class ProposalHead(RPNHead):
-    """torchvision's, with float32 results: boxes decoded in bfloat16 would lie on whole pixels."""
+    """torchvision's head with float32 results: boxes decoded in bfloat16 would be rounded to whole pixels."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Maps of all levels -> objectness and box regressions of each."""
@@ -62,7 +62,7 @@ class ProposalHead(RPNHead):
 
 
 class BoxPredictor(FastRCNNPredictor):
-    """torchvision's, in float32, for the same reason."""
+    """torchvision's predictor, in float32 for the same reason."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[R, head_width] -> class logits [R, 2] and box regressions [R, 8]."""
@@ -86,7 +86,7 @@ def make_detector(encoder: FeatureResNet, config: DetectionConfig, mean: float, 
         box_head=TwoMLPHead(config.pyramid_channels * POOLED**2, config.head_width),
         box_predictor=BoxPredictor(config.head_width, 2),
         box_batch_size_per_image=config.proposals,
-        # The images have their size already.
+        # The images already have the right size.
         _skip_resize=True,
     )
 
@@ -94,7 +94,7 @@ def make_detector(encoder: FeatureResNet, config: DetectionConfig, mean: float, 
 class Detection(LocalizationTask):
     """`prior_fast.downstream.task.Task` for boxes.
 
-    used: the rows of all splits that will be asked for: their boxes are read once.
+    used: the rows of all splits of the run. Their boxes are read once.
 
     Raises:
         UsageError: the dataset has no boxes.
@@ -116,7 +116,7 @@ class Detection(LocalizationTask):
         self.boxes = {row: to_device(boxes, device) for row, boxes in self.truth.items()}
 
     def build(self) -> tuple[nn.Module, list[nn.Module]]:
-        """The detector, and its encoder where that is frozen."""
+        """The detector, and its encoder if it is frozen."""
         encoder = self.pretrained.load(self.config.weights, self.config.seed)
         image = self.pretrained.image
         features = FeatureResNet.from_encoder(encoder, image.depths, image.width, image.shrink)
@@ -163,7 +163,7 @@ class Detection(LocalizationTask):
         return ("image_id", "x", "y", "width", "height", "score"), lines
 
     def draw(self, model: nn.Module, predictions: list[Detections], rows: np.ndarray, folder: Path) -> None:
-        """boxes.png: the first images that have a box, if any has."""
+        """Draw boxes.png: the first images that have a box, if there are any."""
         chosen = [index for index, row in enumerate(rows.tolist()) if len(self.truth[row])][:EXAMPLES]
         if not chosen:
             return

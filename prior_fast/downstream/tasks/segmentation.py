@@ -25,7 +25,7 @@ from prior_fast.radiology.normalize import normalize
 
 
 class UNet(nn.Module):
-    """segmentation_models_pytorch's U-Net on our encoder; for a ResNet-50 with the parameter names of `smp.Unet`."""
+    """segmentation_models_pytorch's U-Net on our encoder. With a ResNet-50 it has the parameter names of `smp.Unet`."""
 
     def __init__(self, encoder: FeatureResNet, decoder_channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class UNet(nn.Module):
 class Segmentation(LocalizationTask):
     """`prior_fast.downstream.task.Task` for masks.
 
-    used: the rows of all splits that will be asked for: their masks are read once.
+    used: the rows of all splits of the run. Their masks are read once.
 
     Raises:
         UsageError: the dataset has no masks.
@@ -66,7 +66,7 @@ class Segmentation(LocalizationTask):
         self.dice_loss = smp.losses.DiceLoss("binary", from_logits=True)
 
     def build(self) -> tuple[nn.Module, list[nn.Module]]:
-        """The U-Net, and its encoder where that is frozen."""
+        """The U-Net, and its encoder if it is frozen."""
         encoder = self.pretrained.load(self.config.weights, self.config.seed)
         image = self.pretrained.image
         torch.manual_seed(self.config.seed)
@@ -98,7 +98,7 @@ class Segmentation(LocalizationTask):
         return dice_metrics(predictions)
 
     def table(self, predictions: np.ndarray, rows: np.ndarray) -> Table:
-        """Image, its Dice, and the pixel counts that it comes from."""
+        """Image, its Dice, and the pixel counts from which it is computed."""
         lines: list[Sequence[Any]] = [
             [self.image_ids[row], f"{score:.6f}", *counts]
             for row, score, counts in zip(rows.tolist(), image_dice(predictions).tolist(), predictions.tolist())
@@ -106,7 +106,7 @@ class Segmentation(LocalizationTask):
         return ("image_id", "dice", "pixels_in_both", "pixels_predicted", "pixels_true"), lines
 
     def draw(self, model: nn.Module, predictions: np.ndarray, rows: np.ndarray, folder: Path) -> None:
-        """masks.png: the first images that have a mask, if any has."""
+        """Draw masks.png: the first images that have a mask, if there are any."""
         shown = rows[self.present[rows]][:EXAMPLES]
         if not len(shown):
             return

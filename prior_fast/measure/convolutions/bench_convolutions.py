@@ -1,4 +1,4 @@
-"""`prior-fast bench convolutions`: each convolution of a training step, forward and its two gradients."""
+"""`prior-fast bench convolutions`: times each convolution of a training step, forward and both gradients."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,17 +27,17 @@ from prior_fast.training.distributed import choose_device
 from prior_fast.training.step import compiles, make_autocast, runs_in_bf16
 
 COMPILED, EAGER = "as in a compiled step on a GPU", "as in a step without torch.compile"
-# Operations in float64 that a check may take; a call that is longer is compared on some of its images.
+# Limit on the float64 operations of a check; a larger call is compared on some of its images.
 CHECKED = {"cpu": 2e9, "cuda": 5e10}
 CHECKED_IMAGES = 2  # at least
 
 
 @dataclass(frozen=True)
 class ConvolutionOptions:
-    """What `prior-fast bench convolutions` was asked for; see its --help.
+    """Options of `prior-fast bench convolutions`; see its --help.
 
-    device: None leaves it to the settings.
-    seconds: for each direction of a convolution, all passes together; None: as `bench kernels`.
+    device: None uses the `device` setting.
+    seconds: for each direction of a convolution, over all passes; None: the default of `bench kernels`.
     """
 
     preset: str = "paper"
@@ -56,9 +56,9 @@ def run_convolutions(
     advance: Callable[[str], None] = lambda name: None,
     functions: Mapping[str, Function] = DIRECTIONS,
 ) -> dict[str, Any]:
-    """Check and time every convolution of a step, the largest part of a step first; returns convolutions.json.
+    """Check and time every convolution of a step, the one with most operations first; returns convolutions.json.
 
-    functions: what is timed, by direction.
+    functions: the functions to time, by direction.
 
     Raises:
         UsageError: an option or setting that can't be used.
@@ -72,8 +72,8 @@ def run_convolutions(
     seconds = SECONDS[device.type] if options.seconds is None else options.seconds
     for name, value in (("seconds", seconds), ("limit", options.limit.seconds)):
         if value is not None and not value > 0:
-            raise UsageError(f"--{name} {value}: wants more than 0")
-    make_autocast(config.precision, device)  # refuses what the device has not
+            raise UsageError(f"--{name} {value}: must be more than 0")
+    make_autocast(config.precision, device)  # raises if the device lacks the precision
     dtype = torch.bfloat16 if runs_in_bf16(config.precision, device) else torch.float32
     compiled = device.type == "cuda" and compiles(config, device)
     found = collect(config, options.stage, compiled)
@@ -96,13 +96,13 @@ def run_convolutions(
             try:
                 trial = Trial(conv, found[conv], device, dtype, functions)
                 trial.measure(seconds, options.limit)
-            except RuntimeError as error:  # too little memory, say: the others go on
+            except RuntimeError as error:  # for example too little memory: go on with the others
                 sheet.add([], [f"convolution {conv.name}: {in_words(error)}"], None)
             else:
                 sheet.add(trial.rows(), trial.problems, conv.name if trial.finished else None)
             sheet.save()
     if options.limit.left > 0:
-        # Other work on the machine lowers what is found: a second look, and the better of the two.
+        # Other work on the machine lowers the measured ceilings: measure again and keep the higher rates.
         advance("ceilings of this machine")
         sheet.better(measure_ceilings(device, [described["dtype"]]))
     sheet.end()
@@ -110,10 +110,10 @@ def run_convolutions(
 
 
 class Trial:
-    """One convolution on numbers: each direction checked, then timed, directions taking turns.
+    """Checks each direction of one convolution on random numbers, then times the directions in turn.
 
     Attributes:
-        problems: what is wrong with directions that are not timed.
+        problems: why directions are not timed.
         finished: whether all passes were made.
     """
 
@@ -138,16 +138,16 @@ class Trial:
         self.finished = False
 
     def measure(self, seconds: float, limit: Limit) -> None:
-        """Check all directions, and time those that are right.
+        """Check all directions, and time the correct ones.
 
-        seconds: for each, in all passes.
+        seconds: for each direction, over all passes.
         """
         for name, function in self.functions.items():
             try:
                 self.errors[name] = self._check(name, function)
             except RunError as error:
                 self.problems.append(str(error))
-            except Exception as error:  # nothing that serves, say: the other directions go on
+            except Exception as error:  # for example an unsupported call: go on with the others
                 self.problems.append(f"convolution {self.conv.name}: {name}: {in_words(error)}")
         runs = {name: make_run(self.case, self.functions[name], False) for name in self.errors}
         on_gpu = self.case.inputs[0].is_cuda
@@ -155,18 +155,18 @@ class Trial:
         for number in range(PASSES if runs else 0):
             if number and limit.left <= 0:
                 return
-            # New copies: inputs lie elsewhere in memory than those of the pass before.
+            # New copies, so that each pass has its inputs at other addresses.
             self.passes.append(time_pass(runs, copies(self.case, False), seconds / PASSES, pacer))
         self.finished = True
 
     def _check(self, name: str, function: Function) -> float:
-        """The distance of a direction's result from float64, as a share of its length.
+        """The distance of a direction's result from the float64 result, relative to the norm of the latter.
 
-        The call is of the whole batch. Where float64 would take long, the output's gradient is zero but for some
-        images, the first and the last among them, and results are compared on those.
+        The call runs on the whole batch. If float64 would take too long, the output's gradient is non-zero only for
+        some images, including the first and the last, and results are compared on those images.
 
         Raises:
-            RunError: it is over the tolerance.
+            RunError: the distance exceeds the tolerance.
         """
         x, weight, dout, *bias = self.case.inputs
         images = compared_images(self.conv, CHECKED[x.device.type])
@@ -184,7 +184,7 @@ class Trial:
         return check(case, name, function, False, [expected])
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """What convolutions.json holds of each direction that was timed."""
+        """The rows of convolutions.json, one for each timed direction."""
         for name in self.errors:
             timings = [found[name] for found in self.passes if name in found]
             if timings:
@@ -206,25 +206,25 @@ class Trial:
 
 
 def in_words(error: Exception) -> str:
-    """An error in a line."""
+    """An error in one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def compared_images(conv: Convolution, operations: float) -> list[int]:
-    """Rows of the batch that a check takes: as many as the operations allow, evenly spaced from first to last."""
+    """Batch rows that a check compares: as many as `operations` allows, evenly spaced from first to last."""
     batch = conv.input[0]
     number = min(batch, max(CHECKED_IMAGES, int(operations * batch / conv.operations)))
     return torch.linspace(0, batch - 1, number, dtype=torch.float64).round().long().tolist()
 
 
 def _random(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Random numbers with the channels innermost."""
+    """Random numbers in channels-last layout."""
     return torch.empty(shape, device=device, dtype=dtype, memory_format=torch.channels_last).normal_()
 
 
 @contextmanager
 def _without_cudnn() -> Iterator[None]:
-    """A block in which convolutions on a GPU are made of matrix products, by PyTorch itself."""
+    """Context manager: PyTorch computes GPU convolutions without cuDNN, as matrix products."""
     before = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = False
     try:

@@ -1,4 +1,4 @@
-"""The convolutions of a training step: collected from the model itself, without computing anything."""
+"""Collects the convolutions of a training step from the model, without computing anything."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,18 +15,18 @@ from prior_fast.measure.ladder.batches import VOCABULARY
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.step import train_only
 
-SIDE = 224  # of an image
+SIDE = 224  # pixels of an image's side
 FORWARD, DATA, WEIGHT = "forward", "data gradient", "weight gradient"
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A call of aten.convolution: its shapes and settings, without numbers.
+    """A call of aten.convolution: its shapes and other arguments, without data.
 
     Attributes:
         input: [B, in, h, w].
-        weight: [out, in / groups, kh, kw]; where transposed, [in, out / groups, kh, kw].
-        data_gradient: whether the input takes a gradient; images take none.
+        weight: [out, in / groups, kh, kw]; if transposed, [in, out / groups, kh, kw].
+        data_gradient: whether the input needs a gradient; images do not.
     """
 
     input: tuple[int, ...]
@@ -53,23 +53,23 @@ class Convolution:
 
     @property
     def operations(self) -> int:
-        """Additions and multiplications of each direction; those with padding are counted too."""
+        """Additions and multiplications of each direction, operations on padding included."""
         pixels = self.input if self.transposed else self.output
         return 2 * math.prod(self.weight) * pixels[0] * math.prod(pixels[2:])
 
     def least_bytes(self, direction: str, itemsize: int) -> int:
-        """Bytes of the two tensors that a direction reads and of the one that it writes, which are always these."""
+        """Bytes of input, weight and output: each direction reads two of them and writes the third."""
         numbers = sum(math.prod(shape) for shape in (self.input, self.weight, self.output))
         return itemsize * (numbers + (self.output[1] if self.has_bias and direction == FORWARD else 0))
 
     @property
     def directions(self) -> list[str]:
-        """Those of a training step."""
+        """The directions of a training step."""
         return [name for name in (FORWARD, DATA, WEIGHT) if name != DATA or self.data_gradient]
 
     @property
     def name(self) -> str:
-        """Kernel, stride, channels and sizes in words; the batch is not in it."""
+        """Kernel, stride, channels and sizes in words, without the batch size."""
         (_, before, *size), (_, after, *size_after) = self.input, self.output
         kind = "transposed " if self.transposed else ""
         stride = "" if self.stride == (1, 1) else f" /{self.stride[0]}"
@@ -78,7 +78,7 @@ class Convolution:
 
 
 Found = dict[Convolution, list[str]]
-Function = Callable[..., Tensor]  # of a convolution, x, weight, the output's gradient and perhaps a bias
+Function = Callable[..., Tensor]  # takes a convolution, x, weight, the output's gradient, and a bias if there is one
 
 
 def forward(conv: Convolution, x: Tensor, weight: Tensor, dout: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -100,9 +100,9 @@ DIRECTIONS: Mapping[str, Function] = {FORWARD: forward, DATA: data_gradient, WEI
 
 
 class Recorder(TorchDispatchMode):
-    """Records the convolutions that run in it, by the `nn.Conv2d` that each belongs to.
+    """Records the convolutions that run under it, each with the name of its `nn.Conv2d`.
 
-    compiled: a convolution that a compiled step on a GPU has in another form is recorded in that form.
+    compiled: record the form that a compiled step on a GPU uses, where it differs.
     """
 
     def __init__(self, model: nn.Module, compiled: bool) -> None:
@@ -142,7 +142,7 @@ class Recorder(TorchDispatchMode):
 
 
 def collect(config: RunConfig, stage: int, compiled: bool) -> Found:
-    """The convolutions of a step, each with the modules in which it occurs; nothing is computed or allocated.
+    """The convolutions of a step, each with the modules that call it; nothing is computed or allocated.
 
     compiled: see `Recorder`.
     """
@@ -154,7 +154,7 @@ def collect(config: RunConfig, stage: int, compiled: bool) -> Found:
     with recorder:
         patches = model.encode_images(images).patches
         if stage == 3:
-            model.reconstruct_images(patches, patches)  # the text's context has their shape
+            model.reconstruct_images(patches, patches)  # the text's context has the same shape
     found: Found = {}
     for module, call in recorder.calls:
         found.setdefault(call, []).append(module)

@@ -1,4 +1,4 @@
-"""What `prior-fast bench convolutions` leaves: convolutions.json while it grows, and tables for people."""
+"""Output of `prior-fast bench convolutions`: convolutions.json, which grows during the run, and tables."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,25 +19,25 @@ HEADER = (
 TEXT_COLUMNS = (0, 1, 3, 12, 13)
 TOTALS = ("part", "direction", "convolutions", "ms of a step", "limit ms", "of limit", "TFLOP", "TFLOP/s")
 NOTES = (
-    "ms: of one call, median of the passes' medians; spread: the least and the greatest of them; x count: what all "
-    "such calls of a step take.",
-    "GFLOP: additions and multiplications of one call; MB: what it has to read and write once.",
+    "ms: of one call, median of the passes' medians; spread: the least and the greatest of them; x count: time of all "
+    "such calls in a step.",
+    "GFLOP: additions and multiplications of one call; MB: data that it must read or write once.",
     "limit ms: bytes over this machine's measured speed of copying, or operations over its measured rate of products, "
     "the larger of the two, which `by` names; of limit: that over the median.",
     "binds: memory or arithmetic, the call is near that limit; cache: faster than memory allows; host: starting it "
     "takes as long; neither: far from all.",
-    "The gradient of a bias is not in it.",
+    "Gradients of biases are not included.",
     "Every timed call was first compared with float64.",
 )
 
 
 class Sheet:
-    """A report in the making.
+    """A result file that grows during a run.
 
-    Its `complete` is false until everything was measured in all passes; `unfinished` names what was not.
+    `complete` is false until all convolutions were measured in all passes; `unfinished` names the others.
 
     Args:
-        out: the folder; None keeps the report in memory alone.
+        out: the folder; None writes no file.
     """
 
     def __init__(self, out: Path | None, machine: dict[str, Any], options: dict[str, Any], ceilings: Ceilings) -> None:
@@ -50,7 +50,7 @@ class Sheet:
         self._expected: dict[str, dict[str, int]] = {}
 
     def expect(self, name: str, modules: Iterable[str], operations: int) -> None:
-        """A convolution that will be measured, and the operations of all its directions, once in each module."""
+        """Announce a convolution to measure; `operations` are those of all its directions in one module."""
         self.unfinished.append(name)
         for part in map(part_of, modules):
             expected = self._expected.setdefault(part, {"convolutions": 0, "operations": 0})
@@ -58,18 +58,18 @@ class Sheet:
             expected["operations"] += operations
 
     def add(self, rows: Iterable[dict[str, Any]], problems: Sequence[str], finished: str | None) -> None:
-        """What was measured of a convolution, what was wrong, and its name where all its passes were made."""
+        """Add a convolution's rows and problems; `finished` is its name if all its passes were made."""
         self._rows += rows
         self.problems += problems
         if finished is not None:
             self.unfinished.remove(finished)
 
     def better(self, ceilings: Ceilings) -> None:
-        """Another look at the machine's ceilings: the higher count."""
+        """Take the machine's ceilings from a second measurement where they are higher."""
         self.ceilings = better(self.ceilings, ceilings)
 
     def report(self) -> dict[str, Any]:
-        """What convolutions.json holds."""
+        """The content of convolutions.json."""
         rows = [row | limits(row, self.ceilings) for row in self._rows]
         return {
             "machine": self.machine,
@@ -84,23 +84,23 @@ class Sheet:
         }
 
     def end(self) -> None:
-        """Nothing more will be measured."""
+        """End the measurement: set `complete` and write the file."""
         self.complete = not self.unfinished
         self.save()
 
     def save(self) -> None:
-        """Write the report, whole."""
+        """Write the file atomically."""
         if self.path is not None:
             write_json(self.path, self.report())
 
 
 def part_of(module: str) -> str:
-    """The part of the model that a module is in, "image_encoder" say."""
+    """The part of the model that a module is in, for example "image_encoder"."""
     return module.partition(".")[0]
 
 
 def totals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the timed convolutions cost in a step: by part and direction, by part, and all."""
+    """Time, limits and operations of the timed convolutions in a step: by part and direction, by part, and in total."""
     parts = sorted({part_of(module) for row in rows for module in row["modules"]}, reverse=True)
     directions = list(dict.fromkeys(row["direction"] for row in rows))
     pairs = [(part, direction) for part in parts for direction in (*directions, "all")]
@@ -127,7 +127,7 @@ def show(report: dict[str, Any], out: Path | None) -> None:
     """Print the tables, and write convolutions.md to `out`.
 
     Raises:
-        RunError: a convolution that computes something else; told after everything is written.
+        RunError: a convolution computes a wrong result; raised after everything is written.
     """
     title = describe(report)
     stdout.print(
@@ -145,7 +145,7 @@ def show(report: dict[str, Any], out: Path | None) -> None:
 
 
 def describe(report: dict[str, Any]) -> str:
-    """What was measured, and the machine's own ceilings, in a line."""
+    """What was measured and the machine's measured ceilings, in one line."""
     options, ceilings, machine = report["options"], report["ceilings"], report["machine"]
     width = "" if options["width_divisor"] == 1 else f", widths / {options['width_divisor']}"
     on_cpu = options["device"] == "cpu"
@@ -158,7 +158,7 @@ def describe(report: dict[str, Any]) -> str:
 
 
 def unfinished(report: dict[str, Any]) -> str:
-    """What the report has not measured, or not in all passes."""
+    """A line that names the convolutions that were not measured in all passes."""
     return f"not complete, left out or not timed in all passes: {'; '.join(report['unfinished'])}"
 
 

@@ -1,4 +1,4 @@
-"""`prior-fast bench kernels`: each public op beside its competitors and its physical limit."""
+"""`prior-fast bench kernels`: compares each public op with its competitors and its physical limit."""
 
 import importlib
 import pkgutil
@@ -21,18 +21,19 @@ from prior_fast.spelling import nearest
 
 DTYPES = ("bfloat16", "float16", "float32")
 SECONDS = {"cpu": 0.5, "cuda": 0.1}
-MOST_GRAPHS = 10_000  # of torch.compile: each shape of each op is one
+MOST_GRAPHS = 10_000  # of torch.compile; each shape of each op needs one
 
 
 @dataclass(frozen=True)
 class OpsOptions:
-    """What `prior-fast bench kernels` was asked for; see its --help.
+    """Options of `prior-fast bench kernels`; see its --help.
 
-    ops, dtypes, small: empty or None leaves the choice to the device.
-    seconds: for each row, all passes together; None: SECONDS of the device.
-    compile: torch.compile of the reference at every shape; else on a GPU at PRIOR's own in the first dtype, and on a
-        CPU nowhere.
-    limit: what is not begun within it is left out.
+    ops: empty: all.
+    dtypes, small: empty or None: the device's defaults.
+    seconds: for each row, over all passes; None: SECONDS of the device.
+    compile: time torch.compile of the reference at every shape. If false, a GPU times it at PRIOR's own shapes in the
+        first dtype, and a CPU does not time it.
+    limit: work that has not begun within it is left out.
     """
 
     device: torch.device
@@ -52,25 +53,25 @@ def op_names() -> list[str]:
 
 
 def _bench(name: str) -> Any:
-    if name == "conftest" or name.startswith("test_"):  # pytest's, beside the ops
+    if name == "conftest" or name.startswith("test_"):  # pytest's files in the same folder
         return None
     return importlib.import_module(f"prior_fast.bench.{name}")
 
 
 def public_cases(op: str, device: torch.device, dtype: str, small: bool) -> Iterator[Public]:
-    """The op's public calls, with the same numbers each time."""
+    """The op's public calls, with the same inputs each time."""
     torch.manual_seed(0)
     yield from _bench(op).public(device, getattr(torch, dtype), small)
 
 
 def run_kernels(options: OpsOptions, advance: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
-    """Check and time every case; returns what kernels.json holds, with the calls that failed their check as problems.
+    """Check and time every case; returns the content of kernels.json. Calls that fail their check are its `problems`.
 
-    With `options.out` kernels.json is there from the first pass on and grows; see `kernels_file.Sheet`.
+    With `options.out`, kernels.json is written from the first pass on and grows; see `measure.kernels.file.Sheet`.
 
     Raises:
-        UsageError: an op or dtype that is not known, a time that is not over 0, or an `out` whose other rows do not go
-            with those of this run.
+        UsageError: an op or dtype is unknown, a time is not above 0, or the rows of other ops in `out` have another
+            machine or other options.
     """
     from prior_fast.hardware.machine import describe_machine
 
@@ -78,7 +79,7 @@ def run_kernels(options: OpsOptions, advance: Callable[[str], None] = lambda nam
     seconds = SECONDS[device.type] if options.seconds is None else options.seconds
     for name, value in (("seconds", seconds), ("limit", options.limit.seconds)):
         if value is not None and not value > 0:
-            raise UsageError(f"--{name} {value}: wants more than 0")
+            raise UsageError(f"--{name} {value}: must be more than 0")
     small = not on_gpu if options.small is None else options.small
     dtypes = _known("dtype", options.dtypes or (("bfloat16", "float32") if on_gpu else ("float32",)), DTYPES)
     ops = _known("op", options.ops or op_names(), op_names())
@@ -88,20 +89,20 @@ def run_kernels(options: OpsOptions, advance: Callable[[str], None] = lambda nam
 
     with _many_graphs() if on_gpu or options.compile else nullcontext():
         if on_gpu or options.limit.seconds is not None:
-            # A GPU that nobody else uses should give the same times from second to second (not measured yet). So a call
-            # is brought to its end before the next begins, and what is wanted most is on the disk first.
+            # A GPU without other users should give the same times from second to second (not measured yet). So each
+            # call is finished before the next begins, and the most important results are written first.
             compiled = dtypes if options.compile else dtypes[:1] if on_gpu else ()
             for op in ops:
                 cases = [(dtype, case) for dtype in dtypes for case in public_cases(op, device, dtype, small)]
                 measure([op], groups(cases, compiled, options.compile), seconds, options.limit, sheet, advance)
         else:
-            # What a CPU does for its other users changes in seconds and minutes: a call's samples have to lie as far
-            # apart as two runs do, else their spread says nothing of another run. So each pass goes over all ops.
+            # The load of a shared CPU changes within seconds and minutes. So each pass goes over all ops: a call's
+            # samples are spread over the whole run, and their spread is as large as the difference between two runs.
             cases = [(dtype, case) for op in ops for dtype in dtypes for case in public_cases(op, device, dtype, small)]
             everything = [entry for dtype, case in cases for entry in entries(case, dtype, options.compile)]
             measure(ops, iter([everything]), seconds, options.limit, sheet, advance)
     if options.limit.left > 0:
-        # Other work on the machine lowers what is found: a second look, and the better of the two.
+        # Other work on the machine lowers the measured ceilings: measure again and keep the higher rates.
         advance("ceilings of this machine")
         sheet.better(measure_ceilings(device, dtypes))
     sheet.save()
@@ -118,7 +119,7 @@ def _known(what: str, words: Sequence[str], known: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _many_graphs() -> Iterator[None]:
-    """A block in which torch.compile does not give up after the first shapes: all are one function to it."""
+    """Context manager: raises torch.compile's recompile limits, since all shapes are recompilations of one function."""
     limits = {"recompile_limit": MOST_GRAPHS, "accumulated_recompile_limit": MOST_GRAPHS}
     with torch._dynamo.config.patch(limits):
         yield

@@ -1,4 +1,4 @@
-"""One call of a public op, and all who compute the same: who they are, the check of each, and what was timed."""
+"""One call of a public op and its competitors: how they are found, checked and timed."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ COMPILED = "torch.compile"
 
 
 class Notes(Protocol):
-    """What a report says of those who are not timed."""
+    """Records why competitors and calls are not timed."""
 
     def leave_out(self, op: str, who: str, reason: str) -> None: ...
 
@@ -29,7 +29,7 @@ class Notes(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """One call in one direction that is to be measured.
+    """One call in one direction to be measured.
 
     Attributes:
         with_compile: whether torch.compile of the reference is among the competitors.
@@ -56,20 +56,20 @@ class Entry:
 
 
 def entries(case: Public, dtype: str, with_compile: bool = False) -> list[Entry]:
-    """The case's directions."""
+    """An entry for each direction of the case."""
     directions = (FORWARD,) if case.both is None else (FORWARD, BOTH)
     return [Entry(case, direction, dtype, with_compile) for direction in directions]
 
 
 @dataclass
 class Contest:
-    """One call in one direction, with all who were seen to compute it.
+    """One call in one direction, with our op and the competitors that passed the check.
 
     Attributes:
-        runs: by name.
-        errors: their distances from the truth.
-        launches: Triton kernels of ours.
-        passes: what was timed so far, by name in each pass; on a GPU slow ones are in the first passes alone.
+        runs: the functions to time, by name.
+        errors: their distances from the truth, by name.
+        launches: number of Triton kernels that our call launches.
+        passes: the timings of each pass so far, by name; on a GPU, slow calls are in the first passes only.
     """
 
     entry: Entry
@@ -80,9 +80,9 @@ class Contest:
     pacer: Pacer | None = None
 
     def time(self, seconds: float, passes: int) -> None:
-        """One more pass of all; inputs lie elsewhere in memory than those of the pass before.
+        """Time one more pass of all runs; each pass has its inputs at other addresses.
 
-        seconds: for each of them, in all the `passes` that there will be.
+        seconds: for each run, over all `passes`.
         """
         if not self.runs:
             return
@@ -90,12 +90,12 @@ class Contest:
         if inputs[0][0].is_cuda and self.pacer is None:
             self.pacer = Pacer(seconds, passes)
         with warnings.catch_warnings():
-            # A backend that serves for want of a better one says so in the table.
+            # The op warns if it falls back to a slower backend; the table shows the backend.
             warnings.simplefilter("ignore", RuntimeWarning)
             self.passes.append(time_pass(self.runs, inputs, seconds / passes, self.pacer))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """What kernels.json holds of each that was timed."""
+        """The rows of kernels.json, one for each run that was timed."""
         for who in self.runs:
             timings = [found[who] for found in self.passes if who in found]
             if timings:
@@ -105,7 +105,7 @@ class Contest:
 
 
 def prepare(entry: Entry, notes: Notes) -> Contest:
-    """The entry's contest; those who can't be timed, or must not be, go to the notes."""
+    """Check all competitors of the entry; those that can't or must not be timed are recorded in `notes`."""
     case, backward = entry.case, entry.backward
     functions, left_out = contestants(case, entry.with_compile)
     for name, reason in left_out.items():
@@ -131,7 +131,7 @@ def prepare(entry: Entry, notes: Notes) -> Contest:
 
 
 def backends(case: Public) -> dict[str, str | None]:
-    """The case's backends, best first, and why one can't serve."""
+    """The case's backends, best first, each with the reason why it can't serve, or None."""
     try:
         case.call(*case.inputs, backend="?")
     except BackendError as error:
@@ -140,10 +140,10 @@ def backends(case: Public) -> dict[str, str | None]:
 
 
 def contestants(case: Public, with_compile: bool) -> tuple[dict[str, Callable[..., Any]], dict[str, str]]:
-    """Who is timed, ours first, by name; and why others are not."""
+    """The functions to time by name, ours first; and the reasons why others are left out."""
     available = backends(case)
     able = [name for name, reason in available.items() if reason is None]
-    # SciPy goes by two names, and Triton's interpreter is for tests.
+    # Where `scipy` is a backend, `reference` is the same code. Triton's interpreter on CPUs is for tests only.
     able = [name for name in able if not (name == "reference" and "scipy" in able)]
     if not case.inputs[0].is_cuda:
         able = [name for name in able if name != "triton"]
@@ -170,7 +170,7 @@ def _with(case: Public, backend: str) -> Callable[..., Any]:
 
 
 def make_row(entry: Entry, who: str, timing: Timing) -> dict[str, Any]:
-    """What was measured of one call, as kernels.json has it."""
+    """A row of kernels.json: what was measured of one call."""
     case = entry.case
     served = next((name for name, reason in backends(case).items() if reason is None), "none")
     return {
@@ -195,7 +195,7 @@ def make_row(entry: Entry, who: str, timing: Timing) -> dict[str, Any]:
 
 
 def _launches(case: Public, run: Callable[[tuple[torch.Tensor, ...]], Any], backward: bool) -> int | None:
-    """Triton launches of our call: on a GPU those of this call, else what the op's first case would launch there."""
+    """Triton launches of our call; without a GPU, those that the op's first case would make on one."""
     available = backends(case)
     if "triton" not in available:
         return None

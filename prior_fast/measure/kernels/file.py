@@ -1,4 +1,4 @@
-"""kernels.json while it grows: what one run measured so far, beside what earlier runs left there of other ops."""
+"""kernels.json during a run: the rows measured so far, and the rows of other ops from earlier runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,19 +15,21 @@ NAME = "kernels.json"
 
 
 class Sheet:
-    """A report in the making.
+    """A result file that grows during a run.
 
-    The report has `complete`, false while something that was asked for is not measured in all passes, and names the ops
-    of which that is so in `unfinished`. Reports without the two are complete.
+    `complete` is false while a requested call is not measured in all passes; `unfinished` names the ops of such calls.
+    A file without these two keys is complete.
 
     Args:
-        out: the folder; None keeps the report in memory alone.
-        ops: what this run measures. Their rows in `out` are replaced as soon as there are new ones, those of other ops
-            stay, and `known` is the order of all.
-        machine, options: which have to be those of the rows that stay.
+        out: the folder; None writes no file.
+        ops: the ops that this run measures. Their rows in `out` are replaced as soon as there are new ones; rows of
+            other ops stay.
+        known: all ops, in the order of the rows.
+        machine, options: must equal those of the rows that stay.
 
     Raises:
-        UsageError: rows would stay that are another machine's or of other options, or the file there is no report.
+        UsageError: rows that would stay have another machine or other options, or the existing file is not a result
+            file.
     """
 
     def __init__(
@@ -50,11 +52,11 @@ class Sheet:
             self._keep(read_report(self.path))
 
     def better(self, ceilings: Ceilings) -> None:
-        """Another look at the machine's ceilings: the higher count."""
+        """Take the machine's ceilings from a second measurement where they are higher."""
         self.ceilings = better(self.ceilings, ceilings)
 
     def add(self, contest: Contest) -> None:
-        """What a contest found so far, in the place of what is there of its call, unless that has more passes."""
+        """Replace the rows of a contest's call by those measured so far, unless the old rows have more passes."""
         rows = list(contest.rows())
         if rows:
             there = self._calls.get(call_of(rows[0]), [])
@@ -63,7 +65,7 @@ class Sheet:
             self._measured = True
 
     def leave_out(self, op: str, who: str, reason: str) -> None:
-        """Note once why somebody or something is not timed at an op."""
+        """Record once why a competitor or a call of an op is not timed."""
         for entry in self._left_out:
             if (entry["who"], entry["reason"]) == (who, reason):
                 entry["ops"] += [op] if op not in entry["ops"] else []
@@ -71,12 +73,12 @@ class Sheet:
         self._left_out.append({"who": who, "reason": reason, "ops": [op]})
 
     def problem(self, words: str) -> None:
-        """Note once a call that is wrong; begins with its op."""
+        """Record once that a call computes a wrong result; `words` begin with its op."""
         if words not in self._problems:
             self._problems.append(words)
 
     def report(self) -> dict[str, Any]:
-        """What kernels.json holds, this run's ops among those that were there."""
+        """The content of kernels.json: the ops of this run and of earlier runs."""
         rows = [row for rows in self._calls.values() for row in rows]
         rows.sort(key=lambda row: self.known.index(row["op"]) if row["op"] in self.known else len(self.known))
         return {
@@ -91,16 +93,16 @@ class Sheet:
         }
 
     def finish(self, op: str) -> None:
-        """An op of which all is measured."""
+        """Mark an op as completely measured."""
         self.unfinished.remove(op)
 
     def save(self) -> None:
-        """Write the report, whole, once this run has a row or has finished an op: till then nothing is replaced."""
+        """Write the file atomically. It is not replaced before this run has a row or has finished an op."""
         if self.path is not None and (self._measured or any(op not in self.unfinished for op in self.ops)):
             write_json(self.path, self.report())
 
     def _keep(self, report: dict[str, Any]) -> None:
-        """Take over what an earlier report has of other ops."""
+        """Take over the other ops of an earlier result file."""
         rows = [row for row in report["rows"] if row["op"] not in self.ops]
         if not rows:
             return

@@ -1,4 +1,4 @@
-"""The plots of `prior-fast bench kernels`: bars beside the limit, the roofline, and how time grows with a shape."""
+"""The plots of `prior-fast bench kernels`: bars with limits, the roofline, and time over the batch size."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ Rows = list[dict[str, Any]]
 
 
 def draw(out: Path, report: dict[str, Any]) -> list[str]:
-    """Write bars.png, roofline.png and scaling.png to `out`; the names of those that had something to show."""
+    """Write bars.png, roofline.png and scaling.png to `out`; returns the names of the files that were written."""
     rows: Rows = report["rows"]
     if not rows:
         return []
@@ -43,7 +43,7 @@ def kind(row: dict[str, Any]) -> str:
 
 
 def _bars(path: Path, rows: Rows) -> None:
-    """A group of bars for each call of the first shapes; the limit is a mark in each."""
+    """A group of bars for each call of the first shapes; a mark shows each limit."""
     shown = first_calls(rows)
     figure = new_figure(11, 1.2 + 0.24 * len(shown) + 0.12 * len({call_of(row) for row in shown}))
     axes = figure.subplots()
@@ -101,7 +101,7 @@ def _roofline(path: Path, rows: Rows, ceilings: dict[str, Any]) -> None:
 
 
 def _scaling(path: Path, rows: Rows) -> bool:
-    """Time over the batch, a panel for each op, a line for each competitor; False where no op has two batches."""
+    """Time over the batch size: a panel for each op, a line for each competitor. False if no op has two batch sizes."""
     lines: dict[str, dict[tuple[str, str], Rows]] = {}
     for row in rows:
         if row["axis"] == "batch" and row["dtype"] == rows[0]["dtype"]:

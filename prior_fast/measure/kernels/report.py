@@ -1,4 +1,4 @@
-"""What `prior-fast bench kernels` leaves: a table for people, kernels.json, kernels.md and plots."""
+"""Output of `prior-fast bench kernels`: a printed table, kernels.md and plots."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,10 +27,10 @@ NOTES = (
 
 
 def show(report: dict[str, Any], out: Path | None, ops: Sequence[str] = ()) -> None:
-    """Print the table of `ops`, of all where there are none; write kernels.md and the plots of all to `out`.
+    """Print the table of `ops` (all if empty); write kernels.md and the plots of all ops to `out`.
 
     Raises:
-        RunError: a call of `ops` that computes something else; told after everything is written.
+        RunError: a call of `ops` computes a wrong result; raised after everything is written.
     """
     title = describe(report)
     mine = {
@@ -56,12 +56,12 @@ def show(report: dict[str, Any], out: Path | None, ops: Sequence[str] = ()) -> N
 
 
 def unfinished(report: dict[str, Any]) -> str:
-    """What the report has not measured, or not in all passes."""
+    """A line that names the ops that were not measured in all passes."""
     return f"not complete: {', '.join(report['unfinished'])}"
 
 
 def describe(report: dict[str, Any]) -> str:
-    """What was measured and the machine's own ceilings, in a line."""
+    """What was measured and the machine's measured ceilings, in one line."""
     ceilings, machine = report["ceilings"], report["machine"]
     rates = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {SHORT[name]}" for name, rate in ceilings["rates"].items())
     where = machine["processor"] if report["options"]["device"] == "cpu" else ceilings["name"]
@@ -70,12 +70,12 @@ def describe(report: dict[str, Any]) -> str:
 
 
 def left_out(report: dict[str, Any]) -> list[str]:
-    """Who was not timed, where and why, in a line each."""
+    """A line for each competitor or call that was not timed: which, at which ops, and why."""
     return [f"{entry['who']} ({', '.join(entry['ops'])}): {entry['reason']}" for entry in report["left_out"]]
 
 
 def table_cells(row: dict[str, Any], ours: dict[str, Any] | None) -> tuple[str, ...]:
-    """A row's cells under `HEADER`; ours: the row of prior_fast at the same call, None where it has none."""
+    """A row's cells under `HEADER`; ours: the row of prior_fast at the same call, None if there is none."""
     low, high = (1e3 * value for value in row["spread"])
     times = None if ours is None or row["ours"] else times_ours(row, ours)
     who = f"{row['who']} ({row['backend']})" if row["ours"] else row["who"]
@@ -103,7 +103,7 @@ def all_cells(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def text_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The table's lines for a terminal; a shape is said once."""
+    """The table's lines for a terminal; a repeated shape is left blank."""
     return plain_table(HEADER, without_repeats(all_cells(rows)), TEXT_COLUMNS)
 
 

@@ -1,4 +1,4 @@
-"""In what order calls are measured, and what is left out where the time is limited."""
+"""The order in which calls are measured, and which are left out under a time limit."""
 
 import math
 from collections import defaultdict
@@ -11,11 +11,11 @@ from prior_fast.measure.kernels.contest import COMPILED, Contest, Entry, entries
 from prior_fast.measure.kernels.file import Sheet
 from prior_fast.measure.kernels.rows import kind_of
 
-# Over all calls that are measured together. The ranges of seven draws and of seven more of one distribution are
-# disjoint once in 1,716 times.
+# Passes over all calls that are measured together. The ranges of two sets of seven draws from one distribution are
+# disjoint with probability 1/1,716.
 PASSES = 7
-ROOM = 5.0  # last seconds of a limit, for what was begun before, the tables and the plots
-COMPILING = 0.5  # share of a limit in which something may be compiled: that takes long, and more shapes come after it
+ROOM = 5.0  # last seconds of a limit, reserved for calls under way, the tables and the plots
+COMPILING = 0.5  # share of a limit after which nothing is compiled: compiling is slow, and more shapes come after it
 
 Group = list[Entry]
 NOT_BEGUN, NOT_COMPILED, NOT_ALL_PASSES = "not begun", "not compiled", "not timed in all passes"
@@ -23,7 +23,7 @@ NOT_BEGUN, NOT_COMPILED, NOT_ALL_PASSES = "not begun", "not compiled", "not time
 
 @dataclass(frozen=True)
 class Limit:
-    """Seconds within which a run should be at its end, None for as long as it takes, and when it began."""
+    """Seconds within which a run should end (None: no limit), and the time when it began."""
 
     seconds: float | None = None
     began: float = field(default_factory=lambda: perf_counter())
@@ -34,7 +34,7 @@ class Limit:
 
     @property
     def left(self) -> float:
-        """Seconds in which something may be begun."""
+        """Seconds during which a call may still begin."""
         return math.inf if self.seconds is None else self.seconds - ROOM - self.used
 
     def allows(self, entry: Entry) -> bool:
@@ -44,11 +44,13 @@ class Limit:
 
 
 def groups(cases: Sequence[tuple[str, Public]], compiled: Sequence[str], all_compiled: bool) -> Iterator[Group]:
-    """What of an op is measured together, in order: PRIOR's own shapes, which are the first of each kind; these once
-    more, with torch.compile; the other shapes. Compiling takes so long that it comes after what is wanted most.
+    """Groups of an op's entries that are measured together, in order.
+
+    First PRIOR's own shapes, which are the first of each kind; then the same shapes with torch.compile; then the other
+    shapes. Compiling is slow, so it comes after the most important calls.
 
     Args:
-        cases: with the names of their dtypes.
+        cases: pairs of a dtype's name and a case.
         compiled: dtypes in which PRIOR's own shapes are compiled.
         all_compiled: whether other shapes are compiled too.
     """
@@ -78,9 +80,9 @@ def measure(
     sheet: Sheet,
     advance: Callable[[str], None],
 ) -> None:
-    """Check and time the groups, which are all that there is of `ops`; after each pass over a group it is written.
+    """Check and time the groups, which hold all calls of `ops`; the file is written after each pass over a group.
 
-    seconds: for each competitor at each call, all passes together.
+    seconds: for each competitor at each call, over all passes.
     """
     cut: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for group in groups:

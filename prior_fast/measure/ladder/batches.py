@@ -1,4 +1,4 @@
-"""Batches to measure on: made up, with reports as long as real ones, or of a prepared dataset."""
+"""Batches for measurements: made up, with reports of realistic lengths, or from a prepared dataset."""
 
 import math
 from itertools import islice
@@ -11,7 +11,7 @@ from prior_fast.batch import PackedBatch, pack_reports
 from prior_fast.config import RunConfig
 from prior_fast.errors import UsageError
 
-# Of a made-up report: at least the sentences that `prepare mimic` asks for, at most the sentence decoder's queries.
+# Sentences of a made-up report: at least the minimum of `prepare mimic`, at most the sentence decoder's queries.
 FEWEST_SENTENCES, MOST_SENTENCES = 4, 16
 VOCABULARY = 28_996  # of Bio_ClinicalBERT
 SHORTEST, TOKENS_OF_A_SENTENCE = 3, 11
@@ -19,14 +19,14 @@ CLS, SEP = 101, 102
 
 
 def made_up_batches(config: RunConfig, number: int, mean_tokens: int, vocabulary: int, seed: int) -> list[PackedBatch]:
-    """`number` batches of noise images and random tokens; reports of `mean_tokens` in the mean over a batch.
+    """`number` batches of noise images and random tokens; reports have `mean_tokens` tokens on average over a batch.
 
     Raises:
-        UsageError: reports can't be that long, or that short.
+        UsageError: `mean_tokens` is too large or too small.
     """
     most, least = config.data.max_tokens, FEWEST_SENTENCES * SHORTEST + 2
     if not least <= mean_tokens <= most:
-        raise UsageError(f"--mean-tokens {mean_tokens}: wants {least} to {most}")
+        raise UsageError(f"--mean-tokens {mean_tokens}: must be {least} to {most}")
     rng = np.random.default_rng(seed)
     return [_batch(config, mean_tokens, vocabulary, rng) for _ in range(number)]
 
@@ -44,13 +44,14 @@ def _batch(config: RunConfig, mean_tokens: int, vocabulary: int, rng: np.random.
 
 
 def _lengths(pairs: int, mean_tokens: int, most: int, config: RunConfig, rng: np.random.Generator) -> list[list[int]]:
-    """The tokens of each sentence of each report.
+    """The number of tokens of each sentence of each report.
 
-    Report lengths are log-normal, as those of real reports roughly are, cut to the range, and moved to the mean.
+    Report lengths are log-normal, roughly as those of real reports. They are clipped to the range and then adjusted to
+    the mean.
     """
     least = FEWEST_SENTENCES * SHORTEST + 2
     totals = np.clip(mean_tokens * np.exp(rng.normal(-0.08, 0.4, pairs)), least, most).astype(int)
-    # Cutting and chance move the mean: give and take single tokens where there is room until it is met.
+    # Clipping and chance change the mean: add or remove single tokens where there is room, until the mean is exact.
     while (missing := mean_tokens * pairs - int(totals.sum())) != 0:
         step = int(math.copysign(1, missing))
         room = np.flatnonzero((totals + step >= least) & (totals + step <= most))
@@ -68,7 +69,7 @@ def _split(tokens: int, limit: int, rng: np.random.Generator) -> list[int]:
 
 
 def dataset_batches(config: RunConfig, stage: int, number: int, data: Path) -> tuple[list[PackedBatch], int]:
-    """The first `number` training batches of the prepared dataset at `data` for `stage`, and its vocabulary's size.
+    """The first `number` training batches of the prepared dataset at `data` for `stage`, and its vocabulary size.
 
     Raises:
         UsageError: there is no dataset, or it has fewer training studies than a batch.

@@ -1,4 +1,4 @@
-"""`prior-fast bench train`: one table, one run."""
+"""`prior-fast bench train`: measures the rungs of a training step and prints one table."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -24,25 +24,26 @@ from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import choose_device
 from prior_fast.training.stages import StepContext
 
-BATCHES = 4  # that steps take in turn
-# What rungs are compared on, in float32: plain code is estimated to want half a gigabyte for each pair.
+BATCHES = 4  # used by the steps in turn
+# Batches, and pairs per batch, on which rungs are compared in float32: plain code needs an estimated half gigabyte per
+# pair.
 CHECKED, CHECKED_PAIRS = 2, 32
 SEED = 0  # of a step's noise
 NOTES = (
     "ms: median of the timed steps, rungs taking turns; quartiles: where the middle half lies.",
     "times (a): how many times faster than (a); CPU time: the same ratio of the CPU time of all threads.",
-    "ops: calls below autograd in a step (with torch.compile: before it); head ops: those of forward and backward "
+    "ops: op calls below autograd in a step (counted without torch.compile); head ops: those of forward and backward "
     "without encoders and decoders.",
-    "host reads: waits for a value in forward and backward; on a CPU, what would be waits on a GPU.",
+    "host reads: times that forward and backward wait for a value; on a CPU, times that they would wait on a GPU.",
     "Peak memory is measured on GPUs only.",
 )
 
 
 @dataclass(frozen=True)
 class LadderOptions:
-    """What `prior-fast bench train` was asked for; see its --help.
+    """Options of `prior-fast bench train`; see its --help.
 
-    rungs: letters, (a) is always among them; none: all that training may do on the device.
+    rungs: letters; (a) is always included; empty: all rungs that training may use on the device.
     """
 
     preset: str = "paper"
@@ -60,13 +61,13 @@ class LadderOptions:
 
 
 def run_ladder(options: LadderOptions, make: Callable[..., RungStep] = RungStep) -> dict[str, Any]:
-    """Measure, show the table, write train.json, train.md and train.png to `out`; returns what train.json holds.
+    """Measure, print the table, write train.json, train.md and train.png to `out`; returns the content of train.json.
 
-    make: makes a rung's step from rung, model, stage, configuration and device.
+    make: makes a rung's step from rung, model, stage, config and device.
 
     Raises:
-        UsageError: an option or setting that can't be used.
-        RunError: a rung that does not compute what (a) computes; told after the others were measured and written.
+        UsageError: an option or setting can't be used.
+        RunError: a rung does not compute what (a) computes; raised after the others were measured and written.
     """
     config = make_config(options)
     device = choose_device(config.device)
@@ -109,16 +110,16 @@ def run_ladder(options: LadderOptions, make: Callable[..., RungStep] = RungStep)
 
 
 def compiled_head(step: RungStep, batch: PackedBatch, context: StepContext, plain_ops: int) -> dict[str, Any]:
-    """The calls that torch.compile leaves of the head, and how many times fewer than (a)'s `plain_ops` they are."""
+    """The number of calls in the compiled head, and the ratio of (a)'s `plain_ops` to it."""
     calls = compiled_head_calls(step, batch, context)
     return {"calls": calls, "ratio": plain_ops / calls}
 
 
 def make_config(options: LadderOptions) -> RunConfig:
-    """The preset with random weights, every width divided, and the settings on top.
+    """The config of the preset with random weights and every width divided, changed by the settings.
 
     Raises:
-        UsageError: a width that the divisor does not divide, or a setting that can't be used.
+        UsageError: the divisor does not divide a width, or an option or setting can't be used.
     """
     for name, value, least in (
         ("--batch", options.batch, 2),
@@ -127,7 +128,7 @@ def make_config(options: LadderOptions) -> RunConfig:
         ("--width-divisor", options.width_divisor, 1),
     ):
         if value < least:
-            raise UsageError(f"{name} {value}: wants at least {least}")
+            raise UsageError(f"{name} {value}: must be at least {least}")
     config = preset(options.preset)
     n = options.width_divisor
     model = config.model
@@ -160,17 +161,17 @@ def _divide(width: int, divisor: int) -> int:
 
 
 def make_batches(options: LadderOptions, config: RunConfig, number: int) -> tuple[list[PackedBatch], int]:
-    """`number` batches and the size of their vocabulary; made-up ones have that of Bio_ClinicalBERT."""
+    """`number` batches and their vocabulary size; made-up batches use that of Bio_ClinicalBERT."""
     if options.data is not None:
         return dataset_batches(config, options.stage, number, options.data)
     return made_up_batches(config, number, options.mean_tokens, VOCABULARY, config.seed), VOCABULARY
 
 
 def choose_rungs(letters: str, device: torch.device) -> tuple[list[Rung], dict[str, str]]:
-    """The rungs to measure, and by letter why another is left out.
+    """The rungs to measure, and the reason for each rung that is left out, by letter.
 
     Raises:
-        UsageError: a letter that no rung has.
+        UsageError: no rung has a given letter.
     """
     known = "".join(rung.key for rung in LADDER)
     unknown = [letter for letter in letters if letter not in known]
@@ -179,7 +180,7 @@ def choose_rungs(letters: str, device: torch.device) -> tuple[list[Rung], dict[s
     rungs = [rung for rung in LADDER if rung.key in ("a", *(letters or known))]
     skipped = dict.fromkeys((rung.key for rung in LADDER if rung not in rungs), "not asked for")
     if not letters and device.type == "cpu":
-        # Training compiles on GPUs alone, and to compile a stage on a CPU takes many minutes.
+        # Training compiles on GPUs only; compiling a stage on a CPU takes many minutes.
         skipped |= {rung.key: "not done on a CPU; --rungs asks for it" for rung in rungs if rung.compiled}
         rungs = [rung for rung in rungs if not rung.compiled]
     return rungs, skipped
@@ -188,7 +189,7 @@ def choose_rungs(letters: str, device: torch.device) -> tuple[list[Rung], dict[s
 def describe(
     options: LadderOptions, config: RunConfig, batches: Sequence[PackedBatch], device: torch.device
 ) -> dict[str, Any]:
-    """What was measured, as train.json has it."""
+    """The `options` of train.json: what was measured."""
     pairs = sum(len(batch) for batch in batches)
     return {
         **{name: getattr(options, name) for name in ("preset", "stage", "batch", "steps", "warm_up", "width_divisor")},
@@ -201,7 +202,7 @@ def describe(
 
 
 def show(report: dict[str, Any], out: Path | None) -> None:
-    """Print the table, and write the three files where `out` says."""
+    """Print the table, and write the three files to `out` unless it is None."""
     options, rows = report["options"], report["rungs"]
     width = "" if options["width_divisor"] == 1 else f", widths / {options['width_divisor']}"
     title = (
@@ -212,7 +213,7 @@ def show(report: dict[str, Any], out: Path | None) -> None:
     if "compiled_head" in report:
         head = report["compiled_head"]
         notes.append(
-            f"torch.compile makes {head['calls']} calls of the head: (a) makes {head['ratio']:.1f} times more."
+            f"the compiled head makes {head['calls']} calls; the head of (a) makes {head['ratio']:.1f} times as many."
         )
     stdout.print(f"{title}\n", *text_table(rows), "", *notes, sep="\n")
     if out is not None:

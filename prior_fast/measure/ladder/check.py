@@ -1,4 +1,4 @@
-"""Whether a rung computes what the first one computes, and its step moves the parameters: no time without that."""
+"""Checks that a rung computes what the first one computes and updates the parameters; rungs that fail are not timed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,20 +11,20 @@ from prior_fast.errors import RunError
 from prior_fast.measure.ladder.rungs import RungStep
 from prior_fast.training.stages import StepContext
 
-# Of float32 sums in another order, through some tens of layers and logits times 100; and of the gradient's length,
-# which has the rounding of all activations in it.
+# Tolerances for loss terms and for the gradient's norm. Float32 sums are in another order, through some tens of layers
+# and logits times 100; the gradient's norm includes the rounding of all activations.
 TOLERANCE, GRADIENT_TOLERANCE = 5e-3, 5e-2
-# Of a compiled step in its own precision, with dropout, from the same step without the compiler. Dropout alone moved a
-# term by 0.17 (widths / 4, 16 pairs, bfloat16); a wrong kernel moves it by more, or to NaN.
+# Tolerance for a compiled step against the same step without the compiler, in its own precision, with dropout. Dropout
+# alone changed a term by 0.17 (widths / 4, 16 pairs, bfloat16); a wrong kernel changes it by more, or to NaN.
 COMPILED_TOLERANCE = 0.3
 Values = list[dict[str, float]]
 
 
 def evaluate(step: RungStep, batches: Sequence[PackedBatch], context: StepContext) -> Values:
-    """The terms of each batch, and the gradient's length, without dropout and autocast, with the model's noise.
+    """The terms of each batch and the gradient's norm, without dropout and autocast, with the model's noise.
 
-    A rung with torch.compile computes them without it: float32 and a model without dropout would be a second graph,
-    which takes minutes and is never timed. `compare_compiled` looks at the one that is.
+    A compiled rung runs without torch.compile here: float32 without dropout would need a second graph, which takes
+    minutes to compile and is never timed. `compare_compiled` checks the graph that is timed.
 
     Raises:
         RunError: the loss has no gradient.
@@ -45,7 +45,7 @@ def evaluate(step: RungStep, batches: Sequence[PackedBatch], context: StepContex
 
 
 def gradient_length(parameters: Mapping[str, nn.Parameter]) -> float:
-    """The Euclidean length of the gradient of all parameters."""
+    """The Euclidean norm of the gradient of all parameters."""
     gradients = [p.grad for p in parameters.values() if p.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
@@ -57,10 +57,10 @@ def compare(
     tolerance: float = TOLERANCE,
     gradient_tolerance: float = GRADIENT_TOLERANCE,
 ) -> dict[str, float]:
-    """The greatest difference of each term, relative where values are above 1.
+    """The greatest difference of each term, relative for values above 1.
 
     Raises:
-        RunError: a term is missing, or differs by more than the tolerance; a NaN always does.
+        RunError: a term is missing, is NaN, or differs by more than the tolerance.
     """
     worst = dict.fromkeys(expected[0], 0.0)
     for number, (own, wanted) in enumerate(zip(values, expected, strict=True)):
@@ -78,23 +78,23 @@ def compare(
 
 
 def plain_terms_of(step: RungStep, batch: PackedBatch, context: StepContext) -> dict[str, float]:
-    """The terms of a step that torch.compile makes, without it: in the step's own precision, with dropout."""
+    """The terms of a compiled step, computed without torch.compile in the step's own precision, with dropout."""
     with torch.no_grad(), step.autocast, torch.compiler.set_stance("force_eager"):
         return {name: float(term) for name, term in step.terms(batch, context).items()}
 
 
 def compare_compiled(step: RungStep, found: Mapping[str, Tensor], expected: Mapping[str, float]) -> dict[str, float]:
-    """The difference of each term of a compiled step from the same without the compiler, as in `compare`.
+    """The difference of each term of a compiled step from the same step without the compiler, as in `compare`.
 
     Raises:
-        RunError: one is over COMPILED_TOLERANCE.
+        RunError: a difference is above COMPILED_TOLERANCE.
     """
     values = [{name: float(term.detach()) for name, term in found.items()}]
     return compare(step, values, [dict(expected)], COMPILED_TOLERANCE)
 
 
 def require_movement(step: RungStep, before: Mapping[str, Tensor]) -> None:
-    """Raise RunError unless the steps since `snapshot` have moved the parameters."""
+    """Raise RunError unless the steps since `snapshot` have changed the parameters."""
     after = snapshot(step)
     still = [name for name, value in before.items() if torch.equal(value, after[name])]
     if still:
@@ -102,7 +102,7 @@ def require_movement(step: RungStep, before: Mapping[str, Tensor]) -> None:
 
 
 def snapshot(step: RungStep) -> dict[str, Tensor]:
-    """One parameter of each part that the stage trains, the largest, copied to the host."""
+    """The largest parameter of each part that the stage trains, copied to the host."""
     largest: dict[str, tuple[int, str]] = {}
     for name, parameter in step.parameters.items():
         part = name.split(".")[0]
@@ -112,9 +112,9 @@ def snapshot(step: RungStep) -> dict[str, Tensor]:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """A block in which cuDNN's convolutions of float32 don't round their inputs to tf32; all else stays as it is.
+    """Context manager: cuDNN's float32 convolutions don't round their inputs to tf32; nothing else changes.
 
-    `torch.backends.cudnn.flags` would do more: what it is not given it turns off, cuDNN itself for one.
+    `torch.backends.cudnn.flags` would turn off every flag that is not passed, including cuDNN itself.
     """
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -126,7 +126,7 @@ def full_float32() -> Iterator[None]:
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """A block in which the dropout layers of `model` let everything through."""
+    """Context manager: the dropout layers of `model` drop nothing."""
     layers = [module for module in model.modules() if isinstance(module, nn.Dropout)]
     rates = [layer.p for layer in layers]
     for layer in layers:

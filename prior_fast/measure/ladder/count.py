@@ -1,4 +1,4 @@
-"""What a step asks of torch: op calls, in all and in the head alone, and how often the host reads values."""
+"""Counts a step's op calls, in total and in the head, and how often the host reads values."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,21 +16,21 @@ from prior_fast.measure.ladder.rungs import RungStep
 from prior_fast.ops.common.checks import ENVIRONMENT_VARIABLE
 from prior_fast.training.stages import StepContext
 
-# Ops whose result, or its size, the host waits for.
+# Ops that make the host wait for their result or its size.
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim")
-# What moves a whole tensor to the host. A tensor that is there already does not get as far as the dispatcher.
+# Methods that move a whole tensor to the host. They do not reach the dispatcher if the tensor is already there.
 MOVES = (Tensor.cpu, Tensor.tolist)
 NOT_HEAD = ("image_encoder", "text_encoder", "sentence_decoder", "image_decoder")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one step.
+    """Counts of one step.
 
     Attributes:
-        ops: op calls below autograd, forward, backward, clipping and update.
-        head_ops: those of forward and backward without the encoders and decoders.
-        head_launches: of those, the ones that are no views of a tensor, and so have something to do.
+        ops: op calls below autograd in forward, backward, clipping and update.
+        head_ops: op calls of forward and backward without the encoders and decoders.
+        head_launches: head ops that are not views of a tensor, and so have work to do.
         reads: how often forward and backward wait for a value; on a CPU, how often they would on a GPU.
     """
 
@@ -43,7 +43,7 @@ class Counts:
 class OpCounter(TorchDispatchMode):
     """Counts the calls that reach the dispatcher below autograd.
 
-    An op of this package that is made of others counts as those that it calls, and as one more.
+    An op of this package counts as one call, plus one for each op that it calls.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ def _reads(func: Any, args: Any, kwargs: Any) -> bool:
 
 
 class MoveCounter(TorchFunctionMode):
-    """Counts the moves to the host that the dispatcher of a CPU never sees."""
+    """Counts the moves to the host that do not reach the dispatcher on a CPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,9 +88,9 @@ class MoveCounter(TorchFunctionMode):
 
 
 def count(step: RungStep, batch: PackedBatch, context: StepContext) -> Counts:
-    """Take a step of each kind and count; parameters and statistics move as in any step.
+    """Run a whole step, forward and backward, and the head alone, and count; parameters and statistics are updated.
 
-    Of a rung with torch.compile, the calls that there were to compile: what it makes of them passes by the dispatcher.
+    A compiled rung is counted without torch.compile, since compiled code bypasses the dispatcher.
     """
     step.prepare(batch)
 
@@ -113,7 +113,7 @@ def count(step: RungStep, batch: PackedBatch, context: StepContext) -> Counts:
 
 @contextmanager
 def _without_value_checks() -> Iterator[None]:
-    """The ops check values on CPUs alone, and must not look as if they did elsewhere."""
+    """Context manager: turns off the ops' checks of values, which read values on CPUs only."""
     before = os.environ.get(ENVIRONMENT_VARIABLE)
     os.environ[ENVIRONMENT_VARIABLE] = "0"
     try:
@@ -126,7 +126,7 @@ def _without_value_checks() -> Iterator[None]:
 
 @contextmanager
 def frozen(step: RungStep, batch: PackedBatch, context: StepContext) -> Iterator[None]:
-    """A block in which encoders and decoders return what they returned once, as leaves that take a gradient."""
+    """Context manager: encoders and decoders return outputs recorded once, as leaves that require a gradient."""
     modules = {name: step.model.get_submodule(name) for name in NOT_HEAD}
     outputs: dict[str, Any] = {}
 

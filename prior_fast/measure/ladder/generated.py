@@ -1,4 +1,4 @@
-"""What torch.compile makes of the head: the calls in the code that it generates, each a launch on a GPU."""
+"""Counts the calls in the code that torch.compile generates for the head; each is a launch on a GPU."""
 
 import re
 
@@ -11,16 +11,17 @@ from prior_fast.measure.ladder.rungs import RungStep
 from prior_fast.training.stages import StepContext
 from prior_fast.training.step import compile_loss
 
-# Kernels of the compiler's own, for GPUs and CPUs, and ops that it leaves as they are. Their definitions begin a line.
+# Calls of generated kernels, for GPUs and CPUs, and of ops that the compiler keeps. Calls are indented, definitions are
+# not.
 _CALL = re.compile(
     r"^\s+(?:[\w, ]+ = )?(?:triton_\w+\.run|cpp_fused\w*|(?:extern_kernels|aten|torch\.ops)\.[\w.]+)\(", re.MULTILINE
 )
 
 
 def compiled_head_calls(step: RungStep, batch: PackedBatch, context: StepContext) -> int:
-    """Calls of the head, forward and backward, compiled alone: encoders and decoders are constants.
+    """Number of calls in the head, forward and backward, compiled separately: encoders and decoders are constants.
 
-    step: of a rung with the trainer's own loss, compiled or not. On a CPU this takes minutes.
+    step: of a rung that uses the trainer's own loss, compiled or not. On a CPU this takes minutes.
     """
     assert step.trainer is not None
     trainer = step.trainer
@@ -43,5 +44,5 @@ def compiled_head_calls(step: RungStep, batch: PackedBatch, context: StepContext
 
 
 def calls_of(source: str) -> int:
-    """The calls in generated code."""
+    """Number of calls in generated code."""
     return len(_CALL.findall(source))

@@ -1,4 +1,4 @@
-"""Time, memory and calls of each rung, rungs taking turns so that a busy machine slows all alike."""
+"""Measures time, memory and calls of each rung. Rungs take turns, so a busy machine slows all of them equally."""
 
 import time
 import traceback
@@ -24,7 +24,8 @@ from prior_fast.measure.ladder.count import Counts, count
 from prior_fast.measure.ladder.rungs import Rung, RungStep
 from prior_fast.training.stages import StepContext
 
-# A rung counts as slower than another where three of four of its steps took this much longer; less is chance.
+# A rung counts as slower than another if three quarters of its steps took at least this many times the other's median.
+# A smaller difference counts as noise.
 SLOWER = 1.02
 
 
@@ -33,14 +34,15 @@ class Measured:
     """One rung's figures.
 
     Attributes:
-        seconds: of each timed step.
-        cpu_seconds: of all threads of this process in each timed step, which other processes disturb less.
-        differences: of each term and the gradient's length from the first rung's, relative where they are above 1.
-        counts: None where they can't be told.
+        seconds: wall-clock time of each timed step.
+        cpu_seconds: CPU time of all threads of this process in each timed step; other processes disturb it less.
+        differences: of each term and the gradient's norm from the first rung's, relative for values above 1.
+        counts: None if the step was not counted.
         peak_bytes: on a GPU, with this rung's parameters and optimizer state, without those of the others.
-        warm_up_seconds: the first steps', in which torch.compile compiles.
-        compiled_differences: of a compiled step's terms from those without the compiler, dropout included.
-        problem: why it is not timed, empty where it is; trace: where an error came from that is not the check's.
+        warm_up_seconds: time of the first steps, in which torch.compile compiles.
+        compiled_differences: of a compiled step's terms from those without the compiler, with dropout.
+        problem: why the rung is not timed; empty if it is timed.
+        trace: the traceback of an error that is not a failed check.
     """
 
     rung: Rung
@@ -60,7 +62,7 @@ class Measured:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The first and the third; the least and the most of fewer than four steps."""
+        """The first and the third quartile; minimum and maximum of fewer than four steps."""
         if len(self.seconds) < 4:
             return min(self.seconds), max(self.seconds)
         first, _, third = quantiles(self.seconds, n=4, method="inclusive")
@@ -73,10 +75,10 @@ class MeasurePlan:
 
     Attributes:
         timed: batches on the device; step i takes batch i modulo their number.
-        checked: batches on which a rung is compared with the first one, in float32: smaller ones want less memory.
-        context: of every step.
-        steps: that are timed.
-        warm_up: steps before them.
+        checked: batches on which a rung is compared with the first one, in float32; smaller ones need less memory.
+        context: the context of every step.
+        steps: number of timed steps.
+        warm_up: number of steps before them.
     """
 
     timed: Sequence[PackedBatch]
@@ -93,17 +95,17 @@ def measure(
     advance: Callable[[str], None] = lambda name: None,
     save: Callable[[Sequence[Measured]], None] = lambda results: None,
 ) -> list[Measured]:
-    """Check each rung against the first, warm it up, count and time its first step; then time the others, rungs taking
-    turns.
+    """Check each rung against the first, warm it up, and count and time its first step; then time the other steps, in
+    which the rungs take turns.
 
-    A rung that fails has its reason as `problem` and is not timed; the others go on.
+    A rung that fails has the reason as its `problem` and is not timed; the others go on.
 
-    save: called with the rungs so far after each of them, and after each turn: what was measured is not lost.
+    save: called with the results so far after each rung and after each turn, so that no result is lost.
 
     Raises:
         RunError: the first rung fails, with which the others are compared.
     """
-    # All before the first runs: a new trainer makes torch.compile forget what it compiled for another.
+    # Make all steps before the first one runs: a new trainer discards what torch.compile compiled for another.
     ready = [(make(rung), Measured(rung)) for rung in rungs]
     done: list[Measured] = []
     expected: Values | None = None
@@ -115,7 +117,7 @@ def measure(
         except Exception as error:
             if expected is None:
                 raise
-            # Whatever one rung does, a compiler's failure or too little memory, is no reason to lose the others.
+            # A failure of one rung, for example of the compiler or for lack of memory, must not lose the others.
             own = isinstance(error, RunError)
             result.problem = str(error) if own else f"rung {result.rung.key} ({result.rung.name}) fails: {error!r}"
             result.trace = "" if own else traceback.format_exc()
@@ -131,7 +133,7 @@ def measure(
 
 
 def _prepare(step: RungStep, result: Measured, plan: MeasurePlan, expected: Values | None) -> Values:
-    """All of a rung that comes before the turns; returns what the first rung computes."""
+    """Do everything for a rung that comes before the turns; returns the values of the first rung."""
     values = evaluate(step, plan.checked, plan.context)
     expected = expected or values
     result.differences = compare(step, values, expected)
@@ -158,7 +160,7 @@ def _take(step: RungStep, result: Measured, plan: MeasurePlan, number: int) -> N
 
 
 def _timed(step: RungStep, batch: PackedBatch, context: StepContext) -> tuple[float, float, dict[str, Tensor]]:
-    """Seconds of a step on the clock and of all CPU threads, and its terms."""
+    """Wall-clock seconds of a step, CPU seconds of all threads, and the step's terms."""
     step.prepare(batch)
     _wait(batch)
     begin, cpu_begin = time.perf_counter(), time.process_time()
@@ -185,7 +187,7 @@ def _peak(step: RungStep, batch: PackedBatch, context: StepContext) -> int:
 
 
 def slower_than_before(results: Sequence[Measured]) -> list[Rung | None]:
-    """For each rung, the fastest of those before it where that is faster, else None."""
+    """For each rung, the fastest rung before it if that is faster, else None."""
     found: list[Rung | None] = []
     best: Measured | None = None
     for result in results:

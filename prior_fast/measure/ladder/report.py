@@ -1,4 +1,4 @@
-"""What a run of the ladder leaves: rows for programs, tables for people, a bar plot."""
+"""Output of a run of the ladder: rows of train.json, tables and a bar plot."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,9 +16,10 @@ HEADER = (
 
 
 def make_rows(results: Sequence[Measured], pairs: int, skipped: dict[str, str]) -> list[dict[str, Any]]:
-    """A row for each rung, in order; ratios are those of (a) to the rung, more is better.
+    """A row for each rung, in order. Ratios are (a) divided by the rung; higher is better.
 
-    skipped: why, by the letter of a rung. The row of such a rung, or of one that failed, has a key, a name and a note.
+    skipped: the reason for each rung that was left out, by letter. The row of such a rung, or of one that failed, has a
+        key, a name and a note.
     """
     timed = [result for result in results if not result.problem]
     rows: list[dict[str, Any]] = [
@@ -56,7 +57,7 @@ def make_rows(results: Sequence[Measured], pairs: int, skipped: dict[str, str]) 
 
 
 def middle(values: Sequence[float]) -> float:
-    """The median, of the clock's resolution at least."""
+    """The median, or the clock's resolution if that is larger."""
     return max(sorted(values)[len(values) // 2], 1e-9)
 
 
@@ -94,7 +95,7 @@ def markdown(title: str, rows: Sequence[dict[str, Any]], notes: Sequence[str]) -
 
 
 def draw(path: Path, title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """A PNG file with a bar for each rung: milliseconds, and beside it how many times faster than (a)."""
+    """Write a PNG file with a bar for each rung: milliseconds, and how many times faster than (a) it is."""
     from prior_fast.files import atomic_path
     from prior_fast.plotting.figures import DPI, STYLE, TRAINED, VALIDATED, matplotlib, new_figure
 

@@ -25,16 +25,17 @@ from prior_fast.training.step import StageTrainer, make_autocast, train_only
 
 @dataclass(frozen=True)
 class Rung:
-    """What a step is made of; each rung has what the one before has, and one thing more.
+    """What a step is made of. Each rung adds one thing to the rung before it.
 
     Attributes:
         key: its letter.
-        name: in two or three words.
+        name: its name in a few words.
         vectorized: no Python loop over samples.
         packed: BERT without padding.
-        rewritten: the exact rewrites, and the trainer's own step (fused optimizer, channels innermost).
+        rewritten: the exact rewrites, and the trainer's own step (fused optimizer, channels-last layout).
         compiled: torch.compile.
-        kernels: the ops choose their backends: Triton on a GPU, the C++ solver on a CPU; else plain PyTorch and SciPy.
+        kernels: the ops choose their backends: Triton on a GPU, the C++ solver on a CPU. If false, they use plain
+            PyTorch and SciPy.
     """
 
     key: str
@@ -62,7 +63,8 @@ class RungStep:
     Attributes:
         model: the copy; its state dict has the same names on every rung.
         parameters: those that the stage trains, by name.
-        same_noise: plain code draws the model's own noise, to be compared; else its own, cheaper one.
+        same_noise: whether plain code draws the same noise as the model, for comparisons. If false, it draws its own
+            noise, which is cheaper.
     """
 
     def __init__(self, rung: Rung, model: PRIORModel, stage: int, config: RunConfig, device: torch.device) -> None:
@@ -76,7 +78,7 @@ class RungStep:
             pad_text(self.model, config.data.max_tokens, packed=rung.vectorized)
         self.trainer: StageTrainer | None = None
         if rung.rewritten:
-            # The last rung is what training does here by itself.
+            # The last rung uses the config unchanged, as training does.
             own = config if rung.kernels else dataclasses.replace(config, compile="on" if rung.compiled else "off")
             self.trainer = StageTrainer(self.model, stage, own, Ranks(0, 1, None, device))
             self.parameters: Mapping[str, nn.Parameter] = self.trainer.parameters
@@ -89,18 +91,18 @@ class RungStep:
 
     @property
     def optimizer_bytes(self) -> int:
-        """Of the optimizer's state."""
+        """Bytes of the optimizer's state."""
         optimizer = self.trainer.optimizer if self.trainer is not None else self.optimizer
         state = [x for slots in optimizer.state.values() for x in slots.values() if isinstance(x, Tensor)]
         return sum(x.numel() * x.element_size() for x in state)
 
     @property
     def compiled(self) -> bool:
-        """Whether torch.compile makes this rung's steps."""
+        """Whether this rung's steps are compiled by torch.compile."""
         return self.trainer is not None and self.trainer.compiled
 
     def prepare(self, batch: PackedBatch) -> None:
-        """Pad `batch` ahead, where the rung wants it padded: a plain loader gives it so."""
+        """Pad `batch` before the step if the rung needs padding: a plain loader delivers padded batches."""
         if not self.rung.vectorized and id(batch) not in self._padded:
             self._padded[id(batch)] = pad_batch(batch, self.config.data.max_tokens)
 
@@ -135,7 +137,7 @@ class RungStep:
 
 @contextmanager
 def backends(rung: Rung) -> Iterator[None]:
-    """A block in which the ops have the backends of `rung`."""
+    """Context manager: the ops use the backends of `rung`."""
     before = os.environ.pop(ENVIRONMENT_VARIABLE, None)
     if not rung.kernels:
         os.environ[ENVIRONMENT_VARIABLE] = "reference"

@@ -1,7 +1,7 @@
-"""Filling the tables of Markdown pages from reports, so that no figure is copied by hand.
+"""Fills the tables of Markdown pages from result files, so that no figure is copied by hand.
 
-A page has `<!-- table KIND FILE -->` and `<!-- end of table -->`, each on a line of its own that is not indented; what
-stands between them is replaced. FILE is a path within the folder of results.
+A page has `<!-- table KIND FILE -->` and `<!-- end of table -->`, each on a line of its own that is not indented; the
+text between them is replaced. FILE is a path below the folder of results.
 """
 
 import json
@@ -23,8 +23,8 @@ def fill_pages(pages: list[Path], results: Path, check: bool) -> list[Path]:
     check: write nothing.
 
     Raises:
-        UsageError: a page or a report is not there, or a mark of a table is wrong; names page and line.
-        RunError: with `check`, a page that is not what the reports make of it.
+        UsageError: a page or a result file can't be read, or the marker of a table is wrong; names page and line.
+        RunError: with `check`, a page is out of date.
     """
     changed = {}
     for page in pages:
@@ -37,7 +37,7 @@ def fill_pages(pages: list[Path], results: Path, check: bool) -> list[Path]:
             changed[page] = filled
     if check and changed:
         raise RunError(
-            f"{', '.join(map(str, changed))}: not what the reports in {results} make of it; run without --check"
+            f"{', '.join(map(str, changed))}: out of date with the result files in {results}; run without --check"
         )
     for page, filled in changed.items():
         write_text(page, filled)
@@ -45,9 +45,9 @@ def fill_pages(pages: list[Path], results: Path, check: bool) -> list[Path]:
 
 
 def fill(text: str, results: Path, name: str) -> str:
-    """`text` with its tables made anew.
+    """`text` with its tables filled again.
 
-    name: of the page, for messages.
+    name: the page's name, for messages.
 
     Raises:
         UsageError: see `fill_pages`.
@@ -61,7 +61,7 @@ def fill(text: str, results: Path, name: str) -> str:
         mark = _BEGIN.fullmatch(line.rstrip())
         if mark is None:
             if line.startswith("<!-- table"):
-                raise UsageError(f"{name}, line {number}: wants <!-- table KIND FILE -->, not {line.strip()}")
+                raise UsageError(f"{name}, line {number}: must be <!-- table KIND FILE -->, not {line.strip()}")
             continue
         rest = [place for place in range(number, len(lines)) if lines[place].strip() == _END]
         if not rest:

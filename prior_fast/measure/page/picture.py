@@ -1,4 +1,4 @@
-"""One picture of the ladder, the loader and the ops, from the reports of one machine."""
+"""One picture of the ladder, the loader and the ops, from the result files of one machine."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def draw_picture(train: Path, loader: Path, kernels: Path, out: Path) -> None:
     """Write a PNG file with three panels.
 
     Raises:
-        UsageError: a report can't be read, or is of another kind.
+        UsageError: a result file can't be read, or is of another kind.
     """
     reports = [_read(path, key) for path, key in ((train, "rungs"), (loader, "rows"), (kernels, "rows"))]
     with rc_context(STYLE):
@@ -73,7 +73,7 @@ def _sources(axes: Axes, report: Report) -> None:
 
 
 def _ops(axes: Axes, report: Report) -> None:
-    """How many times longer the fastest competitor takes, at the first shape of each op and pass."""
+    """The time of the fastest competitor over ours, at the first shape of each op and pass."""
     first: dict[str, tuple[str, float]] = {}
     for ours, other in pairs(report):
         name = f"{kind_of(ours['op'], ours['shape'])}, {PASSES[ours['direction']]}"

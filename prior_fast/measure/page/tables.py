@@ -1,4 +1,4 @@
-"""The tables that a page can have, each made of one report that a `prior-fast bench` command wrote."""
+"""The tables that a page can have, each made from one result file of a benchmark."""
 
 from collections.abc import Callable
 from statistics import mean, median
@@ -28,12 +28,12 @@ def loader(report: Report) -> list[str]:
 
 
 def loader_parts(report: Report) -> list[str]:
-    """What the parts of making a batch take, in one thread."""
+    """The time of each part of making a batch, in one thread."""
     return markdown_table(("part", "ms"), [(name, f"{value:.1f}") for name, value in report["parts_ms"].items()])
 
 
 def ops(report: Report) -> list[str]:
-    """A row for each op at PRIOR's own widths and the smallest batch: forward and backward where it has a gradient."""
+    """A row for each op at PRIOR's own widths and the smallest batch: forward and backward if it has a gradient."""
     own: dict[str, Row] = {}
     for row in report["rows"]:
         if not row["ours"] or row["axis"] != "batch":
@@ -58,7 +58,7 @@ def ops(report: Report) -> list[str]:
 
 
 def limits(report: Report) -> list[str]:
-    """Our calls beside this machine's limit."""
+    """Our calls and this machine's limit."""
     rows = [
         (
             *(row["op"], row["shape"], PASSES[row["direction"]], row["dtype"], row["backend"] or "-"),
@@ -75,7 +75,7 @@ def limits(report: Report) -> list[str]:
 
 
 def competitors(report: Report) -> list[str]:
-    """Our calls beside each competitor's, in the same run."""
+    """Our calls and each competitor's, from the same run."""
     return markdown_table(_HEADER, [_against(ours, other) for ours, other in pairs(report)], left=_LEFT)
 
 
@@ -86,7 +86,7 @@ def slower(report: Report) -> list[str]:
 
 
 def memory(report: Report) -> list[str]:
-    """What a step keeps, counted, and the estimate."""
+    """The counted memory of a step, and the estimate."""
     gigabytes = 1e9
     rows = [(f"kept for the backward pass, {p['pairs']} pairs", p["saved_bytes"]) for p in report["points"]]
     rows += [
@@ -122,7 +122,7 @@ def steps(report: Report) -> list[str]:
 
 
 def parts(report: Report) -> list[str]:
-    """The device's time of a step by part, of the last stage that has it."""
+    """The device's time of a step by part, for the last stage that has it."""
     own = [stage for stage in report["stages"] if "parts" in stage][-1]
     rows = [(row["part"], f"{row['milliseconds']:.1f}", f"{row['launches']:.0f}") for row in own["parts"]]
     whole = [sum(row[key] for row in own["parts"]) for key in ("milliseconds", "launches")]
@@ -131,7 +131,7 @@ def parts(report: Report) -> list[str]:
 
 
 def machine(report: Report) -> list[str]:
-    """Where the report was measured, in a line."""
+    """The machine of the measurement, in one line."""
     facts = report["machine"]
     where = facts["processor"] if facts.get("GPU", "none") == "none" else facts["GPU"]
     versions = facts["versions"]

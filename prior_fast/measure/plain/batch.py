@@ -1,4 +1,4 @@
-"""A batch as plain code has it: every report padded to one length, and a sentence number for each token."""
+"""A batch for plain code: every report padded to one length, and a sentence number for each token."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class PlainBatch:
         token_ids: [B, L] int64, 0 in the padding.
         attention_mask: [B, L] int64, 1 where there is a token.
         sentence_index: [B, L] int64, a token's sentence in its report from 0; -1 for [CLS], [SEP] and padding.
-        packed: the batch that it was made of.
+        packed: the batch that it was made from.
     """
 
     images: Tensor

@@ -1,9 +1,9 @@
-"""The parts of the model that have a plain form: BERT over padding, pools with all queries, a decoder that upsamples,
-a product for each projection.
+"""Plain forms of parts of the model: BERT over padded reports, pools with all queries, a decoder that upsamples first,
+and one matrix product for each projection.
 
-Each class has the parameters of the one that it derives from and computes the same function, so a model is made plain
-by changing the classes of its modules. Joined layers are taken apart: the model's state dict stays as it was. Letters
-in shapes: B pairs, L padded tokens, T packed ones, S sentences, C channels.
+Each class has the parameters of its base class and computes the same function, so changing the classes of a model's
+modules makes the model plain. Joined layers are split; the model's state dict does not change. Letters in shapes:
+B pairs, L padded tokens, T packed tokens, S sentences, C channels.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ from prior_fast.ops.segment_mean import segment_mean
 
 
 class PlainPRIOR(PRIORModel):
-    """Images in PyTorch's default layout."""
+    """PRIOR with images in PyTorch's default memory layout."""
 
     def encode_images(self, images: Tensor) -> ImageEmbedding:
         """[B, 1, 224, 224] -> patches [B, P, D] and whole images [B, D]."""
@@ -44,7 +44,7 @@ class PaddedTextEncoder(TextEncoder):
 
 
 class RepackedTextEncoder(PaddedTextEncoder):
-    """BERT over padding, between packed tokens."""
+    """BERT over padded reports that takes and returns packed tokens."""
 
     padded_to: int
 
@@ -58,13 +58,13 @@ class RepackedTextEncoder(PaddedTextEncoder):
 
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """Softmax attention: query, key, value [B, L, H, D], mask [B, 1, 1, L], True at keys that are there -> as query."""
+    """Softmax attention: query, key, value [B, L, H, D], mask [B, 1, 1, L], True at real keys -> [B, L, H, D]."""
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout).transpose(1, 2)
 
 
 class AllQueriesPool2d(AttentionPool2d):
-    """The attention of the mean and all 49 positions, of which the mean's is kept."""
+    """Attention with the mean and all 49 positions as queries; only the mean's output is kept."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, C]."""
@@ -74,7 +74,7 @@ class AllQueriesPool2d(AttentionPool2d):
 
 
 class AllQueriesReportPool(SentenceAttentionPool):
-    """The attention of the mean and all sentences, padded to the report that has most; the mean's is kept."""
+    """Attention with the mean and all sentences as queries, padded to the longest report; the mean's output is kept."""
 
     def forward(self, sentences: Tensor, cu_sentences: Tensor, max_sentences: int) -> Tensor:
         """sentences [S, C], cu_sentences [B + 1] -> [B, C]."""
@@ -85,7 +85,7 @@ class AllQueriesReportPool(SentenceAttentionPool):
 
 
 def attend_all(pool: AttentionPool2d | SentenceAttentionPool, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Multi-head self-attention: x [B, N, C], mask [B, N] bool, True at keys that are there -> [B, N, C]."""
+    """Multi-head self-attention: x [B, N, C], mask [B, N] bool, True at real keys -> [B, N, C]."""
     q, k, v = (
         layer(x).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
         for layer in (pool.q_proj, pool.k_proj, pool.v_proj)
@@ -97,7 +97,7 @@ def attend_all(pool: AttentionPool2d | SentenceAttentionPool, x: Tensor, mask: T
 
 
 class UpsampleThenConv2d(UpsampledConv2d):
-    """Nearest x2 in memory, then the 3x3 convolution."""
+    """Nearest-neighbour upsampling by 2 in memory, then the 3x3 convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, h, w] -> [B, out, 2h, 2w]."""
@@ -105,7 +105,7 @@ class UpsampleThenConv2d(UpsampledConv2d):
 
 
 class SeparateLinears:
-    """What a joined layer gives, by a layer and a product for each."""
+    """Computes the outputs of a joined layer with separate layers, one matrix product for each."""
 
     def __init__(self, layers: list[nn.Linear]) -> None:
         self.layers = layers
@@ -135,7 +135,7 @@ def undo_rewrites(model: PRIORModel) -> None:
 
 
 def separate(owner: nn.Module, name: str, joined: JoinedLinear) -> None:
-    """Take `joined`, the submodule `name` of `owner`, apart into layers of `owner`."""
+    """Split `joined`, the submodule `name` of `owner`, into layers of `owner`."""
     layers = []
     for part, weight, bias in zip(joined.names, joined.weight.split(joined.width), joined.bias.split(joined.width)):
         layer = nn.Linear(joined.in_features, joined.width, device="meta")
@@ -147,9 +147,9 @@ def separate(owner: nn.Module, name: str, joined: JoinedLinear) -> None:
 
 
 def pad_text(model: PRIORModel, tokens: int, packed: bool) -> None:
-    """Let the text encoder of `model` run over reports padded to `tokens`, with BERT's dropout of attention weights.
+    """Make the text encoder of `model` run on reports padded to `tokens`, with BERT's dropout of attention weights.
 
-    packed: it takes and returns packed tokens (`RepackedTextEncoder`); else padded ones.
+    packed: whether it takes and returns packed tokens (`RepackedTextEncoder`) or padded ones.
     """
     encoder = model.text_encoder
     encoder.__class__ = RepackedTextEncoder if packed else PaddedTextEncoder

@@ -1,6 +1,7 @@
 """PRIOR's head sample by sample, from the formulas of the paper and its supplement.
 
-Letters in shapes: B pairs, P patches, L padded tokens, k sentences of a report, S of all, Q queries, D channels.
+Letters in shapes: B pairs, P patches, L padded tokens, k sentences of a report, S sentences of all reports, Q queries,
+D channels.
 """
 
 import math
@@ -20,14 +21,14 @@ from .encoders import attend_all
 
 
 def wide(x: Tensor) -> Tensor:
-    """x, in float32 where it is narrower."""
+    """x, converted to float32 if its dtype is narrower."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def pool_sentences(gather: SentenceGather, tokens: Tensor, values: Tensor, index: Tensor) -> list[Tensor]:
     """The sentences [k, C] of each report, pooled one by one (supplement 2.2).
 
-    tokens [B, L, C] are what the weights are made of, values [B, L, C'] what is summed, index [B, L] the sentence of
+    The weights are computed from tokens [B, L, C], and values [B, L, C'] are summed. index [B, L] is the sentence of
     each token, -1 for none.
     """
     reports = []
@@ -63,7 +64,7 @@ def contrast(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
 
 
 def align_locally(model: PRIORModel, patches: Tensor, reports: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """The local image loss [], the local text loss [], and what patches gather from their reports [B, P, D]."""
+    """The local image loss [], the local text loss [], and the context of each patch from its report [B, P, D]."""
     image_losses, text_losses, contexts = [], [], []
     for i in range(len(reports)):
         image, text = patches[i], reports[i]
@@ -75,7 +76,7 @@ def align_locally(model: PRIORModel, patches: Tensor, reports: list[Tensor]) -> 
 
 
 def cross_attention(attention: LocalCrossAttention, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """image [P, D], text [k, D] -> what each gathers from the other, [P, D] and [k, D]."""
+    """image [P, D], text [k, D] -> the context of each patch from the text [P, D], of each sentence [k, D]."""
     scale = 1 / math.sqrt(image.shape[-1])
     query1, key1, value1 = attention.image(image)
     query2, key2, value2 = attention.text(text)
@@ -95,7 +96,7 @@ def simsiam(a: Tensor, b: Tensor, predictor: nn.Module) -> Tensor:
 
 
 def read_bank(bank: Tensor, x: Tensor, tau: float | Tensor, gumbel: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Bank [K, D], sentences x [S, D] -> what they read from it [S, D], and its mean distance from them []."""
+    """Bank [K, D], sentences x [S, D] -> the lookup of each sentence [S, D], and its mean L1 distance from x []."""
     logits = x @ bank.T
     if gumbel is not None:
         logits = logits + gumbel

@@ -1,4 +1,4 @@
-"""A step's noise: as the model draws it, to compare losses, or as plain code draws it, to measure time."""
+"""A step's noise: drawn as in the model, to compare losses, or as in plain code, to measure time."""
 
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from .batch import PlainBatch
 
 
 class Noise(Protocol):
-    """What a stage draws; streams are numbered as in `StepContext.noise_seed`."""
+    """The noise that a stage draws; streams are numbered as in `StepContext.noise_seed`."""
 
     def gumbel(self, stream: int, x: Tensor, prototypes: int) -> Tensor | None:
         """Noise [S, prototypes] for the rows of x [S, D]."""
@@ -24,7 +24,7 @@ class Noise(Protocol):
 
 
 class SameNoise:
-    """The model's own numbers."""
+    """Draws the same numbers as the model."""
 
     def __init__(self, step: StepContext) -> None:
         self.step = step
@@ -40,7 +40,7 @@ class SameNoise:
 
 
 class TorchNoise:
-    """torch's generators: a few calls where numbers that follow from the row's number take hundreds."""
+    """Draws from torch's generators: a few calls. Numbers that depend only on the row's number take hundreds."""
 
     def gumbel(self, stream: int, x: Tensor, prototypes: int) -> Tensor | None:
         return -torch.empty(x.shape[0], prototypes, device=x.device, dtype=x.dtype).exponential_().log()

@@ -42,9 +42,9 @@ def plain_terms(
 
 
 def encode_sentences(model: PRIORModel, batch: PlainBatch) -> list[Tensor]:
-    """Each report's sentences [k, C], before the projection where that is an MLP, after it where it is linear."""
+    """Each report's sentences [k, C]: before the projection if that is an MLP, after it if it is linear."""
     tokens = model.text_encoder(batch.token_ids, batch.attention_mask)
-    # A linear projection may come first, on all tokens, and then does; an MLP may not: it would be another function.
+    # A linear projection comes first, on all tokens. An MLP can't come first: that would be another function.
     linear = isinstance(model.local_text_projection, nn.Linear)
     values = model.local_text_projection(tokens) if linear else tokens
     return pool_sentences(model.item_gather, tokens, values, batch.sentence_index)
@@ -61,7 +61,7 @@ def generate(
 ) -> dict[str, Tensor]:
     """The losses [] of the prototypes that the image predicts.
 
-    sentences [S, D] before the bank, reports [k, D] of each report after it, whole [B, D].
+    sentences [S, D]: before the bank; reports: the sentences [k, D] of each report after the bank; whole [B, D].
     """
     distance, matched = match(model.sentence_decoder(image.patches), reports)
     bank = model.sentence_bank.embed.weight

@@ -1,4 +1,4 @@
-"""What the attention ops take alike."""
+"""Arguments that the attention ops share: their defaults and checks."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ ACTIVATIONS = ("sigmoid", "softmax")
 
 
 def default_scale(q: Tensor, scale: float | None) -> float:
-    """`scale`, or the one that None stands for: queries of D columns are divided by the root of D."""
+    """`scale`, or D**-0.5 for queries of D columns if it is None."""
     return q.shape[-1] ** -0.5 if scale is None else scale
 
 
@@ -23,7 +23,7 @@ def check_attention(
     bias: float,
     activation: str,
 ) -> None:
-    """Check what `attention_weights` and `sigmoid_attention` both take."""
+    """Check the arguments that `attention_weights` and `sigmoid_attention` share."""
     check_tensors(q=(q, "Tq H D"), k=(k, "Tk H D"))
     check_offsets("cu_seqlens_q", cu_seqlens_q, "q", q, max_name="max_seqlen_q", max_seqlen=max_seqlen_q)
     segments = cu_seqlens_q.shape[0] - 1
@@ -38,7 +38,7 @@ def check_attention(
 
 
 def with_dense_rows(x: Tensor) -> Tensor:
-    """x [T, H, D], or a copy where the heads and columns of a token are not side by side; tokens may lie apart."""
+    """x [T, H, D], or a copy if the heads and columns of a token are not contiguous; tokens may have any stride."""
     _, heads, width = x.shape
     dense = (width <= 1 or x.stride(2) == 1) and (heads <= 1 or x.stride(1) == width)
     return x if dense else x.contiguous()

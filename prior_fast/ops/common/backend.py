@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 
 def constant_while_tracing(function: Callable[P, T]) -> Callable[P, T]:
-    """A function that torch.compile runs while it traces, and whose result the graph keeps.
+    """Mark a function that torch.compile calls while tracing; the graph keeps its result as a constant.
 
-    It is `torch.compiler.assume_constant_result` without its import of torch._dynamo, which takes a second.
+    Like `torch.compiler.assume_constant_result`, but without importing torch._dynamo, which takes a second.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
 
 class BackendError(ValueError):
-    """No backend serves a call as it is asked for; `available` tells which could, and why the others can't."""
+    """No backend serves a call as requested. `available` maps each backend to None, or to why it can't serve."""
 
     def __init__(self, message: str, available: Mapping[str, str | None]) -> None:
         super().__init__(message)
@@ -35,15 +35,15 @@ def _default_backend() -> str | None:
 
 
 def resolve_backend(op_name: str, backend: str | None, available: Mapping[str, str | None]) -> str:
-    """The name of the backend that serves a call. A compiled graph keeps the one it was compiled with.
+    """The name of the backend that serves a call. A compiled graph keeps the backend it was compiled with.
 
-    A backend asked for by the argument must serve, or the call fails. One asked for by PRIOR_FAST_BACKEND must serve
-    in the ops that have it; an op without it (most have no "scipy") takes its best one.
+    A backend named by the argument must serve, or the call fails. A backend named by PRIOR_FAST_BACKEND must serve in
+    the ops that have it. An op without it (most have no "scipy") uses its best one.
 
     Args:
         op_name: the op's name, for messages.
-        backend: the caller's choice; None leaves it to PRIOR_FAST_BACKEND, and that to the order of `available`.
-        available: the op's backends, best first; the value is None where it can serve this call, else why it can't.
+        backend: the caller's choice; None: PRIOR_FAST_BACKEND or, if that is unset, the first that can serve.
+        available: the op's backends, best first; the value is None if it can serve this call, else why it can't.
 
     Raises:
         BackendError: the name is unknown, the op has no such backend, or that backend can't serve this call.

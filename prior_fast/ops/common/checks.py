@@ -1,8 +1,8 @@
-"""Checks of op arguments. Every message names the argument, what it is and what is wanted.
+"""Checks of op arguments. Every message names the argument, its actual and its expected value.
 
-Shapes, dtypes and devices are always checked. Values (offsets, a temperature in a tensor) have to be read, which on a
-GPU would stop the host, so they are checked for CPU tensors only; PRIOR_FAST_CHECK=1 checks them on every device and
-PRIOR_FAST_CHECK=0 on none. Values are never checked while torch.compile traces.
+Shapes, dtypes and devices are always checked. Checking values (offsets, a temperature in a tensor) means reading them,
+and the host would wait for a GPU. They are therefore checked for CPU tensors only; PRIOR_FAST_CHECK=1 checks them on
+every device and PRIOR_FAST_CHECK=0 on none. Values are never checked while torch.compile traces.
 """
 
 import os
@@ -18,14 +18,14 @@ ENVIRONMENT_VARIABLE = "PRIOR_FAST_CHECK"
 
 
 def check_tensors(**arguments: tuple[Any, str]) -> None:
-    """Check float tensors that belong together: shapes by letters, one dtype, one device.
+    """Check that float tensors have matching shapes, one dtype and one device.
 
     Args:
-        arguments: by name, the value and its shape as letters, such as q=(q, "Tq H D"). A letter that comes back has
+        arguments: by name, the value and its shape as letters, such as q=(q, "Tq H D"). A repeated letter must have
             the size of its first use; the first argument sets dtype and device.
 
     Raises:
-        ValueError: a value that is no tensor, or of another shape, dtype or device than wanted.
+        ValueError: a value is not a tensor, or has the wrong shape, dtype or device.
     """
     sizes: dict[str, tuple[int, str]] = {}
     first: str | None = None
@@ -42,7 +42,7 @@ def check_tensors(**arguments: tuple[Any, str]) -> None:
 
 
 def check_is_tensor(name: str, value: Any, letters: str) -> None:
-    """Raise ValueError unless `value` is a tensor; `letters` is the shape that is wanted."""
+    """Raise ValueError unless `value` is a tensor; `letters` is the expected shape."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a tensor [{', '.join(letters.split())}], got {type(value).__name__}")
 
@@ -55,13 +55,13 @@ def check_dtype(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
 
 
 def check_device(name: str, x: Tensor, reference_name: str, reference: Tensor) -> None:
-    """Raise ValueError unless `x` is where `reference` is."""
+    """Raise ValueError unless `x` is on the device of `reference`."""
     if x.device != reference.device:
         raise ValueError(f"{name} is on {x.device}, wanted {reference.device}, the device of {reference_name}")
 
 
 def check_shape(name: str, x: Tensor, letters: list[str], sizes: dict[str, tuple[int, str]]) -> None:
-    """Raise ValueError unless `x` has the shape `letters`; `sizes` holds each letter's size and where it is from."""
+    """Raise ValueError unless `x` has the shape `letters`; `sizes` holds each letter's size and origin."""
     described = f"{name} has shape {list(x.shape)}, wanted [{', '.join(letters)}]"
     if x.dim() != len(letters):
         raise ValueError(f"{described}, {len(letters)} dimensions")
@@ -92,9 +92,9 @@ def check_offsets(
     """Check offsets [B + 1] of segments in the rows of `rows`, and the int that bounds the segments' lengths.
 
     Raises:
-        ValueError: a wrong shape (`segments`, where given, is B), dtype or device; `max_seqlen` is no int >= 0; and,
-            where values are checked: they do not start at 0, decrease, do not end at the number of rows, or a segment
-            is longer than `max_seqlen`.
+        ValueError: the shape (`segments`, if given, is B), dtype or device is wrong, or `max_seqlen` is no int >= 0.
+            Where values are checked, also: the offsets do not start at 0, decrease, or do not end at the number of
+            rows, or a segment is longer than `max_seqlen`.
     """
     check_is_tensor(name, cu_seqlens, "B+1")
     check_dtype(name, cu_seqlens, OFFSET_DTYPES)
@@ -127,7 +127,7 @@ def _check_offset_values(
 
 
 def check_scalar(name: str, value: Any, reference_name: str, reference: Tensor) -> None:
-    """Raise ValueError unless `value` is a number, or a float tensor without dimensions where `reference` is."""
+    """Raise ValueError unless `value` is a number, or a 0-dimensional float tensor on the reference's device."""
     if isinstance(value, Tensor):
         check_dtype(name, value, FLOAT_DTYPES)
         if value.dim() != 0:

@@ -1,9 +1,9 @@
 """Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 
-A number depends on its seed and counter only, so a forward and a backward pass, any block size and any number of
-ranks draw the same noise. The contract, which every backend keeps: key = the 64-bit seed, counter = the flat index
-row * columns + column in the two low words, and of the four output words the first. With that word r,
-u = (r >> 9) * 2**-23 + 2**-24, which lies strictly between 0 and 1 and is exact in float32; Gumbel noise is
+A number depends only on its seed and counter. The noise is therefore the same in a forward and a backward pass, with
+any block size and with any number of ranks. The contract of all backends: the key is the 64-bit seed; the counter is
+the flat index row * columns + column, in the two low words; of the four output words the first, r, is used. Then
+u = (r >> 9) * 2**-23 + 2**-24, which lies strictly between 0 and 1 and is exact in float32. Gumbel noise is
 -log(-log(u)).
 """
 
@@ -24,7 +24,7 @@ _KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
     """High and low 32 bits of the product of two 32-bit words, held in int64.
 
-    The word is taken in 16-bit halves: the whole product needs 64 bits and int64 has 63.
+    The word is split into 16-bit halves, since the whole product needs 64 bits and int64 has 63.
     """
     low = constant * (word & 0xFFFF)
     high = constant * (word >> 16) + (low >> 16)
@@ -71,7 +71,7 @@ def uniform(
         seed: an int64 value: an int, or a tensor without dimensions on `device`.
         shape: shape of the result.
         first: counter of the first element.
-        device: where the result is made.
+        device: device of the result.
         dtype: float32 or float64, which hold every value exactly.
     """
     key = _key(seed, device)
@@ -79,15 +79,15 @@ def uniform(
 
 
 def _key(seed: int | Tensor, device: torch.device | str | None) -> Tensor:
-    # full, not tensor: it fills on the device, where tensor would copy from the host and wait.
+    # torch.full fills on the device; torch.tensor would copy from the host and wait.
     return seed if isinstance(seed, Tensor) else torch.full((), seed, dtype=torch.int64, device=device)
 
 
-# csrc/ holds the kernel for CPUs; in plain PyTorch the rounds are some 270 calls.
+# csrc/ implements it for CPUs; in plain PyTorch the rounds take about 270 calls.
 torch.library.define("prior_fast::philox_uniform", "(Tensor seed, int count, int first) -> Tensor")
 
 
-# An op of its own: Inductor inlines each round twice into the next, and with ten rounds never ends compiling.
+# A custom op: Inductor inlines each round twice into the next, and with ten rounds compilation does not end.
 @torch.library.custom_op("prior_fast::uniform", mutates_args=())
 def _uniform(seed: Tensor, count: int, first: int, dtype: torch.dtype) -> Tensor:
     # The numbers are exact in float32.
@@ -112,7 +112,7 @@ def uniform_reference(seed: Tensor, count: int, first: int, dtype: torch.dtype) 
     return (word >> 9).to(dtype) * 2.0**-23 + 2.0**-24
 
 
-# One op, so that a graph has one node for it.
+# A custom op, so that a graph has one node for it.
 @torch.library.custom_op("prior_fast::gumbel", mutates_args=())
 def _gumbel(seed: Tensor, rows: int, columns: int, first_row: int, dtype: torch.dtype) -> Tensor:
     u = uniform(seed, (rows, columns), first_row * columns, seed.device, dtype)
@@ -136,11 +136,11 @@ def gumbel(
 
     Args:
         seed: an int64 value: an int, or a tensor without dimensions, whose device is then the result's. Under
-            torch.compile give a tensor: another int may mean another compilation.
+            torch.compile pass a tensor: a new int may cause a recompilation.
         rows: rows of the result.
         columns: columns of the result, the same for the whole batch.
         first_row: index of the first row in the whole batch.
-        device: where the result is made of an int.
-        dtype: float32 or float64; the logarithms are taken in it.
+        device: device of the result if `seed` is an int.
+        dtype: float32 or float64, for the result and the logarithms.
     """
     return _gumbel(_key(seed, device), rows, columns, first_row, dtype)

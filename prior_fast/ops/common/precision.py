@@ -10,5 +10,5 @@ def accumulation_dtype(x: Tensor) -> torch.dtype:
 
 
 def full_precision(x: Tensor) -> torch.autocast:
-    """A block in which autocast, where the caller has it on, does not lower the precision of products."""
+    """A context without autocast, so that the caller's autocast does not lower the precision of products."""
     return torch.autocast(x.device.type, enabled=False)

@@ -1,6 +1,7 @@
-"""Packed segments: B runs of rows, concatenated, with offsets `cu_seqlens [B + 1]`. Nothing here reads a value back.
+"""Packed segments: B runs of rows, concatenated, with offsets `cu_seqlens [B + 1]`.
 
-Where offsets are wrong and values are not checked (`prior_fast.ops.common.checks`), results are meaningless.
+No function here reads a value back to the host. If offsets are wrong and values are not checked
+(`prior_fast.ops.common.checks`), results are undefined.
 """
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 def segment_ids(cu_seqlens: Tensor, rows: int) -> Tensor:
     """The segment of each row: [rows] int64. Empty segments own no row."""
     positions = torch.arange(rows, device=cu_seqlens.device, dtype=cu_seqlens.dtype)
-    # right=True passes over the empty segments that start at the row's own position.
+    # right=True skips the empty segments that start at the row's own position.
     return torch.searchsorted(cu_seqlens.contiguous(), positions, right=True) - 1
 
 

@@ -13,11 +13,11 @@ TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def with_triton(x: Tensor, for_float32: bool = True) -> dict[str, str | None]:
-    """The backends of an op that has Triton kernels and a reference, best first for `x`, and why one can't serve.
+    """The backends of an op with Triton kernels and a reference, best first for `x`: None, or why it can't serve.
 
-    On a CPU, where the kernels run only in Triton's interpreter, they serve whoever asks for them.
+    On a CPU the kernels run only in Triton's interpreter, so they serve only on request.
 
-    for_float32: whether the kernels are the best in float32 too.
+    for_float32: whether the kernels are also the best backend in float32.
     """
     reason = triton_unavailable(x)
     if x.device.type == "cuda" and (for_float32 or x.dtype != torch.float32):
@@ -26,7 +26,7 @@ def with_triton(x: Tensor, for_float32: bool = True) -> dict[str, str | None]:
 
 
 def triton_unavailable(x: Tensor) -> str | None:
-    """None where Triton's kernels can take `x`, else why not."""
+    """None if Triton's kernels can take `x`, else the reason."""
     missing = _missing(x.device.type)
     if missing is not None:
         return missing

@@ -29,7 +29,7 @@ class PatientStudy:
 
 
 def choose_studies(seed: int, studies: int) -> list[PatientStudy]:
-    """All studies; those of the phantom's test split are in valid, which has other patients."""
+    """All studies. Those of the phantom's test split become valid, whose patients are not in train."""
     seen = Counter[int]()
     chosen = []
     for place in place_studies(seed, studies):
@@ -39,7 +39,7 @@ def choose_studies(seed: int, studies: int) -> list[PatientStudy]:
 
 
 def write_study(study: PatientStudy, root: Path, seed: int, size: int) -> list[Row]:
-    """Draw one study, write its JPEG files and give back its rows, one for each image."""
+    """Draw one study, write its JPEG files and return its rows, one for each image."""
     place = study.place
     contents = contents_of(seed, place)
     patient = Patient.sample(stream(seed, 8, place.subject))
@@ -66,7 +66,7 @@ def write_study(study: PatientStudy, root: Path, seed: int, size: int) -> list[R
 
 
 def write_tables(root: Path, studies: list[list[Row]]) -> None:
-    """train.csv and valid.csv."""
+    """Write train.csv and valid.csv."""
     for folder in FOLDERS:
         rows = (row for study in studies for row in study if row["Path"].startswith(f"{_PREFIX}/{folder}/"))
         write_table(root / f"{folder}.csv", COLUMNS, rows)
@@ -91,7 +91,7 @@ def summarize(studies: list[list[Row]]) -> dict[str, Any]:
 
 
 def _certain(contents: StudyContents) -> dict[str, float]:
-    """Labels as readers of the images give them: 1 or 0, never uncertain, never blank."""
+    """Labels like those of radiologists who read the images: 1 or 0, never uncertain, never blank."""
     labels = dict.fromkeys(CHEXPERT_TABLE_LABELS, 0.0)
     labels |= {name: 1.0 for name in FINDINGS if contents.finding(name)}
     labels["Lung Opacity"] = max(labels[name] for name in ("Atelectasis", "Consolidation", "Edema"))

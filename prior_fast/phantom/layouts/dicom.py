@@ -1,4 +1,4 @@
-"""Writing DICOM files like those of RSNA and SIIM-ACR: 8-bit gray, JPEG baseline inside."""
+"""Writing DICOM files like those of RSNA and SIIM-ACR: 8-bit gray with JPEG baseline compression."""
 
 import io
 import uuid
@@ -25,11 +25,11 @@ def make_uid(rng: np.random.Generator) -> str:
 
 
 def write_dicom(path: Path, pixels: np.ndarray, uids: tuple[str, str, str], facts: dict[str, Any]) -> None:
-    """pixels [H, W] uint8 as a DICOM file, the same bytes for the same arguments.
+    """Write pixels [H, W] uint8 as a DICOM file. The same arguments give the same bytes.
 
     Args:
-        uids: of the study, of the series, of the image.
-        facts: more elements, by keyword.
+        uids: the UIDs of the study, the series and the image.
+        facts: further elements, by keyword.
     """
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = JPEGBaseline8Bit

@@ -20,14 +20,14 @@ def default_size(layout: str) -> int:
 def generate_layout(options: PhantomOptions, layout: str) -> dict[str, Any]:
     """Write a made-up dataset in one of `LAYOUTS` into `options.out`, whole or not at all.
 
-    Its drawings are those of MIMIC-CXR-JPG's layout with the same seed, one frontal image of each study for "rsna" and
-    "siim". Study i depends on the seed, the size and i alone.
+    The drawings are those of MIMIC-CXR-JPG's layout with the same seed; "rsna" and "siim" have one frontal image of
+    each study. Study i depends only on the seed, the size and i.
 
     Returns:
-        What report.json holds: options, counts, seconds.
+        The content of report.json: options, counts, seconds.
 
     Raises:
-        UsageError: a setting out of range, or `out` is a file or a folder that is not empty.
+        UsageError: an option is out of range, or `out` is a file or a folder that is not empty.
         RunError: a worker process died.
     """
     check_options(options)
@@ -58,5 +58,5 @@ def generate_layout(options: PhantomOptions, layout: str) -> dict[str, Any]:
 
 
 def _module(layout: str) -> Any:
-    # Each layout is a module with the same functions; RSNA's and SIIM-ACR's import pydicom, which others do without.
+    # Each layout is a module with the same functions. Only RSNA's and SIIM-ACR's import pydicom.
     return importlib.import_module(f"prior_fast.phantom.layouts.{layout}")

@@ -1,4 +1,4 @@
-"""The phantom in the layout of RSNA Pneumonia Detection, stage 2: consolidations, boxed."""
+"""The phantom in the layout of RSNA Pneumonia Detection, stage 2: consolidations with boxes."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,12 +15,12 @@ _FINDING = "Consolidation"
 
 
 def choose_studies(seed: int, studies: int) -> list[Place]:
-    """All studies: 22 % of the phantom's have a consolidation, as many as RSNA's have an opacity."""
+    """All studies. 22 % of them have a consolidation, the share of RSNA's images that have an opacity."""
     return place_studies(seed, studies)
 
 
 def write_study(place: Place, root: Path, seed: int, size: int) -> list[Row]:
-    """Draw one study, write its DICOM file and give back its rows, one for each box."""
+    """Draw one study, write its DICOM file and return its rows, one for each box."""
     rng = stream(seed, 9, place.study)
     contents, drawing = draw_square(place, seed, size)
     name = str(make_uuid(rng))
@@ -41,7 +41,7 @@ def write_study(place: Place, root: Path, seed: int, size: int) -> list[Row]:
 
 
 def write_tables(root: Path, studies: list[list[Row]]) -> None:
-    """stage_2_train_labels.csv and stage_2_detailed_class_info.csv, which have a row for each box."""
+    """Write stage_2_train_labels.csv and stage_2_detailed_class_info.csv, which have a row for each box."""
     rows = [row for study in studies for row in study]
     for name, columns in (
         ("stage_2_train_labels.csv", ("patientId", "x", "y", "width", "height", "Target")),

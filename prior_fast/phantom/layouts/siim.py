@@ -1,4 +1,4 @@
-"""The phantom in the layout of SIIM-ACR Pneumothorax Segmentation: pneumothoraces, masked."""
+"""The phantom in the layout of SIIM-ACR Pneumothorax Segmentation: pneumothoraces with masks."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from prior_fast.radiology.rle import encode_rle
 SIZE = 1024
 FOLDERS = ("dicom-images-train",)
 _FINDING = "Pneumothorax"
-# A tenth of the phantom's studies have one, of SIIM-ACR's 22 %: 0.1 / (0.1 + 0.9 * 0.39) = 0.22.
+# 10 % of the phantom's studies have a pneumothorax, but 22 % of SIIM-ACR's: 0.1 / (0.1 + 0.9 * 0.39) = 0.22.
 _KEPT_OF_OTHERS = 0.39
-# The first of the two columns is named with a blank after the comma, and so are the values, as in the original.
+# As in the original, the name and the values of the second column begin with a blank.
 _COLUMNS = ("ImageId", " EncodedPixels")
 
 
 def choose_studies(seed: int, studies: int) -> list[Place]:
-    """All studies with a pneumothorax and some of the others, so that 22 % have one; the first of a longer choice."""
+    """All studies with a pneumothorax and some others, so that 22 % have one. A shorter choice begins a longer one."""
     drawn = 3 * studies
     while True:
         places = [place for place in place_studies(seed, drawn) if _is_chosen(seed, place)]
@@ -36,7 +36,7 @@ def _is_chosen(seed: int, place: Place) -> bool:
 
 
 def write_study(place: Place, root: Path, seed: int, size: int) -> list[Row]:
-    """Draw one study, write its DICOM file and give back its rows, one for each connected part of the mask."""
+    """Draw one study, write its DICOM file and return its rows, one for each connected part of the mask."""
     rng = stream(seed, 9, place.study)
     contents, drawing = draw_square(place, seed, size)
     study, series, image = make_uid(rng), make_uid(rng), make_uid(rng)
@@ -56,7 +56,7 @@ def write_study(place: Place, root: Path, seed: int, size: int) -> list[Row]:
 
 
 def write_tables(root: Path, studies: list[list[Row]]) -> None:
-    """train-rle.csv."""
+    """Write train-rle.csv."""
     write_table(root / "train-rle.csv", _COLUMNS, (row for study in studies for row in study))
 
 

@@ -14,7 +14,7 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), np.int64)
 
 
 def draw_square(place: Place, seed: int, size: int) -> tuple[StudyContents, Drawing]:
-    """What the study at `place` shows, and its one frontal image, resized to `size` x `size` with its masks."""
+    """The contents of the study at `place`, and its first frontal image with masks, resized to `size` x `size`."""
     contents = contents_of(seed, place)
     patient = Patient.sample(stream(seed, 8, place.subject))
     drawing = render_frontal(patient, contents, seed, place.study, 0, size)

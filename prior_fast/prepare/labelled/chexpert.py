@@ -16,11 +16,12 @@ _MGCA_VALIDATION = 5000
 
 
 def read_chexpert(images: Path, exclude: Path | None = None) -> LabelledSource:
-    """What CheXpert's tables say.
+    """Read CheXpert's tables.
 
     Args:
         images: the folder of train.csv and valid.csv, or its parent.
-        exclude: a list of images that MGCA's split leaves out; None for what GLoRIA's rule draws with seed 0.
+        exclude: a list of images that MGCA's split leaves out; None for the images that GLoRIA's rule draws with
+            seed 0.
 
     Raises:
         UsageError: a table or the list can't be used.
@@ -51,10 +52,10 @@ def read_chexpert(images: Path, exclude: Path | None = None) -> LabelledSource:
 
 
 def decode(candidate: Candidate) -> Decoded:
-    """The image alone.
+    """Decode the image. CheXpert has no annotations.
 
     Raises:
-        UnreadableImage: its file is absent or broken.
+        UnreadableImage: the file is absent or broken.
     """
     return Decoded(read_xray(candidate.path)[0])
 
@@ -72,7 +73,8 @@ def _splits(pool: Pool, excluded: set[str], how: str) -> dict[str, SplitLists]:
 def _mgca(pool: Pool, train: Pool, excluded: set[str], how: str) -> SplitLists:
     """MGCA's parts: test on valid.csv, validate on 5,000 images of train.csv, train on the rest without 5x200.
 
-    Theirs draws the 5,000 by image; here whole patients are drawn, and a patient of the test is in no other part.
+    MGCA draws the 5,000 by image. Here whole patients are drawn (at most 20 % of the images), and no test patient is in
+    another part.
     """
     test = pool.only([name.startswith("valid/") for name in pool.ids])
     tested = set(test.patients)

@@ -1,4 +1,4 @@
-"""CheXpert 5x200: 200 images of CheXpert's train.csv for each of five findings, by a given list or drawn by a rule."""
+"""CheXpert 5x200: 200 images of CheXpert's train.csv for each of five findings, from a list or drawn by a rule."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ LIST_FILE = "list.json"
 def read_5x200(
     images: Path, given: Path | None = None, rule: str = "prior", seed: int = 0, per_class: int = 200
 ) -> LabelledSource:
-    """The images of a given list, or of one drawn from train.csv, with the finding of each.
+    """The images of a given list, or of a list drawn from train.csv, with the finding of each.
 
     Raises:
         UsageError: the list or train.csv can't be used, or the rule finds no image.
@@ -63,7 +63,7 @@ def _candidate(root: Path, entry: dict[str, Any]) -> Candidate:
 
 
 def _root_for_list(images: Path) -> Path:
-    """As `find_root`, but train.csv need not be there."""
+    """Like `find_root`, but train.csv may be missing."""
     folder = next(
         (folder for folder in (images, *(images / name for name in FOLDERS)) if (folder / "train").is_dir()), None
     )

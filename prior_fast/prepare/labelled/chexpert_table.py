@@ -20,8 +20,8 @@ class Row:
     """A row of train.csv or valid.csv.
 
     Attributes:
-        number: of the row in its table, from 0.
-        path: without the name of the source's folder: train/patient00001/study1/view1_frontal.jpg.
+        number: the row's number in its table, from 0.
+        path: the path without the source's folder: train/patient00001/study1/view1_frontal.jpg.
         labels: in the order of `CHEXPERT_TABLE_LABELS`, 1, 0, -1, or None where blank.
     """
 
@@ -36,7 +36,7 @@ def find_root(images: Path) -> Path:
     """The folder that holds train.csv: `images`, or CheXpert-v1.0-small or CheXpert-v1.0 in it.
 
     Raises:
-        UsageError: none of them does.
+        UsageError: none of these folders holds train.csv.
     """
     for folder in (images, *(images / name for name in FOLDERS)):
         if (folder / "train.csv").is_file():
@@ -45,7 +45,7 @@ def find_root(images: Path) -> Path:
 
 
 def strip_prefix(path: str) -> tuple[str, str] | None:
-    """A path of the tables without what stands before train/ or valid/, and its patient; None for other paths."""
+    """A path of the tables without the part before train/ or valid/, and its patient; None for other paths."""
     found = _PATH.fullmatch(path.strip())
     return (found[1], found[2]) if found else None
 
@@ -54,7 +54,7 @@ def read_table(path: Path) -> list[Row]:
     """The rows of train.csv or valid.csv.
 
     Raises:
-        UsageError: a column is missing or a value can't be.
+        UsageError: a column is missing or a value is invalid.
     """
     types = {"Path": pa.string(), "Frontal/Lateral": pa.string(), **dict.fromkeys(CHEXPERT_TABLE_LABELS, pa.float64())}
     columns = read_rows(path, types, nullable=CHEXPERT_TABLE_LABELS)

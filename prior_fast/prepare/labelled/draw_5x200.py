@@ -1,4 +1,4 @@
-"""The lists of CheXpert 5x200: drawn by the rules in use, or read from a file."""
+"""The lists of CheXpert 5x200: drawn by a published rule, or read from a file."""
 
 import json
 from collections.abc import Sequence
@@ -18,20 +18,24 @@ RULES = ("prior", "gloria")
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images drawn from train.csv: each row with the number of its finding in `FIVE_CLASSES`, and the size of each
-    finding's pool."""
+    """Images drawn from train.csv.
+
+    Attributes:
+        chosen: the drawn rows, each with the number of its finding in `FIVE_CLASSES`.
+        pools: for each finding, the number of images from which the rule draws.
+    """
 
     chosen: list[tuple[Row, int]]
     pools: tuple[int, ...]
 
 
 def draw(rows: Sequence[Row], rule: str, seed: int, per_class: int) -> Drawn:
-    """Draw frontal images of train.csv that show one of the five findings alone, in blocks of one finding each.
+    """Draw frontal images of train.csv that show only one of the five findings, ordered by finding.
 
-    rule "prior": blank is 0, uncertain is 1 for Atelectasis, Edema and Pleural Effusion and 0 for the other two;
-    exactly one of the five is 1, whatever the other nine labels say.
-    rule "gloria", which MGCA shares: the finding is 1 and all other labels but No Finding are 0 or blank; seed 0 draws
-    what pandas' `sample(n, random_state=0)` does, as MGCA.
+    rule "prior": blank counts as 0. Uncertain counts as 1 for Atelectasis, Edema and Pleural Effusion, and as 0 for the
+    other two. Exactly one of the five is 1; the other nine labels do not matter.
+    rule "gloria", also used by MGCA: the finding is 1, and all other labels except No Finding are 0 or blank. Seed 0
+    draws the same rows as pandas' `sample(n, random_state=0)`, as MGCA does.
     """
     number_of = [_shown(row, rule) if row.frontal else None for row in rows]
     chosen, pools = [], []
@@ -44,7 +48,7 @@ def draw(rows: Sequence[Row], rule: str, seed: int, per_class: int) -> Drawn:
 
 
 def _shown(row: Row, rule: str) -> int | None:
-    """The number of the one of the five that the row counts as showing, None where it is none or several."""
+    """The number of the only one of the five findings that the row shows; None if it shows none or several."""
     labels = {name: value or 0.0 for name, value in zip(CHEXPERT_TABLE_LABELS, row.labels)}
     if rule == "prior":
         counting = {1.0: FIVE_CLASSES, -1.0: UNCERTAIN_IS_POSITIVE}
@@ -59,11 +63,12 @@ def _shown(row: Row, rule: str) -> int | None:
 def read_list(path: Path) -> list[tuple[str, int]]:
     """The images of a list and the number of the finding of each in `FIVE_CLASSES`.
 
-    A list is a JSON object as PRIOR's authors have it, {"row of train.csv": {"image_path": ..., "label": [one 1 and
-    four 0]}}, or a csv with a column Path and the five labels, one of which is 1 in each row.
+    A list is a JSON object in the format of PRIOR's authors, {"row of train.csv": {"image_path": ..., "label": [one 1
+    and four 0]}}, or a csv with a column Path and the five labels, one of which is 1 in each row.
 
     Raises:
-        UsageError: it is neither, a path is no image of CheXpert or is there twice, or a label is not one-hot.
+        UsageError: the file has another format, a path is not an image of CheXpert or is repeated, or a label is not
+            one-hot.
     """
     entries = _json_entries(path) if path.suffix.lower() == ".json" else _csv_entries(path)
     found: dict[str, int] = {}
@@ -84,10 +89,10 @@ def read_list(path: Path) -> list[tuple[str, int]]:
 
 
 def read_paths(path: Path) -> list[str]:
-    """The images of a list whose labels don't matter: JSON or csv as `read_list` takes them, or a path in each line.
+    """The images of a list without their labels. The file is JSON or csv as in `read_list`, or has one path per line.
 
     Raises:
-        UsageError: it is none of them, or a path is no image of CheXpert.
+        UsageError: the file has another format, or a path is not an image of CheXpert.
     """
     kind = path.suffix.lower()
     if kind == ".json":

@@ -7,10 +7,10 @@ from prior_fast.errors import UsageError
 
 
 def need(folder: Path, *names: str) -> Path:
-    """The first of the files or folders `names` that is in the folder given as --images.
+    """The first of the files or folders `names` that exists in the folder given as --images.
 
     Raises:
-        UsageError: none is.
+        UsageError: none of them exists.
     """
     if not folder.is_dir():
         raise UsageError(f"--images {folder}: there is no such folder")
@@ -21,10 +21,10 @@ def need(folder: Path, *names: str) -> Path:
 
 
 def compare_files(ids: Iterable[str], files: Iterable[Path]) -> tuple[dict[str, Path], list[str], list[str]]:
-    """Which of the images that a table names have a DICOM file.
+    """Find the DICOM files of the images that a table names.
 
     Returns:
-        The file of each id, the ids without one, and notes on files that no row names.
+        The file of each id, the ids without a file, and notes on files that no row names.
     """
     by_id: dict[str, Path] = {}
     notes, twice = [], 0

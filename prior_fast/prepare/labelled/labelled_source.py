@@ -1,4 +1,4 @@
-"""What a reader of a labelled dataset hands to the pipeline; light, since every worker process imports it."""
+"""The data that a dataset's reader passes to the pipeline. Every worker process imports this module."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ class Candidate:
     """An image that the source's tables name, before it is decoded.
 
     Attributes:
-        path: its file.
-        image_id, patient_id, labels: as `Record` has them.
-        annotations: what the tables say of where the finding is, for the source's own `decode`.
+        path: the file of the image.
+        image_id, patient_id, labels: as in `Record`.
+        annotations: boxes or encoded masks from the tables, in the form that the source's `decode` reads.
     """
 
     path: Path
@@ -31,13 +31,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of a candidate.
+    """A decoded candidate.
 
     Attributes:
         image: uint8 [224, 224].
-        boxes, mask: as `Record` has them.
-        dropped: a reason for each mark that can't be used; they become lines of rejected.csv.
-        remarks: what was done to the image beyond resizing it; equal remarks are counted in a note.
+        boxes, mask: as in `Record`.
+        dropped: a reason for each annotation that can't be used; the reasons become lines of rejected.csv.
+        remarks: what was changed besides the size; equal remarks are counted in a note.
     """
 
     image: np.ndarray
@@ -52,15 +52,15 @@ class LabelledSource:
     """A dataset as its tables describe it.
 
     Attributes:
-        root: the folder that rejected.csv's files are relative to.
-        candidates: in the order of the dataset to be; their ids are unique.
-        decode: a function of a module, since worker processes import it; raises `UnreadableImage`.
-        splits: from the images that could be decoded to the splits, by name.
-        positive: whether a record counts as one where lists keep the share of positives.
-        rejected: file (or id) and reason of what the tables alone leave out.
+        root: the folder to which the paths in rejected.csv are relative.
+        candidates: in the order of the new dataset; their ids are unique.
+        decode: a module-level function, because worker processes import it; raises `UnreadableImage`.
+        splits: makes the splits, by name, of the images that could be decoded.
+        positive: whether a record counts as positive in lists that keep the share of positives.
+        rejected: file (or id) and reason of images that are left out because of the tables.
         notes: lines for the user.
-        facts: more for dataset.json.
-        texts: more files, by name.
+        facts: further entries of dataset.json.
+        texts: further text files, by name.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Splits that a user brings along: folders of lists of image ids."""
+"""A user's own splits: folders with lists of image ids."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from prior_fast.errors import UsageError
 from prior_fast.prepare.labelled.splits import Pool, stratified_percentages
 from prior_fast.prepare.labelled.write import SplitLists
 
-# The names that a list may have in the folder; the first is ours, the others are BenchX's.
+# The permitted file names of each list; the first is ours, the second is BenchX's.
 _FILES = {
     "train": ("train.txt",),
     "train-1": ("train-1.txt", "train_1.txt"),
@@ -26,14 +26,14 @@ _EXTENSIONS = re.compile(r"\.(dcm|png|jpe?g)$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class OwnLists:
-    """The ids of each part of a user's split, as the dataset calls the images; parts of `_OPTIONAL` may be absent."""
+    """The dataset's image ids in each part of a user's split; parts in `_OPTIONAL` may be absent."""
 
     name: str
     folder: Path
     parts: Mapping[str, Sequence[str]]
 
     def split(self, pool: Pool) -> SplitLists:
-        """The split of a pool's images that the lists name; images that were left out are left out of it too."""
+        """The split, restricted to the images of the pool."""
         there = set(pool.ids)
         parts = {part: [name for name in ids if name in there] for part, ids in self.parts.items()}
         wanted = set(parts["train"])
@@ -48,7 +48,7 @@ def parse_words(words: Iterable[str]) -> dict[str, Path]:
     """The folders of `--split-lists NAME=DIR`, by the splits' names.
 
     Raises:
-        UsageError: a word of another form, a name that is no file name or is given twice, a folder that is not there.
+        UsageError: a word has another form, a name is invalid, reserved or repeated, or a folder does not exist.
     """
     folders: dict[str, Path] = {}
     for word in words:
@@ -66,13 +66,13 @@ def parse_words(words: Iterable[str]) -> dict[str, Path]:
 
 
 def read_lists(name: str, folder: Path, ids: Collection[str]) -> OwnLists:
-    """Read the lists of a folder: train.txt, validate.txt or val.txt, test.txt, maybe train-1.txt and train-10.txt.
+    """Read a folder's lists: train.txt, validate.txt or val.txt, test.txt; optionally train-1.txt and train-10.txt.
 
     Args:
         ids: the images that the source's tables name.
 
     Raises:
-        UsageError: a list is missing, names an image that is not among `ids`, or shares one with another part.
+        UsageError: a list is missing, names an image that is not in `ids`, or shares an image with another part.
     """
     known = _Names(ids)
     parts: dict[str, list[str]] = {}
@@ -92,7 +92,7 @@ def read_lists(name: str, folder: Path, ids: Collection[str]) -> OwnLists:
 
 
 class _Names:
-    """Finds an image by its id, or by the id without folders or without its extension where only one has it."""
+    """Finds an image by its id, or by its id without folders or extension if only one image fits."""
 
     def __init__(self, ids: Collection[str]) -> None:
         self.ids = frozenset(ids)

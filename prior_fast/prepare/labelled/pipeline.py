@@ -1,4 +1,4 @@
-"""From the tables of a labelled dataset to the prepared one: decoded in parallel, whole or absent."""
+"""Making a labelled dataset from its source: images are decoded in parallel; the result is complete or absent."""
 
 import errno
 import re
@@ -30,13 +30,13 @@ _NUMBERS = re.compile(r"-?\d+(\.\d+)?")
 
 @dataclass(frozen=True)
 class LabelledOptions:
-    """Where the dataset goes and how it is made.
+    """The options that all labelled datasets share.
 
     Attributes:
-        out: the folder of the dataset to make.
-        workers: processes that decode; 1 works in this process.
-        strict: stop at the first thing that would be left out.
-        split_lists: words NAME=DIR, the user's own splits.
+        out: the folder of the new dataset.
+        workers: number of decoding processes; 1 decodes in this process.
+        strict: stop at the first file or annotation that would be left out.
+        split_lists: the user's own splits, as NAME=DIR.
     """
 
     out: Path
@@ -47,7 +47,7 @@ class LabelledOptions:
 
 @dataclass
 class _Result:
-    """What decoding gave: records, the scratch rows of their images, and what is to be told."""
+    """The result of decoding: records, the rows of their images in the temporary file, rejections and remarks."""
 
     records: list[Record] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
@@ -56,14 +56,17 @@ class _Result:
 
 
 def prepare_labelled(read: Callable[[], LabelledSource], options: LabelledOptions) -> dict[str, Any]:
-    """Make the dataset `options.out` of what `read` finds; returns what its dataset.json says, and "seconds".
+    """Make the dataset `options.out` from the source that `read` returns.
 
-    Decoded images wait in a file beside `out`, since only when all are decoded is it known which can be used; it takes
-    50 KB for each image and is removed at the end.
+    Decoded images are kept in a temporary file beside `out`, because the usable images are known only after all are
+    decoded. The file takes 50 KB per image and is removed at the end.
+
+    Returns:
+        The content of dataset.json, and "seconds".
 
     Raises:
-        UsageError: a setting or a table can't be used, or no image can.
-        RunError: a broken file under `strict`, a full disk, or a worker process died.
+        UsageError: an option or a table can't be used, or no image can be used.
+        RunError: a file is left out under `strict`, the disk is full, or a worker process died.
     """
     begin = time.perf_counter()
     _check(options)
@@ -118,7 +121,7 @@ def _decode_all(source: LabelledSource, options: LabelledOptions, path: Path) ->
 
 
 def _decode(decode: Callable[[Candidate], Decoded], candidate: Candidate) -> Decoded | str:
-    """What became of a candidate, or in a line why it can't be used."""
+    """The decoded candidate, or the reason why it can't be used, in one line."""
     try:
         return decode(candidate)
     except UnreadableImage as error:
@@ -146,7 +149,7 @@ def _contents(source: LabelledSource, result: _Result, own: Sequence[OwnLists]) 
 
 
 def _count_labels(classes: Sequence[str], records: Sequence[Record]) -> dict[str, dict[str, int]]:
-    """For each class, how many images are labelled with it in which way."""
+    """For each class, the numbers of positive, negative, uncertain and blank labels."""
     labels = np.array([record.labels for record in records], np.float32)
     kinds = {"positive": labels == 1, "negative": labels == 0, "uncertain": labels == -1, "blank": np.isnan(labels)}
     return {
@@ -156,7 +159,7 @@ def _count_labels(classes: Sequence[str], records: Sequence[Record]) -> dict[str
 
 
 def _count_reasons(rejected: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The kinds of reasons, which are their words without numbers, the most frequent first."""
+    """Count the reasons, the most frequent first. Reasons that differ only in numbers are counted together."""
     counts = Counter(_NUMBERS.sub("N", reason) for _, reason in rejected)
     return [{"reason": kind, "lines": count} for kind, count in sorted(counts.items(), key=lambda x: (-x[1], x[0]))]
 
@@ -181,7 +184,7 @@ def _check(options: LabelledOptions) -> None:
 
 @contextmanager
 def _explained(out: Path) -> Iterator[None]:
-    """Turn what may stop a run on its way into a line that says what to do."""
+    """Turn errors that interrupt a run into a message that says what to do."""
     try:
         yield
     except BrokenProcessPool as error:

@@ -26,7 +26,7 @@ FullBox = tuple[float, float, float, float]
 
 
 def read_rsna(images: Path) -> LabelledSource:
-    """What RSNA's tables say; several rows of one patientId are the boxes of its one image.
+    """Read RSNA's tables. A patientId has one image; several rows of it are the boxes of this image.
 
     Raises:
         UsageError: a folder or a table is missing or can't be used.
@@ -51,10 +51,10 @@ def read_rsna(images: Path) -> LabelledSource:
 
 
 def decode(candidate: Candidate) -> Decoded:
-    """The image, its boxes cut at the image's edges, and the mask that they make when filled.
+    """Decode the image, clip its boxes to the image, and fill them to make the mask.
 
     Raises:
-        UnreadableImage: the file is broken, or nothing of a positive image's boxes is inside it.
+        UnreadableImage: the file is broken, or no box of a positive image lies inside the image.
     """
     from prior_fast.radiology.dicom import read_dicom
 
@@ -89,7 +89,7 @@ def make_splits(pool: Pool) -> Mapping[str, SplitLists]:
 
 
 def _read_boxes(path: Path) -> tuple[dict[str, list[FullBox]], list[tuple[str, str]]]:
-    """The boxes of each image, none for a negative, and the images whose rows contradict each other."""
+    """The boxes of each image (none for a negative image), and the images whose rows contradict each other."""
     sides = ("x", "y", "width", "height")
     types = {"patientId": pa.string(), **dict.fromkeys(sides, pa.float64()), "Target": pa.int64()}
     columns = read_rows(path, types, nullable=sides)

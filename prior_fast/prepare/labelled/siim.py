@@ -17,14 +17,14 @@ from prior_fast.radiology.rle import decode_rle
 from prior_fast.radiology.xray import UnreadableImage
 
 CLASSES = ("Pneumothorax",)
-# The table of stage 2 has the images of stage 1's test in it, whose files lie in a folder of their own.
+# The table of stage 2 includes the test images of stage 1, whose files are in a separate folder.
 FOLDERS = {"train-rle.csv": ("dicom-images-train",), "stage_2_train.csv": ("dicom-images-train", "dicom-images-test")}
 _NEGATIVE = "-1"
 _SAVED = "a mask that covers half of no pixel at 224x224 kept the pixels with the greatest share"
 
 
 def read_siim(images: Path) -> LabelledSource:
-    """What SIIM-ACR's table says; several rows of one image are parts of its mask.
+    """Read SIIM-ACR's table. Several rows of one image are parts of its mask.
 
     Raises:
         UsageError: a folder or the table is missing or can't be used.
@@ -52,7 +52,7 @@ def read_siim(images: Path) -> LabelledSource:
 
 
 def decode(candidate: Candidate) -> Decoded:
-    """The image and the union of its masks.
+    """Decode the image and the union of its masks.
 
     Raises:
         UnreadableImage: the file is broken, or a part of the mask can't be decoded or has no pixel.

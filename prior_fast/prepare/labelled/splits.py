@@ -1,6 +1,6 @@
-"""How a labelled dataset is cut into training, validation and test parts, and into 1 % and 10 % of the training part.
+"""Splits of a labelled dataset into training, validation and test parts, with 1 % and 10 % of the training part.
 
-Each function's split depends on the images and the seed alone.
+Each function's split depends only on the images and the seed.
 """
 
 from collections import Counter
@@ -18,12 +18,12 @@ _SEEDS = 5
 
 @dataclass(frozen=True)
 class Pool:
-    """The images to cut.
+    """The images to split.
 
     Attributes:
-        ids: unique, in the order that lists keep.
-        patients: of each image.
-        positive: of each image, whether it counts as one where shares of positives are kept.
+        ids: unique, in the order of the dataset.
+        patients: the patient of each image.
+        positive: whether each image counts as positive in lists that keep the share of positives.
     """
 
     ids: Sequence[str]
@@ -31,14 +31,14 @@ class Pool:
     positive: Sequence[bool]
 
     def only(self, wanted: Sequence[bool]) -> "Pool":
-        """The pool of the images that are wanted."""
+        """The pool of the images whose entry in `wanted` is true."""
         rows = np.flatnonzero(wanted).tolist()
         ids, patients = ([column[row] for row in rows] for column in (self.ids, self.patients))
         return Pool(ids, patients, [self.positive[row] for row in rows])
 
 
 def prior_splits(pool: Pool) -> dict[str, SplitLists]:
-    """PRIOR's 6:2:2 with five seeds (supplement, section 3.1; five runs, as its authors say), by patient."""
+    """PRIOR's 6:2:2 splits by patient with five seeds (supplement, section 3.1; its authors state five runs)."""
     return {f"prior-{seed}": _prior_split(pool, seed) for seed in range(_SEEDS)}
 
 
@@ -57,9 +57,9 @@ def _prior_split(pool: Pool, seed: int) -> SplitLists:
 
 
 def fold_splits(pool: Pool) -> dict[str, SplitLists]:
-    """Five folds of the positive images alone, as PRIOR segments and detects (supplement, sections 3.4 and 3.5).
+    """Five folds of only the positive images, PRIOR's for segmentation and detection (supplement, 3.4 and 3.5).
 
-    Fold i tests and fold i+1 validates, which the paper leaves open.
+    Fold i is the test part and fold i+1 the validation part. The paper does not specify this.
     """
     positives = pool.only(pool.positive)
     order = np.random.default_rng(0).permutation(len(positives.ids))
@@ -79,7 +79,7 @@ def fold_splits(pool: Pool) -> dict[str, SplitLists]:
 
 
 def benchx_split(pool: Pool) -> SplitLists:
-    """BenchX's shares: 70, 15 and 15 % of the positive and of the other images, with seed 0."""
+    """BenchX's shares: 70, 15 and 15 % of the positive images and of the other images, drawn with seed 0."""
     rng, part_of = np.random.default_rng(0), np.empty(len(pool.ids), np.int64)
     for value in (True, False):
         rows = rng.permutation(np.flatnonzero(np.asarray(pool.positive, bool) == value))
@@ -94,9 +94,9 @@ def benchx_split(pool: Pool) -> SplitLists:
 
 
 def mgca_split(pool: Pool, remark: str) -> SplitLists:
-    """MGCA's 70, 15 and 15 % of the images, sorted by id, by `train_test_split(random_state=0)`, as for RSNA there.
+    """MGCA's split of RSNA: 70, 15 and 15 % of the images, sorted by id, by `train_test_split(random_state=0)`.
 
-    remark: what is to be said of it for this dataset.
+    remark: text about this dataset that is appended to the rule.
     """
     from sklearn.model_selection import train_test_split
 
@@ -111,7 +111,7 @@ def mgca_split(pool: Pool, remark: str) -> SplitLists:
 
 
 def held_out_patients(pool: Pool, images: int, seed: int) -> Sequence[bool]:
-    """For each image whether it is held out: whole patients, drawn until they have that many images or more."""
+    """Whether each image is held out. Whole patients are drawn until they have at least `images` images."""
     patients = sorted(set(pool.patients))
     order = np.random.RandomState(seed).permutation(len(patients))
     counts = dict.fromkeys(patients, 0)
@@ -124,9 +124,9 @@ def held_out_patients(pool: Pool, images: int, seed: int) -> Sequence[bool]:
 
 
 def stratified_percentages(train: Pool, seed: int) -> dict[int, list[str]]:
-    """The ids of 1, 10 and 100 % of a training part, each within the next.
+    """The ids of 1, 10 and 100 % of a training part; each list contains the smaller ones.
 
-    A share has one image at least; positives keep their share in it, and one at least where the part has one.
+    A list has at least one image. It keeps the share of positives, and has at least one positive if the part has one.
     """
     rng, positive = np.random.default_rng([seed, 1]), np.asarray(train.positive, bool)
     marked, others = (rng.permutation(np.flatnonzero(positive == value)) for value in (True, False))
@@ -140,7 +140,7 @@ def stratified_percentages(train: Pool, seed: int) -> dict[int, list[str]]:
 
 
 def sampled_percentages(train: Sequence[str]) -> dict[int, list[str]]:
-    """The ids of 1, 10 and 100 % that pandas' `DataFrame.sample(frac, random_state=42)` draws, one at least."""
+    """The ids of 1, 10 and 100 % that pandas' `DataFrame.sample(frac, random_state=42)` draws, at least one."""
     order = np.random.RandomState(42).permutation(len(train))
     lists = {p: [train[row] for row in order[: max(1, round(p / 100 * len(train)))]] for p in PERCENTAGES}
     return {**lists, 100: list(train)}

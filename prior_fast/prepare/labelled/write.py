@@ -21,10 +21,10 @@ class Record:
     """One image of a labelled dataset.
 
     Attributes:
-        image_id, patient_id: as `LabelledDataset` has them.
+        image_id, patient_id: as in `LabelledDataset`.
         labels: one for each class: 1, 0, -1 uncertain, nan blank.
         boxes: x, y, width, height in pixels of the 224x224 image.
-        mask: a 1-bit PNG of 224x224 (`prior_fast.radiology.masks.encode_mask`); None where nothing is marked.
+        mask: a 1-bit PNG of 224x224 (`prior_fast.radiology.masks.encode_mask`); None without an annotation.
     """
 
     image_id: str
@@ -39,8 +39,8 @@ class SplitLists:
     """The image ids of a split's parts.
 
     Attributes:
-        rule: in a sentence, how it was drawn, and by whom it is used.
-        train: for each percentage of `PERCENTAGES`, the ids.
+        rule: a sentence that says how the split was drawn and who uses it.
+        train: the ids for each percentage of `PERCENTAGES`.
     """
 
     rule: str
@@ -51,14 +51,14 @@ class SplitLists:
 
 @dataclass(frozen=True)
 class Contents:
-    """A labelled dataset on its way to the disk.
+    """The contents of a labelled dataset to write.
 
     Attributes:
         name: the source, "chexpert", "chexpert5x200", "rsna" or "siim".
-        splits: by name.
-        rejected: file and reason of what was left out.
-        facts: more for dataset.json.
-        texts: more text files of the dataset, by name.
+        splits: the splits, by name.
+        rejected: file and reason of everything that was left out.
+        facts: further entries of dataset.json.
+        texts: further text files of the dataset, by name.
     """
 
     name: str
@@ -78,7 +78,7 @@ def write_labelled(out: Path, contents: Contents, images: Iterable[np.ndarray]) 
     images: uint8 [224, 224], one for each record, in their order.
 
     Returns:
-        What dataset.json says.
+        The content of dataset.json.
     """
     records = contents.records
     with atomic_directory(out) as folder:

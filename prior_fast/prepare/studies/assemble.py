@@ -1,4 +1,4 @@
-"""Putting finished chunks together into a prepared dataset."""
+"""Assembling a prepared dataset from finished chunks."""
 
 import base64
 import csv
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Kept:
-    """A study that goes into the dataset.
+    """A study that is kept in the dataset.
 
     Attributes:
         image_rows: rows of its images within its chunk.
-        sentences: its sentences, and `tokens` the int32 ids of each.
+        sentences: the sentences of its report.
+        tokens: the int32 token ids of each sentence.
     """
 
     study: Study
@@ -43,7 +44,7 @@ class Kept:
 
 @dataclass
 class Chunk:
-    """A finished chunk: its file, the studies kept of it, and its annotations as the file has them."""
+    """A finished chunk: its file, its kept studies, and its annotations as stored in the file."""
 
     path: Path
     kept: list[Kept]
@@ -51,9 +52,9 @@ class Chunk:
 
 
 def collect(paths: Sequence[Path], studies: dict[int, Study]) -> tuple[list[Chunk], list[Rejection]]:
-    """Read what the chunks' files say, all but their images: what was kept and what was rejected.
+    """Read the records of the chunks, without images: the kept studies and the rejections.
 
-    A kept study's images that the tables leave out are among the rejections.
+    The rejections include the images of kept studies that are left out because of the tables.
     """
     chunks, rejections = [], []
     for path in paths:
@@ -76,7 +77,7 @@ def add_tokens(
     min_sentences: int,
     rejections: list[Rejection],
 ) -> None:
-    """Tokenize every sentence once; drop a sentence without a token, and a study that then has too few."""
+    """Tokenize every sentence once. Drop sentences without a token, and studies that then have too few sentences."""
     tokens = iter(tokenize(tokenizer, [s for chunk in chunks for kept in chunk.kept for s in kept.sentences]))
     for chunk in chunks:
         remaining = []
@@ -113,15 +114,15 @@ def write_dataset(
     decode: str,
     advance: Callable[[], object],
 ) -> dict[str, Any]:
-    """Write a dataset into the empty folder; dataset.json comes last.
+    """Write a dataset into the empty folder; dataset.json is written last.
 
     Args:
-        tokenizer_source: "train", or the name the tokenizer was loaded by.
+        tokenizer_source: "train", or the name by which the tokenizer was loaded.
         decode: how the images were decoded, "exact" or "fast".
         advance: called after each chunk.
 
     Returns:
-        What dataset.json says.
+        The content of dataset.json.
     """
     studies = [kept for chunk in chunks for kept in chunk.kept]
     mean, std = _write_images(folder / "images.npy", chunks, advance)
@@ -219,7 +220,7 @@ def _manifest(studies: list[Kept]) -> pa.Table:
 
 
 def _write_annotations(path: Path, chunks: list[Chunk]) -> None:
-    """Write annotations.parquet, image rows counted over the dataset; no file where there is no annotation."""
+    """Write annotations.parquet, with image rows of the whole dataset. Without annotations there is no file."""
     rows = list(_annotation_rows(chunks))
     if not rows:
         return

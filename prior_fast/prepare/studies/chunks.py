@@ -1,7 +1,7 @@
 """Preparing a chunk of studies: reading reports, decoding images, writing one file that a later run can reuse.
 
-A chunk's file is named by the chunk's number and a fingerprint of everything it was made from (the studies, the
-options, size and time of each file), so a file that is there is right, and a changed input makes another name.
+The name of a chunk's file contains the chunk's number and a fingerprint of its inputs (the studies, the options, size
+and time of each file). An existing file is therefore up to date, and a changed input gives another name.
 """
 
 import base64
@@ -23,14 +23,14 @@ from prior_fast.radiology.sentences import split_sentences
 from prior_fast.radiology.study import AnnotationRow, Rejection, Study, Tree
 from prior_fast.radiology.xray import EXACT, IMAGE_SIZE, UnreadableImage, read_xray
 
-# To be raised when the same files would give another chunk.
+# Increase this number whenever the same files would give another chunk.
 RULES_VERSION = 1
 STUDIES_PER_CHUNK = 64
 
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """A chunk of studies, with all that is needed to prepare it in another process."""
+    """A chunk of studies with everything that another process needs to prepare it."""
 
     index: int
     studies: tuple[Study, ...]
@@ -43,7 +43,7 @@ class ChunkTask:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """Where a chunk was written, and what the parent process needs to know before it reads it."""
+    """The file of a prepared chunk, and the facts that the parent process needs before it reads the file."""
 
     path: Path
     studies: int
@@ -69,9 +69,9 @@ def make_tasks(
 
 
 def fingerprint(task: ChunkTask) -> str:
-    """SHA-256 over what the chunk is made from; files count by path, size and time of change, not by their bytes."""
+    """SHA-256 of the chunk's inputs. Files contribute their path, size and modification time, not their bytes."""
     facts: list[Any] = [RULES_VERSION, PIL.__version__, IMAGE_SIZE, task.min_sentences]
-    if task.decode != EXACT:  # said only then, so that what was prepared before there was a choice is still known
+    if task.decode != EXACT:  # left out for "exact", so that chunks older than this option keep their fingerprint
         facts.append(task.decode)
     for study in task.studies:
         ids = (study.subject_id, study.study_id)
@@ -83,19 +83,19 @@ def fingerprint(task: ChunkTask) -> str:
 
 
 def chunk_path(task: ChunkTask) -> Path:
-    """The file that holds this very chunk once it is prepared."""
-    # The way of decoding is told by the name too, for `decoded_as`.
+    """The file of this chunk, whether or not it is prepared yet."""
+    # The name also contains the decode mode, for `decoded_as`.
     decode = "" if task.decode == EXACT else f"{task.decode}-"
     return task.folder / f"chunk-{task.index:06d}-{decode}{fingerprint(task)[:32]}.npz"
 
 
 def decoded_as(name: str) -> str:
-    """The way of decoding of a chunk, by the name of its file."""
+    """The decode mode of a chunk, from the name of its file."""
     return parts[2] if len(parts := name.split("-")) == 4 else EXACT
 
 
 def prepare_chunk(task: ChunkTask) -> ChunkResult:
-    """Prepare the chunk and write its file, unless a sound one is there from an earlier run."""
+    """Prepare the chunk and write its file, unless an earlier run left an undamaged one."""
     path = chunk_path(task)
     record = sound_record(path)
     if record is None:
@@ -109,7 +109,7 @@ def prepare_chunk(task: ChunkTask) -> ChunkResult:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What a chunk's file says of its studies: "studies", "annotations", "rejected", "decoded", "seconds"."""
+    """The record in a chunk's file: "studies", "annotations", "rejected", "decoded", "seconds"."""
     with np.load(path, allow_pickle=False) as chunk:
         return json.loads(chunk["record"].tobytes())
 
@@ -121,7 +121,7 @@ def read_images(path: Path) -> np.ndarray:
 
 
 def sound_record(path: Path) -> dict[str, Any] | None:
-    """As `read_record`, after a look at the images; None when the file is not there or damaged."""
+    """Like `read_record`, but also checks the images; None if the file is missing or damaged."""
     if not path.exists():
         return None
     try:
@@ -172,7 +172,7 @@ def _prepare(task: ChunkTask) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def read_sentences(tree: Tree, study: Study, min_sentences: int) -> tuple[list[str], Rejection | None]:
-    """The sentences of a study's findings and then of its impression, or why there are none to use."""
+    """The sentences of a study's findings and then of its impression, or the reason why the study is rejected."""
     relative = tree.report(study.subject_id, study.study_id)
     path = tree.root / relative
 
@@ -203,7 +203,7 @@ def read_sentences(tree: Tree, study: Study, min_sentences: int) -> tuple[list[s
 def _annotation(
     tree: Tree, study: Study, row: AnnotationRow, image_row: int, size: tuple[int, int]
 ) -> dict[str, Any] | Rejection:
-    """The annotation in pixels of the resized image; `image_row` counts within the chunk."""
+    """The annotation in pixels of the resized image; `image_row` is the row within the chunk."""
     across, down = IMAGE_SIZE / size[0], IMAGE_SIZE / size[1]
     box = {"x": row.x * across, "y": row.y * down, "width": row.width * across, "height": row.height * down}
     texts = {"finding": row.finding, "side": row.side, "severity": row.severity}

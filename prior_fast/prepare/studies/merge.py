@@ -1,4 +1,4 @@
-"""Making the dataset of shards: the very one that a run without shards makes."""
+"""Merging shards into a dataset, which is identical to that of a run without shards."""
 
 import json
 import time
@@ -14,21 +14,24 @@ from prior_fast.prepare.studies.mimic import read_plan
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
 from prior_fast.prepare.studies.shards import ShardRecord, check_alike, common_settings, read_records
 
-# What the merge itself reads, so that a change of it since the shards were prepared matters.
+# The inputs that the merge reads again. They must not have changed since the shards were prepared.
 _READ_AGAIN = ("source tables", "files of the tokenizer", "number of chunks", "version of the rules")
 
 
 def merge_shards(out: Path) -> dict[str, Any]:
-    """Make the dataset `out` of the shards in `<out>.partial`; returns what its report.json says.
+    """Make the dataset `out` from the shards in `<out>.partial`.
 
-    Every sentence is tokenized here, after the tokenizer was trained if one is to be trained. The tables of the source
-    are read again, its images and reports are not. Shards that were merged already are left as they are; what is
-    returned then has "already_done": True.
+    The merge trains the tokenizer, if one is to be trained, and tokenizes every sentence. It reads the source's tables
+    again, but not its images and reports. If the shards are merged already, the dataset is not changed, and the result
+    has "already_done": True.
+
+    Returns:
+        The content of report.json.
 
     Raises:
-        UsageError: a shard is missing or incomplete, shards do not go together, the source has changed since, or `out`
-            is something else.
-        RunError: a chunk is damaged, a full disk, or stopped on the way.
+        UsageError: a shard is missing or incomplete, shards are incompatible, the source has changed since, or `out`
+            holds something else.
+        RunError: a chunk is damaged, the disk is full, or the run was interrupted.
     """
     begin = time.perf_counter()
     options = PrepareOptions(images=Path(), out=out)
@@ -61,7 +64,7 @@ def merge_shards(out: Path) -> dict[str, Any]:
 
 
 def _merged_before(options: PrepareOptions) -> dict[str, Any]:
-    """The report of a dataset that was merged earlier; there are no shards any more."""
+    """The report of a dataset that was merged earlier and whose shards were removed."""
     try:
         report = json.loads((options.out / pipeline.REPORT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -118,7 +121,7 @@ def _chunk_paths(records: Sequence[ShardRecord], tasks: Sequence[ChunkTask], opt
 def _read_chunks(
     paths: Sequence[Path], tasks: Sequence[ChunkTask], records: Sequence[ShardRecord]
 ) -> list[ChunkResult]:
-    """What a run without shards knows of its chunks; each must be sound and tell of each of its studies once."""
+    """The results of all chunks, as in a run without shards. A chunk must be undamaged and have each study once."""
     results, damaged = [], []
     with progress() as bar:
         checking = bar.add_task("checking", total=len(tasks))
@@ -135,14 +138,14 @@ def _read_chunks(
     if damaged:
         shards = _names([str(shard) for shard in sorted(set(damaged))])
         raise RunError(
-            f"{len(damaged)} chunk(s) of {shards} are missing or damaged; run that again (it makes those anew and no "
-            "others), then merge"
+            f"{len(damaged)} chunk(s) of {shards} are missing or damaged; run that again (it prepares only these "
+            "chunks), then merge"
         )
     return results
 
 
 def _study_ids(stored: dict[str, Any]) -> list[int]:
-    """Every study that a chunk's file tells of, kept or left out, as often as it does."""
+    """The ids of all studies in a chunk's record, kept or left out, with repetitions."""
     left_out = [row["study_id"] for row in stored["rejected"] if row["whole_study"]]
     return sorted([*(study["study_id"] for study in stored["studies"]), *left_out])
 

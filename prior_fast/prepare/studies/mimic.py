@@ -1,4 +1,4 @@
-"""Which studies and images a tree in MIMIC-CXR-JPG's layout holds, from its tables alone.
+"""The studies and images of a tree in MIMIC-CXR-JPG's layout, from its tables alone.
 
 Layout: `mimic-cxr-2.0.0-{metadata,split,chexpert}.csv[.gz]` beside `files/`, images at
 `files/p10/p10000032/s50414267/<dicom_id>.jpg`, reports at `files/p10/p10000032/s50414267.txt`.
@@ -23,11 +23,11 @@ ANNOTATIONS = "annotations"
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What is to be prepared.
+    """The studies to prepare.
 
     Attributes:
         studies: sorted by split (train, validate, test), then by id.
-        rejections: what the tables alone leave out.
+        rejections: studies and images that are left out because of the tables.
         notes: lines for the user.
         tables_digest: SHA-256 of the csv files.
     """
@@ -58,10 +58,10 @@ def read_plan(images: Path, reports: Path | None = None) -> StudyPlan:
 
     Args:
         images: the tree's root or its `files` folder.
-        reports: the same for the reports; None where they lie in the same tree.
+        reports: the same for the reports; None if they are in the same tree.
 
     Raises:
-        UsageError: a folder or a table is missing, or a table can't be used as it is.
+        UsageError: a folder or a table is missing, or a table can't be used.
     """
     image_tree = find_tree(images, "--images")
     report_tree = image_tree if reports is None else find_tree(reports, "--reports")
@@ -85,7 +85,7 @@ def find_tree(folder: Path, option: str) -> Tree:
     """The tree at `folder`, which is its root, its `files` folder, or holds p10, p11, ... itself.
 
     Raises:
-        UsageError: there is no such folder, it is a zip file, or nothing in it looks like MIMIC-CXR; names `option`.
+        UsageError: the folder is missing, a zip file, or not in MIMIC-CXR's layout; the message names `option`.
     """
     if folder.suffix == ".zip":
         raise UsageError(f"{option} {folder}: unzip the file and give the folder that holds its files/")
@@ -112,7 +112,7 @@ def _need_table(folder: Path, name: str) -> Path:
 
 
 def _read_images(metadata: Path, split: Path) -> tuple[dict[int, list[_Image]], list[Rejection]]:
-    """The images of each study, and a rejection for each image that only the split table knows."""
+    """The images of each study, and a rejection for each image that is only in the split table."""
     table = read_csv(split, {"dicom_id": pa.string(), "study_id": pa.int64(), "split": pa.string()})
     splits: dict[str, str] = {}
     studies: dict[str, int] = {}
@@ -147,7 +147,7 @@ def _choose(
     labels: tuple[float | None, ...] | None,
     annotations: dict[str, list[AnnotationRow]],
 ) -> Study | Rejection:
-    """The study that these images make, or why they make none."""
+    """The study of these images, or the reason why it is rejected."""
     subject_id, study_id = images[0].subject_id, images[0].study_id
     folder = tree.study(subject_id, study_id)
     splits = sorted({image.split for image in images if image.split})

@@ -1,4 +1,4 @@
-"""What `prior-fast prepare` is asked to do."""
+"""The options of `prior-fast prepare mimic`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ class PrepareOptions:
 
     Attributes:
         images: root of the tree of images, or its `files` folder.
-        out: the folder of the dataset to make.
-        reports: as `images`, for the reports; None where they lie with the images.
-        workers: processes that decode; 1 works in this process.
+        out: the folder of the new dataset.
+        reports: the same for the reports; None if they are in the tree of the images.
+        workers: number of decoding processes; 1 decodes in this process.
         strict: stop at the first file that is missing or broken.
         tokenizer: "train", or a Hugging Face name or folder.
         min_sentences: reports with fewer are left out.
@@ -34,15 +34,15 @@ class PrepareOptions:
 
     @property
     def partial(self) -> Path:
-        """The folder, beside that of the dataset, that holds what is not a whole dataset yet."""
+        """The folder beside `out` that holds the files of an unfinished dataset."""
         return self.out.with_name(f"{self.out.name}.partial")
 
 
 def check_options(options: PrepareOptions) -> None:
-    """Refuse values that no run can use.
+    """Refuse invalid values.
 
     Raises:
-        UsageError: one of them; names the option.
+        UsageError: a value is invalid; the message names the option.
     """
     if options.workers < 1:
         raise UsageError(f"--workers must be 1 or more, not {options.workers}")

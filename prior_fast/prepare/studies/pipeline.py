@@ -1,4 +1,4 @@
-"""From a MIMIC-CXR tree to a prepared dataset: in parallel, to be stopped and started again, whole or absent."""
+"""Making a prepared dataset from a MIMIC-CXR tree: in parallel and resumable; the result is complete or absent."""
 
 import errno
 import hashlib
@@ -30,20 +30,23 @@ if TYPE_CHECKING:
 REPORT_FILE = "report.json"
 # The records of shards, in the partial folder.
 SHARD_FILES = "shard-*-of-*.json"
-# The dataset, in the partial folder, until it is whole.
+# The dataset, in the partial folder, until it is complete.
 _FINISHED = "dataset"
 
 
 def prepare_mimic(options: PrepareOptions) -> dict[str, Any]:
-    """Make the prepared dataset `settings.out`; returns what its report.json says.
+    """Make the prepared dataset `options.out`.
 
-    Finished chunks are kept in `<out>.partial` until the dataset is whole, so a run that was stopped goes on from
-    there. A dataset of the very same inputs and settings that is already there is left as it is; what is returned then
-    has "already_done": True.
+    Finished chunks are kept in `<out>.partial` until the dataset is complete, so an interrupted run continues from
+    them. If `out` already holds a dataset of the same inputs and options, it is not changed, and the result has
+    "already_done": True.
+
+    Returns:
+        The content of report.json.
 
     Raises:
-        UsageError: a setting or the tree can't be used.
-        RunError: a broken file under `strict`, a full disk, or stopped on the way.
+        UsageError: an option or the tree can't be used.
+        RunError: a file is broken under `strict`, the disk is full, or the run was interrupted.
     """
     begin = time.perf_counter()
     check_options(options)
@@ -75,12 +78,12 @@ def cut_plan(options: PrepareOptions, plan: StudyPlan) -> list[ChunkTask]:
 
 
 def is_occupied(out: Path) -> bool:
-    """Whether something is in the folder of the dataset to make."""
+    """Whether the folder of the new dataset exists and is not empty."""
     return out.is_dir() and any(out.iterdir())
 
 
 def check_partial(options: PrepareOptions) -> None:
-    """Refuse to go on from chunks that were decoded in another way.
+    """Refuse to continue from chunks with another decode mode.
 
     Raises:
         UsageError: there are such chunks.
@@ -94,7 +97,7 @@ def check_partial(options: PrepareOptions) -> None:
 
 
 def publish(options: PrepareOptions, report: dict[str, Any]) -> None:
-    """Write the report into the finished dataset, move the dataset to its place and remove what is no longer needed."""
+    """Write the report into the finished dataset, move the dataset to `out` and remove the temporary files."""
     finished = options.partial / _FINISHED
     write_json(finished / REPORT_FILE, report)
     finished.rename(options.out)
@@ -102,7 +105,7 @@ def publish(options: PrepareOptions, report: dict[str, Any]) -> None:
 
 
 def clean(partial: Path) -> None:
-    """Remove chunks and records of shards; a file that prepare did not write stays, and the folder with it."""
+    """Remove chunks and records of shards. The folder stays if it holds files that prepare did not write."""
     for pattern in ("chunk-*.npz", ".chunk-*.partial", SHARD_FILES, f".{SHARD_FILES}.*.partial"):
         for leftover in partial.glob(pattern):
             leftover.unlink()
@@ -111,16 +114,16 @@ def clean(partial: Path) -> None:
 
 
 def load_named_tokenizer(name: str) -> "PreTrainedTokenizerFast | None":
-    """The tokenizer of that name, None when one is to be trained."""
+    """The tokenizer of this name; None if one is to be trained."""
     return None if name == TRAIN_TOKENIZER else load_tokenizer(name)
 
 
 def existing(options: PrepareOptions, plan: StudyPlan, chunks: Sequence[Path]) -> dict[str, Any]:
-    """The report of the dataset that is already at --out, with "already_done", if it is made of these chunks.
+    """The report of the existing dataset at --out, with "already_done", if it was made from these chunks.
 
     Raises:
-        UsageError: it is another one, or none.
-        RunError: files are missing from it, under `strict`.
+        UsageError: --out holds another dataset, or something else.
+        RunError: the dataset leaves out broken files, under `strict`.
     """
     refusal = f"--out {options.out} is not empty; give a folder that does not exist yet, or remove it"
     try:
@@ -129,7 +132,7 @@ def existing(options: PrepareOptions, plan: StudyPlan, chunks: Sequence[Path]) -
     except (OSError, ValueError, UsageError) as error:
         raise UsageError(refusal) from error
     if report.get("fingerprint") != _fingerprint(options, plan, chunks):
-        raise UsageError(f"{refusal}: it holds a dataset prepared from other inputs or with other settings")
+        raise UsageError(f"{refusal}: it holds a dataset prepared from other inputs or with other options")
     if options.strict and report["broken_files"]:
         count = report["broken_files"]
         raise RunError(f"--strict: {options.out} is there already and leaves out {count} broken file(s)")
@@ -138,7 +141,7 @@ def existing(options: PrepareOptions, plan: StudyPlan, chunks: Sequence[Path]) -
 
 @contextmanager
 def explained(options: PrepareOptions) -> Iterator[None]:
-    """Turn what may stop a run on its way into a line that says what to do."""
+    """Turn errors that interrupt a run into a message that says what to do."""
     again = "start the same command again to go on from there"
     try:
         yield
@@ -153,7 +156,7 @@ def explained(options: PrepareOptions) -> Iterator[None]:
 
 
 def prepare_chunks(options: PrepareOptions, tasks: Sequence[ChunkTask]) -> list[ChunkResult]:
-    """Prepare the chunks that are not there yet.
+    """Prepare the chunks that do not exist yet.
 
     Raises:
         RunError: a file is missing or broken, under `strict`.
@@ -173,11 +176,14 @@ def prepare_chunks(options: PrepareOptions, tasks: Sequence[ChunkTask]) -> list[
 def assemble_dataset(
     options: PrepareOptions, plan: StudyPlan, results: list[ChunkResult], tokenizer: "PreTrainedTokenizerFast | None"
 ) -> dict[str, Any]:
-    """Write the dataset, all but its report, for `publish`; returns the report.
+    """Write the dataset without its report, which `publish` writes.
 
     Args:
-        results: those of all chunks, in the order of the chunks.
-        tokenizer: None for one to be trained on the training sentences.
+        results: the results of all chunks, in the order of the chunks.
+        tokenizer: None to train one on the training sentences.
+
+    Returns:
+        The report.
 
     Raises:
         UsageError: no study of the training split is left.
@@ -212,7 +218,7 @@ def make_report(
     rejections: list[Rejection],
     results: list[ChunkResult],
 ) -> dict[str, Any]:
-    """What was kept, what was left out and how fast the chunks were prepared, for report.json and for a person."""
+    """The content of report.json: what was kept, what was left out, and how fast the chunks were prepared."""
     decoded, seconds = sum(result.decoded for result in results), sum(result.seconds for result in results)
     return {
         "images": str(options.images),
@@ -228,20 +234,20 @@ def make_report(
 
 
 def _fingerprint(options: PrepareOptions, plan: StudyPlan, chunks: Sequence[Path]) -> str:
-    """SHA-256 over all that the dataset is made from; the names of the chunks stand for studies and options."""
+    """SHA-256 of the dataset's inputs; the names of the chunks represent the studies and the options."""
     tokenizer = [options.tokenizer, tokenizer_files(options.tokenizer)]
     facts = [plan.tables_digest, tokenizer, [path.name for path in chunks]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def tokenizer_files(name: str) -> list[list[Any]]:
-    """Name, size and time of change of each file of a tokenizer's folder; empty for one that is no folder."""
+    """Name, size and modification time of each file of a tokenizer's folder; empty if `name` is not a folder."""
     files = [] if name == TRAIN_TOKENIZER else sorted(path for path in Path(name).rglob("*") if path.is_file())
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
 def _count_rejections(rejections: list[Rejection]) -> list[dict[str, Any]]:
-    """Studies and single files left out for each kind of reason, the most frequent first."""
+    """The numbers of studies and single files left out for each kind of reason, the most frequent first."""
     studies = Counter(rejection.kind for rejection in rejections if rejection.whole_study)
     files = Counter(rejection.kind for rejection in rejections if not rejection.whole_study)
     return [

@@ -1,8 +1,8 @@
-"""Preparing in shards: jobs that each prepare their share of the chunks, on any machine that sees the same folders.
+"""Preparing in shards: each job prepares its share of the chunks, on any machine with access to the same folders.
 
-Shard I of N takes the chunks I - 1, I - 1 + N, ..., so its chunks are the very ones of a run without shards. All shards
-write into `<out>.partial`; beside its chunks each keeps a record, `shard-I-of-N.json`, of what it was asked to do and,
-once it is complete, of the names of its chunks. `merge.py` makes the dataset of them.
+Shard I of N takes the chunks I - 1, I - 1 + N, ..., so the chunks are those of a run without shards. All shards write
+into `<out>.partial`. Each shard also writes a record there, `shard-I-of-N.json`, with its options and, once it is
+complete, the names of its chunks. `merge.py` makes the dataset from the shards.
 """
 
 import json
@@ -40,7 +40,7 @@ class Shard:
         """The shard that "I/N" names.
 
         Raises:
-            UsageError: it is not of that form, N is below 1, or I is not from 1 to N.
+            UsageError: the text has another form, N is below 1, or I is not from 1 to N.
         """
         match = re.fullmatch(r"\s*(-?[0-9]+)/(-?[0-9]+)\s*", text)
         if not match:
@@ -61,12 +61,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What a shard was asked to do, and what it has done.
+    """The inputs of a shard, and its chunks.
 
     Attributes:
-        options: all that has to be the same in every shard, by the name that a person knows it by.
-        images, reports: the trees; reports is None where they lie with the images.
-        chunks: the names of its chunks; None until all are there.
+        settings: the values that must be the same in all shards, by the names that the user knows.
+        images, reports: the trees; reports is None if they are in the tree of the images.
+        chunks: the names of its chunks; None until all are prepared.
     """
 
     shard: Shard
@@ -77,15 +77,15 @@ class ShardRecord:
 
 
 def prepare_shard(options: PrepareOptions, shard: Shard) -> dict[str, Any]:
-    """Prepare the shard's share of the studies in `<out>.partial`; what is there already is kept.
+    """Prepare the shard's studies in `<out>.partial`; existing chunks are kept.
 
     Returns:
-        A report of this share, as `prepare_mimic` returns of all, with "shard" and "partial". Where the merged dataset
-        is there already, its report, with "already_done": True.
+        A report like that of `prepare_mimic`, for this shard, with "shard" and "partial". If the merged dataset already
+        exists, its report, with "already_done": True.
 
     Raises:
-        UsageError: a setting or the tree can't be used, or the folder holds shards of another run.
-        RunError: a broken file under `strict`, a full disk, or stopped on the way.
+        UsageError: an option or the tree can't be used, or the folder holds shards of another run.
+        RunError: a file is broken under `strict`, the disk is full, or the run was interrupted.
     """
     begin = time.perf_counter()
     check_options(options)
@@ -93,7 +93,7 @@ def prepare_shard(options: PrepareOptions, shard: Shard) -> dict[str, Any]:
     tasks = pipeline.cut_plan(options, plan)
     if pipeline.is_occupied(options.out):
         return pipeline.existing(options, plan, [chunk_path(task) for task in tasks])
-    pipeline.load_named_tokenizer(options.tokenizer)  # one that can't be loaded should not wait for the merge
+    pipeline.load_named_tokenizer(options.tokenizer)  # if it can't be loaded, fail here and not in the merge
     record = _new_record(options, plan, tasks, shard)
     check_alike([*(other for other in read_records(options.partial) if other.shard != shard), record], options.partial)
     pipeline.check_partial(options)
@@ -109,7 +109,7 @@ def prepare_shard(options: PrepareOptions, shard: Shard) -> dict[str, Any]:
 
 
 def common_settings(options: PrepareOptions, plan: StudyPlan, tasks: Sequence[ChunkTask]) -> dict[str, Any]:
-    """What has to be the same in every shard, by the name that a person knows it by."""
+    """The values that must be the same in all shards, by the names that the user knows."""
     return {
         "source tables": plan.tables_digest[:16],
         "--images": str(options.images.resolve()),
@@ -143,10 +143,10 @@ def read_records(partial: Path) -> list[ShardRecord]:
 
 
 def check_alike(records: Sequence[ShardRecord], partial: Path) -> None:
-    """Refuse shards that do not go together.
+    """Refuse incompatible shards.
 
     Raises:
-        UsageError: another number of shards, or other options; names two shards and what differs.
+        UsageError: the number of shards or an option differs; the message names two shards and the difference.
     """
     advice = f"give the same to every shard, another --out, or remove {partial} to begin again"
     first, *others = records

@@ -1,4 +1,4 @@
-"""Prints, for launches with many kinds of arguments, digests of the PTX that Triton itself makes and of ours."""
+"""Prints digests of the PTX of Triton's own launcher and of ours, for launches with many kinds of arguments."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from prior_fast.kernels.common.launch import launch, recording
 
 
 class NoGpu:
-    """What the launcher asks of a driver before it has compiled."""
+    """The parts of a driver that the launcher uses before compiling."""
 
     def get_current_device(self) -> int:
         return 0

@@ -1,4 +1,4 @@
-"""The command `prior-fast`, with the made-up kernels of this folder beside its own."""
+"""The command `prior-fast`, with the made-up kernels of this folder in addition to its own."""
 
 import sys
 from pathlib import Path

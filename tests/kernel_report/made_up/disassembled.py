@@ -1,4 +1,4 @@
-"""Prints, for the products made up for the tests, our count of tensor-core instructions and the disassembler's."""
+"""Prints our count of tensor-core instructions and the disassembler's, for the kernels made for the tests."""
 
 import os
 import tempfile

@@ -65,7 +65,7 @@ def test_the_parent_folder_is_accepted_too(tmp_path, out, folder, capsys):
 
 
 def test_splits_keep_patients_together_and_mgca_leaves_5x200_out(tmp_path, out):
-    # With 40 images of a finding none is left when 200 are drawn, so all of the gloria rule's are excluded.
+    # With 40 images per finding, drawing 200 takes all of them, so all images of the gloria rule are excluded.
     rows = many(30) + [chexpert_row(path_of(100 + n), Pneumonia=1.0) for n in range(20)]
     assert run("chexpert", write_chexpert(tmp_path / "in", rows), out) == 0
     dataset = LabelledDataset.open(out)

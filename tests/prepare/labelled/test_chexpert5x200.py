@@ -9,7 +9,7 @@ from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.radiology.labels import FIVE_CLASSES
 from tests.prepare.labelled.trees import chexpert_row, info_of, rejected, run, write_chexpert, write_csv
 
-# What each row is labelled with, and the finding that it stands for by PRIOR's rule and by GLoRIA's.
+# The labels of each row, and the finding that it shows by PRIOR's rule and by GLoRIA's rule.
 CASES = [
     ({"Atelectasis": 1.0}, "Atelectasis", "Atelectasis"),
     ({"Atelectasis": -1.0}, "Atelectasis", None),  # an uncertain label of its own

@@ -1,4 +1,4 @@
-"""SIIM-ACR: the table's spellings, masks of several rows, run-length encodings that can't be."""
+"""SIIM-ACR: spellings in the table, masks of several rows, and invalid run-length encodings."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Splits: no patient in two parts, the shares that are named, lists within lists."""
+"""Splits: no patient is in two parts, parts have their nominal shares, and smaller lists are subsets of larger ones."""
 
 from itertools import chain
 
@@ -13,7 +13,7 @@ from prior_fast.prepare.labelled.splits import Pool
 
 @st.composite
 def pools(draw):
-    """Up to 60 patients of 1 to 4 images each, some of them positive."""
+    """Up to 60 patients with 1 to 4 images each, some of them positive."""
     sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=60))
     patients = [f"patient{number}" for number, size in enumerate(sizes) for _ in range(size)]
     ids = [f"{patient}/{number}" for number, patient in enumerate(patients)]

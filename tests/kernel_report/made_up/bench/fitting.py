@@ -9,7 +9,7 @@ from prior_fast.bench.common.case import Case, size
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
-    """The shape that counts."""
+    """The main shape."""
     from prior_fast.kernels.fitting import fitting_fwd
 
     x = torch.randn(64, 16, device=device, dtype=dtype)
@@ -17,7 +17,7 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """A wider one."""
+    """A wider shape."""
     from prior_fast.kernels.fitting import fitting_fwd
 
     yield partial(fitting_fwd, torch.randn(64, 32, device=device, dtype=dtype))

@@ -1,4 +1,4 @@
-"""One call of it, in bfloat16."""
+"""One call of the spilling kernel, in bfloat16."""
 
 from collections.abc import Iterator
 from functools import partial

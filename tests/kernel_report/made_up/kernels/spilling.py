@@ -1,4 +1,4 @@
-"""512 numbers for each thread to keep over a sum, twice as many as it has registers."""
+"""A kernel whose threads keep 512 numbers each during a sum, twice as many as they have registers."""
 
 import triton
 import triton.language as tl
