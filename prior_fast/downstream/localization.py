@@ -1,6 +1,7 @@
 """The common part of segmentation and detection: images with annotations, which are masks or boxes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +9,6 @@ import torch
 from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.downstream.images import ResidentImages
 from prior_fast.downstream.pretrained import Pretrained
-from prior_fast.downstream.settings.base import FineTuneConfig
 from prior_fast.downstream.targets import require_positives
 
 
@@ -26,21 +26,27 @@ class LocalizationTask:
         self,
         dataset: LabelledDataset,
         pretrained: Pretrained,
-        config: FineTuneConfig,
+        config: Any,
         device: torch.device,
         used: np.ndarray,
-        positive: Sequence[bool],
     ) -> None:
         """
         Args:
-            used: the rows of all splits of the run.
-            positive: whether each of these rows is annotated.
+            config: the config of the task.
+            used: the rows of all splits that will be asked for: their annotations are read once.
+
+        Raises:
+            UsageError: the dataset has no such annotations.
         """
-        self.pretrained, self.device = pretrained, device
-        self.present = np.zeros(len(dataset), bool)
-        self.present[used] = positive
+        self.pretrained, self.config, self.device = pretrained, config, device
         self.image_ids = dataset.image_ids
         self.images = ResidentImages(dataset.images, device)
+        self.present = np.zeros(len(dataset), bool)
+        self.present[used] = self.read_annotations(dataset, used)
+
+    def read_annotations(self, dataset: LabelledDataset, used: np.ndarray) -> Sequence[bool]:
+        """Keep the annotations of the rows `used`; for each of them whether it has one."""
+        raise NotImplementedError
 
     def check_training(self, rows: np.ndarray, part: str) -> list[str]:
         """Raise UsageError if no image is annotated."""

@@ -7,7 +7,7 @@ import numpy as np
 from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.downstream.config import settings_of
 from prior_fast.errors import UsageError
-from prior_fast.radiology.labels import FIVE_CLASSES, UNCERTAIN_IS_POSITIVE
+from prior_fast.radiology.labels import FIVE_CLASSES, present
 from prior_fast.spelling import nearest
 
 SIDE = 224
@@ -59,9 +59,7 @@ def class_truth(dataset: LabelledDataset, classes: Sequence[str]) -> np.ndarray:
     Blank is absent; uncertain is present for Atelectasis, Edema and Pleural Effusion and absent for the others, as in
     CheXpert 5x200.
     """
-    labels = dataset.labels[:, [dataset.classes.index(name) for name in classes]]
-    uncertain = np.array([name in UNCERTAIN_IS_POSITIVE for name in classes])
-    return (labels == 1) | ((labels == -1) & uncertain)
+    return present(dataset.labels, dataset.classes, classes)
 
 
 def mask_truth(dataset: LabelledDataset, rows: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from prior_fast.errors import UsageError
 from prior_fast.evaluation.config import EvaluationConfig
 from prior_fast.evaluation.evaluation_source import EvaluationSource, prepared_source
 from prior_fast.evaluation.id_lists import read_ids
-from prior_fast.radiology.labels import CHEXPERT_LABELS, UNCERTAIN_IS_POSITIVE
+from prior_fast.radiology.labels import CHEXPERT_LABELS, present
 from prior_fast.spelling import nearest
 
 
@@ -87,13 +87,6 @@ class Chosen:
         }
 
 
-def positive(labels: np.ndarray, classes: Sequence[str], columns: Sequence[str] = CHEXPERT_LABELS) -> np.ndarray:
-    """Which classes each study has: labels float32 [N, C], columns the C labels' names -> bool [N, classes]."""
-    uncertain = np.array([name in UNCERTAIN_IS_POSITIVE for name in classes])
-    values = labels[:, [list(columns).index(name) for name in classes]]
-    return (values == 1) | ((values == -1) & uncertain)
-
-
 def select(
     labels: np.ndarray,
     classes: Sequence[str],
@@ -105,16 +98,16 @@ def select(
 
     The draw of a class depends only on the seed and the class.
     """
-    present = positive(labels, classes, columns)
-    exclusive = present.sum(axis=1) == 1
-    pools = [np.flatnonzero(exclusive & present[:, index]) for index in range(len(classes))]
+    shown = present(labels, columns, classes)
+    exclusive = shown.sum(axis=1) == 1
+    pools = [np.flatnonzero(exclusive & shown[:, index]) for index in range(len(classes))]
     return _draw(pools, per_class, [[seed, CHEXPERT_LABELS.index(name)] for name in classes])
 
 
 def select_one_class(labels: np.ndarray, per_class: int, seed: int) -> Selection:
     """Draw up to `per_class` images with and without the class each: labels float32 [N]; class 0 is its presence."""
-    present = labels == 1
-    return _draw([np.flatnonzero(present), np.flatnonzero(~present)], per_class, [[seed, 0], [seed, 1]])
+    shown = labels == 1
+    return _draw([np.flatnonzero(shown), np.flatnonzero(~shown)], per_class, [[seed, 0], [seed, 1]])
 
 
 def _draw(pools: Sequence[np.ndarray], per_class: int, seeds: Sequence[Sequence[int]]) -> Selection:
@@ -174,19 +167,19 @@ def _by_ids(
             f"{setting}={path}: {len(unknown)} of its {len(listed)} ids, {unknown[0]} first, are not among "
             f"the {source.where}"
         )
-    present = positive(source.labels, config.classes, source.columns)
+    shown = present(source.labels, source.columns, config.classes)
     if config.one_class:
-        present = np.concatenate([present, ~present], axis=1)
+        shown = np.concatenate([shown, ~shown], axis=1)
     positions, truth = [], []
     for name, given in listed:
         position = position_of[name]
-        if given is None and present[position].sum() != 1:
+        if given is None and shown[position].sum() != 1:
             raise UsageError(
-                f"{setting}={path}: {name} has {int(present[position].sum())} of {', '.join(answers)} by the labels, "
+                f"{setting}={path}: {name} has {int(shown[position].sum())} of {', '.join(answers)} by the labels, "
                 "not one: leave it out, or name its class in a column named class"
             )
         positions.append(position)
-        truth.append(int(present[position].argmax()) if given is None else given)
+        truth.append(int(shown[position].argmax()) if given is None else given)
     return Selection(np.array(positions, np.int64), np.array(truth, np.int64), pools)
 
 

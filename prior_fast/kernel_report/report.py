@@ -32,7 +32,7 @@ def report(archs: Sequence[str], ops: Sequence[str], out: Path | None, workers: 
     """
     from prior_fast.console import stdout
     from prior_fast.files import write_json
-    from prior_fast.kernel_report.tables import print_kernels, print_limits
+    from prior_fast.kernel_report.print_tables import print_kernels, print_limits
 
     ops = _known("op", ops or op_names(), op_names())
     archs = _known("architecture", archs, list(CHIPS))

@@ -9,11 +9,11 @@ import torch
 from prior_fast.evaluation.attention_map import attention_maps, departure_maps, typical_maps, upsample
 from prior_fast.evaluation.encode import first_image_rows
 from prior_fast.evaluation.pointing import targets
-from prior_fast.evaluation.selection import positive
 from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.findings import FINDINGS, OTHER, named_finding
 from prior_fast.pictures.page import Picture, Section
 from prior_fast.plotting.figures import new_figure, outline, save, show_attention, show_image, wrap
+from prior_fast.radiology.labels import CHEXPERT_LABELS, present
 
 PROMPT = "{} is observed"
 SENTENCES_SHOWN = 3
@@ -50,7 +50,7 @@ def choose_examples(inputs: PictureInputs) -> list[Example]:
     """For each finding an annotated image, or, if the dataset has no annotations, an image of a study labelled so."""
     dataset, rng = inputs.dataset, inputs.rng(0)
     marked = targets(dataset.annotations(), FINDINGS)
-    labelled = positive(dataset.labels, FINDINGS)
+    labelled = present(dataset.labels, CHEXPERT_LABELS, FINDINGS)
     examples = []
     for index, finding in enumerate(FINDINGS):
         own = [target for target in marked if target.finding == finding]

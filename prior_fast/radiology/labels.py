@@ -3,6 +3,10 @@
 A label is 1 (present), 0 (absent), -1 (uncertain) or blank.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
+
 # In the order of MIMIC-CXR-JPG's table, which is the order of a prepared dataset's columns.
 CHEXPERT_LABELS = (
     *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture"),
@@ -20,3 +24,19 @@ FIVE_CLASSES = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleura
 # All 1,000 rows of the authors' CheXpert 5x200 list follow this rule: an uncertain label counts as present for these
 # classes and as absent for the others. A blank label counts as absent.
 UNCERTAIN_IS_POSITIVE = frozenset({"Atelectasis", "Edema", "Pleural Effusion"})
+
+
+def present(labels: np.ndarray, columns: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Which classes each image or study has, by the rule of `UNCERTAIN_IS_POSITIVE`.
+
+    Args:
+        labels: float32 [N, C], 1, 0, -1, or nan where blank.
+        columns: the names of the C labels.
+        classes: names among them.
+
+    Returns:
+        bool [N, len(classes)].
+    """
+    uncertain = np.array([name in UNCERTAIN_IS_POSITIVE for name in classes])
+    values = labels[:, [list(columns).index(name) for name in classes]]
+    return (values == 1) | ((values == -1) & uncertain)

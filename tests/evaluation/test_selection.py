@@ -9,8 +9,8 @@ from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
 from prior_fast.evaluation.config import EvaluationConfig
 from prior_fast.evaluation.evaluation_source import prepared_source
-from prior_fast.evaluation.selection import choose, positive, select, select_one_class
-from prior_fast.radiology.labels import CHEXPERT_LABELS, FIVE_CLASSES
+from prior_fast.evaluation.selection import choose, select, select_one_class
+from prior_fast.radiology.labels import CHEXPERT_LABELS, FIVE_CLASSES, present
 
 
 def labels(*rows: dict[str, float]) -> np.ndarray:
@@ -32,7 +32,7 @@ def labels(*rows: dict[str, float]) -> np.ndarray:
     ],
 )
 def test_what_counts_as_positive(name: str, uncertain: bool) -> None:
-    found = positive(labels({name: 1}, {name: 0}, {name: -1}, {}), [name])[:, 0]
+    found = present(labels({name: 1}, {name: 0}, {name: -1}, {}), CHEXPERT_LABELS, [name])[:, 0]
     assert found.tolist() == [True, False, uncertain, False]
 
 

@@ -8,9 +8,9 @@ import pytest
 from prior_fast.errors import RunError
 from prior_fast.kernel_report import report
 from prior_fast.kernel_report.compile import Compiled, compile_version
+from prior_fast.kernel_report.print_tables import print_kernels
 from prior_fast.kernel_report.resources import MachineCode
 from prior_fast.kernel_report.specialize import Version
-from prior_fast.kernel_report.tables import print_kernels
 
 TYPES = (("x_ptr", "*bf16"), ("N", "constexpr"))
 VERSION = Version("no.such.module", "_a_kernel", TYPES, (("N", 3),), ("x_ptr",), warps=4, stages=2)

@@ -9,7 +9,7 @@ from PIL import Image
 from prior_fast.cli.main import main
 from prior_fast.errors import UsageError
 from prior_fast.measure.page.fill import fill
-from prior_fast.measure.page.tables import KINDS
+from prior_fast.measure.page.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results"

@@ -6,8 +6,8 @@ from typing import Literal
 
 from prior_fast.errors import UsageError
 
-Source = Literal["supplement", "our choice"]
-OURS: Source = "our choice"
+Origin = Literal["supplement", "our choice"]
+OURS: Origin = "our choice"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Preset:
     learning_rate: float
     epochs: int
     batch_size: int
-    source: Source = "supplement"
+    source: Origin = "supplement"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from prior_fast.downstream.images import as_images, batches, mirror
 from prior_fast.downstream.localization import LocalizationTask
 from prior_fast.downstream.metrics.boxes import FORMULAS, Detections, box_metrics
 from prior_fast.downstream.pictures import EXAMPLES, draw_boxes
-from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.settings.detection import DetectionConfig
 from prior_fast.downstream.targets import SIDE, box_truth
 from prior_fast.downstream.task import Measured, Table
@@ -102,18 +101,13 @@ class Detection(LocalizationTask):
 
     selects, marked = "map_50_95", "a box"
 
-    def __init__(
-        self,
-        dataset: LabelledDataset,
-        pretrained: Pretrained,
-        config: DetectionConfig,
-        device: torch.device,
-        used: np.ndarray,
-    ) -> None:
+    config: DetectionConfig
+
+    def read_annotations(self, dataset: LabelledDataset, used: np.ndarray) -> Sequence[bool]:
+        """The boxes, which stay on the device."""
         self.truth = box_truth(dataset, used)
-        super().__init__(dataset, pretrained, config, device, used, [len(self.truth[row]) > 0 for row in used.tolist()])
-        self.config = config
-        self.boxes = {row: to_device(boxes, device) for row, boxes in self.truth.items()}
+        self.boxes = {row: to_device(boxes, self.device) for row, boxes in self.truth.items()}
+        return [len(self.truth[row]) > 0 for row in used.tolist()]
 
     def build(self) -> tuple[nn.Module, list[nn.Module]]:
         """The detector, and its encoder if it is frozen."""

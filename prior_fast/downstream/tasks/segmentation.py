@@ -17,7 +17,6 @@ from prior_fast.downstream.images import ResidentImages, as_images, batches, mir
 from prior_fast.downstream.localization import LocalizationTask
 from prior_fast.downstream.metrics.dice import FORMULAS, dice_metrics, image_dice
 from prior_fast.downstream.pictures import EXAMPLES, draw_masks
-from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.settings.segmentation import SegmentationConfig
 from prior_fast.downstream.targets import mask_truth
 from prior_fast.downstream.task import Measured, Table
@@ -51,19 +50,14 @@ class Segmentation(LocalizationTask):
 
     selects, marked = "dice_positives", "a mask"
 
-    def __init__(
-        self,
-        dataset: LabelledDataset,
-        pretrained: Pretrained,
-        config: SegmentationConfig,
-        device: torch.device,
-        used: np.ndarray,
-    ) -> None:
+    config: SegmentationConfig
+
+    def read_annotations(self, dataset: LabelledDataset, used: np.ndarray) -> Sequence[bool]:
+        """The masks, which stay on the device."""
         truth = mask_truth(dataset, used)
-        super().__init__(dataset, pretrained, config, device, used, [bool(truth[row].any()) for row in used])
-        self.config = config
-        self.masks = ResidentImages(truth, device)
+        self.masks = ResidentImages(truth, self.device)
         self.dice_loss = smp.losses.DiceLoss("binary", from_logits=True)
+        return [bool(truth[row].any()) for row in used]
 
     def build(self) -> tuple[nn.Module, list[nn.Module]]:
         """The U-Net, and its encoder if it is frozen."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_text
-from prior_fast.measure.page.tables import KINDS
+from prior_fast.measure.page.kinds import KINDS
 from prior_fast.spelling import nearest
 
 _BEGIN = re.compile(r"<!-- table (\S+) (\S+) -->")

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from prior_fast.errors import UsageError
 from prior_fast.measure.kernels.rows import PASSES, kind_of
-from prior_fast.measure.page.tables import machine, pairs
+from prior_fast.measure.page.kinds import machine, pairs
 from prior_fast.plotting.figures import STYLE, TRAINED, VALIDATED, new_figure, save
 
 GRAY = "#c3cad3"
