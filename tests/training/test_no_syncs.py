@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,6 +203,8 @@ PLANTED = {
     "clipping with an error": lambda x: torch.nn.utils.clip_grad_norm_([x], 1.0, error_if_nonfinite=True),
     "another device": lambda x: x.to("meta"),
 }
+# Torch 2.15 fills these on the device. The project still avoids them: torch 2.11 to 2.14 are permitted.
+WAITS_UP_TO_2_14 = ("assigned number at rows", "assigned number at a row")
 UNSUSPICIOUS = {
     "repeat": lambda x: torch.repeat_interleave(x, torch.ones_like(x, dtype=torch.int64), output_size=3),
     "repeat all": lambda x: torch.repeat_interleave(x, 2),
@@ -251,7 +253,8 @@ def torch_watches() -> Iterator[None]:
 @pytest.mark.parametrize("name", [name for name in PLANTED if name != "another device"])
 def test_torch_too_sees_what_reads_on_a_gpu(name: str) -> None:
     x = some_tensor("cuda")
-    with pytest.raises(RuntimeError, match="synchronizing"), torch_watches():
+    fills = name in WAITS_UP_TO_2_14 and tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 15)
+    with nullcontext() if fills else pytest.raises(RuntimeError, match="synchronizing"), torch_watches():
         PLANTED[name](x)
 
 
