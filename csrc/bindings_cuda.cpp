@@ -1,5 +1,5 @@
 // prior_fast::solve_assignment and prior_fast::solve_matching on GPUs. Nothing is read back: a caller that cares about
-// the status looks at it when it wants to.
+// the status reads it when it needs it.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>

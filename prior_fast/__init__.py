@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # The model needs torch and transformers, which take seconds to import: only whoever asks for it waits.
+    # The model needs torch and transformers, which take seconds to import.
     if name == "PRIOR":
         from prior_fast.api import PRIOR
 

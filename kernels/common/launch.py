@@ -1,8 +1,8 @@
-"""Launching a Triton kernel, or writing down what would be launched.
+"""Launching a Triton kernel, or recording what would be launched.
 
-Every launcher of this folder goes through `launch`. Inside `recording()` nothing runs: the calls are collected, with
-the types of their arguments and the constants that the launcher chose, so that whoever wants to compile or count
-every configuration gets them from the code that chooses them, without a GPU and on tensors of any device.
+Every launcher of this folder calls `launch`. Inside `recording()` nothing runs: the calls are collected, with the types
+of their arguments and the constants that the launcher chose. So the kernel report and the counts of launches get every
+configuration from the code that chooses it, without a GPU and on tensors of any device.
 """
 
 import contextlib

@@ -82,7 +82,7 @@ def test_datasets_without_marks(evaluate: Evaluate, tmp_path: Path, capsys: pyte
     data = write_labels(tmp_path / "data", ("A",), np.tile([[0.0], [1.0]], (6, 1)), 6, 3)
     for task, what in (("segmentation", "masks"), ("detection", "boxes")):
         assert evaluate(task, data, tmp_path / "out", "splits=prior-0") == 2
-        assert f"has no {what}: {task} wants a dataset with {what}" in capsys.readouterr().err
+        assert f"has no {what}: {task} needs a dataset with {what}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
