@@ -112,7 +112,7 @@ def test_only_segmentation_needs_its_library(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
-    for name in ("segmentation", "classification", "run", "sweep"):
+    for name in ("tasks.segmentation", "tasks.classification", "splits", "sweep"):
         monkeypatch.delitem(sys.modules, f"prior_fast.downstream.{name}", raising=False)
     assert evaluate("segmentation", squares, tmp_path / "out") == 1
     assert "segmentation needs the Python package segmentation_models_pytorch" in capsys.readouterr().err

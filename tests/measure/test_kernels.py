@@ -42,7 +42,7 @@ def test_two_ops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "segment_mean B=16" in shown and "scipy" in shown and "limit us" in shown
-    report = json.loads((tmp_path / "bench_kernels.json").read_text())
+    report = json.loads((tmp_path / "kernels.json").read_text())
     assert {row["op"] for row in report["rows"]} == {"segment_mean", "linear_sum_assignment"}
     assert not report["problems"] and report["machine"]["processor"] and report["machine"]["versions"]["torch"]
     for row in report["rows"]:
@@ -51,10 +51,10 @@ def test_two_ops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert row["calls"] >= 3 * bench_kernels.PASSES and row["limit_milliseconds"] > 0
         assert row["share_of_limit"] == pytest.approx(row["limit_milliseconds"] / row["milliseconds"])
     assert len({row["name"] for row in report["rows"]}) == len(report["rows"])
-    markdown = (tmp_path / "bench_kernels.md").read_text()
+    markdown = (tmp_path / "kernels.md").read_text()
     for name in ("bars.png", "roofline.png", "scaling.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG") and f"({name})" in markdown
-    assert main(["bench", "compare", *[str(tmp_path / "bench_kernels.json")] * 2]) == 0
+    assert main(["bench", "compare", *[str(tmp_path / "kernels.json")] * 2]) == 0
 
 
 def test_a_planted_slowdown_is_caught(
@@ -76,7 +76,7 @@ def test_a_planted_slowdown_is_caught(
     assert measure(tmp_path / "before") == 0
     delay = 0.03
     assert measure(tmp_path / "after") == 0
-    files = [str(tmp_path / name / "bench_kernels.json") for name in ("before", "after")]
+    files = [str(tmp_path / name / "kernels.json") for name in ("before", "after")]
     capsys.readouterr()
     assert main(["bench", "compare", *files, "--over", "0.25"]) == 1
     assert "2 slower, 0 faster" in capsys.readouterr().out
@@ -91,7 +91,7 @@ def test_an_empty_competitor_is_not_timed(
     assert measure(tmp_path) == 1
     captured = capsys.readouterr()
     assert "segment_mean B=16" in captured.err and "empty: it returned NoneType" in captured.err
-    report = json.loads((tmp_path / "bench_kernels.json").read_text())
+    report = json.loads((tmp_path / "kernels.json").read_text())
     assert {row["who"] for row in report["rows"]} == {"prior_fast"} and len(report["problems"]) == 2
     reasons = {entry["who"]: entry["reason"] for entry in report["left_out"]}
     assert reasons["absent"].startswith("not installed") and reasons["broken"] == "RuntimeError: out of order"
@@ -111,7 +111,7 @@ def test_an_empty_op_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     change_cases(monkeypatch, emptied)
     assert measure(tmp_path) == 1
-    assert json.loads((tmp_path / "bench_kernels.json").read_text())["rows"] == []
+    assert json.loads((tmp_path / "kernels.json").read_text())["rows"] == []
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("prior_fast.measure.roofline.LEAST_SECONDS", 0.001)
-    for module in ("kernels_schedule", "verbs.kernels"):
-        monkeypatch.setattr(f"prior_fast.measure.{module}.perf_counter", lambda: clock.now)
+    for module in ("measure.kernels.schedule", "cli.bench.kernels"):
+        monkeypatch.setattr(f"prior_fast.{module}.perf_counter", lambda: clock.now)
     monkeypatch.setattr(schedule, "prepare", clock.prepare)
     monkeypatch.setattr(Contest, "time", lambda contest, *rest: clock.time(contest, *rest))
     return clock
