@@ -111,4 +111,4 @@ def test_an_optimizer_of_other_parameters_is_refused(
     safetensors.torch.save_file(state, path)
     assert train(small_store, out, "--resume", "auto") == 2
     said = capsys.readouterr().err
-    assert "a state of local_cross_attention.query1.weight" in said and "begin a new run" in said
+    assert "a state of local_cross_attention.query1.weight" in said and "start a new run" in said
