@@ -23,8 +23,8 @@ _BATCH = 10_000
 def train_tokenizer(sentences: Sequence[str]) -> "PreTrainedTokenizerFast":
     """Train an uncased WordPiece tokenizer with BERT's normalization and splitting.
 
-    The same sentences give the same tokenizer. The vocabulary has at most 4000 pieces. Each occurs at least twice,
-    except single characters.
+    The same sentences give the same tokenizer. The vocabulary has at most 4000 pieces, or more if there are more
+    characters than that. Each piece occurs at least twice, except single characters.
     """
     from transformers import PreTrainedTokenizerFast  # slow to import, so late
 

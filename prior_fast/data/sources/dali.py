@@ -26,8 +26,8 @@ class DaliSource:
     """Prepared images through DALI, with one pipeline for each stream.
 
     On a GPU the pipeline rotates, mirrors and normalizes; results stay there and are passed on without a copy.
-    On a CPU DALI's rotation takes several times as long as `rotate_images` (docs/performance.md). `rotate_images` is
-    therefore used there if the C++ extension is built. data.workers is the number of DALI's threads.
+    On a CPU a loader with DALI's rotation gives fewer pairs/s than torchvision's transforms (docs/performance.md), so
+    `rotate_images` is used there if the C++ extension is built. data.workers is the number of DALI's threads.
 
     Raises:
         UsageError: DALI is not installed.
