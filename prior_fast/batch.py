@@ -104,22 +104,15 @@ class PackedText:
         sentence_share: float = 1.0,
     ) -> PackedBatch:
         """The batch of these reports and their images."""
+        # A field of this class has the same name there.
         return PackedBatch(
             images=images,
-            token_ids=self.token_ids,
-            position_ids=self.position_ids,
-            cu_tokens=self.cu_tokens,
-            cu_sentence_tokens=self.cu_sentence_tokens,
-            cu_sentences=self.cu_sentences,
-            max_tokens=self.max_tokens,
-            max_sentence_tokens=self.max_sentence_tokens,
-            max_sentences=self.max_sentences,
             study_ids=study_ids,
             image_rows=image_rows,
             first_pair=first_pair,
             first_sentence=first_sentence,
             sentence_share=sentence_share,
-            filler=self.filler,
+            **vars(self),
         )
 
 

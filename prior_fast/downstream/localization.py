@@ -1,5 +1,6 @@
 """The common part of segmentation and detection: images with annotations, which are masks or boxes."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.targets import require_positives
 
 
-class LocalizationTask:
+class LocalizationTask(ABC):
     """The base class of a `prior_fast.downstream.task.Task` for annotated images.
 
     Attributes:
@@ -44,9 +45,9 @@ class LocalizationTask:
         self.present = np.zeros(len(dataset), bool)
         self.present[used] = self.read_annotations(dataset, used)
 
+    @abstractmethod
     def read_annotations(self, dataset: LabelledDataset, used: np.ndarray) -> Sequence[bool]:
         """Keep the annotations of the rows `used`; for each of them whether it has one."""
-        raise NotImplementedError
 
     def check_training(self, rows: np.ndarray, part: str) -> list[str]:
         """Raise UsageError if no image is annotated."""

@@ -46,31 +46,31 @@ class LoaderOptions:
     device: torch.device = CPU
 
 
-def measure(settings: LoaderOptions, advance: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
+def measure(options: LoaderOptions, advance: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
     """Measure each usable source; returns rows, reasons for the unusable sources, and the time of each part of a batch.
 
     Raises:
         UsageError: there is no prepared dataset, or it has fewer training studies than a batch.
     """
-    dataset = PreparedDataset.open(settings.data, "train")
+    dataset = PreparedDataset.open(options.data, "train")
     rows: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
-    for name, open_loader in _loaders(dataset, settings).items():
+    for name, open_loader in _loaders(dataset, options).items():
         advance(name)
         try:
             loader = open_loader()
         except UsageError as error:
             left_out[name] = str(error)
             continue
-        rows.append({"source": name, **_rates(loader, settings)})
-    return {"rows": rows, "left_out": left_out, "parts_ms": parts(dataset, settings), "studies": len(dataset)}
+        rows.append({"source": name, **_rates(loader, options)})
+    return {"rows": rows, "left_out": left_out, "parts_ms": parts(dataset, options), "studies": len(dataset)}
 
 
-def _loaders(dataset: PreparedDataset, settings: LoaderOptions) -> dict[str, Callable[[], TrainingLoader]]:
+def _loaders(dataset: PreparedDataset, options: LoaderOptions) -> dict[str, Callable[[], TrainingLoader]]:
     def opened(**changes: Any) -> Callable[[], TrainingLoader]:
-        data = dataclasses.replace(DataConfig(), **{"workers": settings.workers, **changes})
-        config = LoaderConfig(data, settings.batch, seed=0)
-        return lambda: TrainingLoader(dataset, config, settings.device)
+        data = dataclasses.replace(DataConfig(), **{"workers": options.workers, **changes})
+        config = LoaderConfig(data, options.batch, seed=0)
+        return lambda: TrainingLoader(dataset, config, options.device)
 
     def with_torchvision() -> TrainingLoader:
         loader = opened(source="workers")()
@@ -84,24 +84,24 @@ def _loaders(dataset: PreparedDataset, settings: LoaderOptions) -> dict[str, Cal
         "DataLoader workers": opened(source="workers"),
         "DataLoader workers, torchvision transforms": with_torchvision,
     }
-    if settings.jpegs:
-        loaders["DALI from JPEG files"] = opened(source="dali", jpegs=str(settings.jpegs))
+    if options.jpegs:
+        loaders["DALI from JPEG files"] = opened(source="dali", jpegs=str(options.jpegs))
     return loaders
 
 
-def _rates(loader: TrainingLoader, settings: LoaderOptions) -> dict[str, float]:
+def _rates(loader: TrainingLoader, options: LoaderOptions) -> dict[str, float]:
     """Pairs per second alone, and the share of time that a consumer waits."""
     batches = _endless(loader)
     for _ in islice(batches, WARM_UP):
         pass
-    times, end = [], time.perf_counter() + settings.seconds
+    times, end = [], time.perf_counter() + options.seconds
     while time.perf_counter() < end:
         began = time.perf_counter()
         next(batches)
-        _wait(settings.device)
+        _wait(options.device)
         times.append(time.perf_counter() - began)
-    step, waited, count = settings.batch / settings.consumer, 0.0, 0
-    end = time.perf_counter() + settings.seconds
+    step, waited, count = options.batch / options.consumer, 0.0, 0
+    end = time.perf_counter() + options.seconds
     while time.perf_counter() < end:
         began = time.perf_counter()
         next(batches)
@@ -110,7 +110,7 @@ def _rates(loader: TrainingLoader, settings: LoaderOptions) -> dict[str, float]:
         count += 1
     batches.close()  # type: ignore[attr-defined]
     return {
-        "pairs_per_second": settings.batch * len(times) / sum(times),
+        "pairs_per_second": options.batch * len(times) / sum(times),
         "median_ms": 1e3 * median(times),
         "consumer_waits": waited / (waited + count * step),
         "batches": len(times),
@@ -137,9 +137,9 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def parts(dataset: PreparedDataset, settings: LoaderOptions) -> dict[str, float]:
+def parts(dataset: PreparedDataset, options: LoaderOptions) -> dict[str, float]:
     """Median milliseconds of each part of making a batch, in one thread."""
-    config = LoaderConfig(DataConfig(workers=0), settings.batch, seed=0)
+    config = LoaderConfig(DataConfig(workers=0), options.batch, seed=0)
     loader, plans = TrainingLoader(dataset, config), EpochPlan(dataset, config, 0)
     plan, images = plans[0], shared_tensor(dataset.images)
     rows, angles, flips = (torch.from_numpy(x) for x in (plan.image_rows, plan.angles, plan.flips))
@@ -152,13 +152,13 @@ def parts(dataset: PreparedDataset, settings: LoaderOptions) -> dict[str, float]
             images, rows, angles, flips, mean=0.5, std=0.25, backend="reference"
         ),
     }
-    if settings.device.type == "cuda":
-        work["copy"] = lambda: _copy(batch, settings.device)
-    if settings.jpegs:
+    if options.device.type == "cuda":
+        work["copy"] = lambda: _copy(batch, options.device)
+    if options.jpegs:
         from prior_fast.data.sources.encoded import EncodedImages
         from prior_fast.radiology.xray import read_xray
 
-        files = EncodedImages(dataset, settings.jpegs)
+        files = EncodedImages(dataset, options.jpegs)
         paths = [files.path(int(row)) for row in plan.image_rows[:16]]
         work["decode 16 files with Pillow"] = lambda: [read_xray(path) for path in paths]
     threads = torch.get_num_threads()
@@ -221,14 +221,14 @@ class _Transformed:
         return torch.stack(images)
 
 
-def report(measured: dict[str, Any], settings: LoaderOptions, out: Path | None) -> None:
+def report(measured: dict[str, Any], options: LoaderOptions, out: Path | None) -> None:
     """Print the table, and write loader.json and loader.md to `out`."""
     from prior_fast.console import print_table, stdout
     from prior_fast.files import write_json
     from prior_fast.hardware.machine import describe_machine
     from prior_fast.tables import markdown_table
 
-    header = ("source", "pairs/s", "ms a batch", f"waits at {settings.consumer:.0f} pairs/s", "replaced")
+    header = ("source", "pairs/s", "ms a batch", f"waits at {options.consumer:.0f} pairs/s", "replaced")
     lines = [
         (
             row["source"],
@@ -239,7 +239,7 @@ def report(measured: dict[str, Any], settings: LoaderOptions, out: Path | None) 
         )
         for row in measured["rows"]
     ]
-    title = f"{measured['studies']} studies, batches of {settings.batch}, {settings.workers} workers"
+    title = f"{measured['studies']} studies, batches of {options.batch}, {options.workers} workers"
     print_table(title, header, lines)
     parts_header = ("part of a batch", "ms of one thread")
     parts_lines = [(name, f"{value:.2f}") for name, value in measured["parts_ms"].items()]
@@ -249,8 +249,8 @@ def report(measured: dict[str, Any], settings: LoaderOptions, out: Path | None) 
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
-    asked = {"batch": settings.batch, "workers": settings.workers, "seconds": settings.seconds}
-    facts = {"kind": "loader", "machine": describe_machine(), "settings": {**asked, "consumer": settings.consumer}}
+    asked = {"batch": options.batch, "workers": options.workers, "seconds": options.seconds}
+    facts = {"kind": "loader", "machine": describe_machine(), "settings": {**asked, "consumer": options.consumer}}
     write_json(out / "loader.json", facts | measured)
     tables = [*markdown_table(header, lines), "", *markdown_table(parts_header, parts_lines), ""]
     (out / "loader.md").write_text("\n".join([title, "", *tables]), encoding="utf-8")

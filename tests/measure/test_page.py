@@ -9,7 +9,7 @@ from PIL import Image
 from prior_fast.cli.main import main
 from prior_fast.errors import UsageError
 from prior_fast.measure.page.fill import fill
-from prior_fast.measure.page.kinds import KINDS
+from prior_fast.measure.page.kinds import KINDS, ops
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results"
@@ -117,3 +117,31 @@ def test_picture(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     swapped = [words[0], words[3], *words[2:]]
     assert main(["bench", "picture", *swapped, "--out", str(out)]) == 2
     assert "is no report of this kind" in capsys.readouterr().err
+
+
+def test_an_op_has_one_row_its_first_shape_with_its_gradient_and_the_fastest_competitor() -> None:
+    def row(at: int, direction: str, who: str, milliseconds: float, axis: str = "batch") -> dict:
+        return {
+            **{
+                "op": "an_op",
+                "shape": f"{axis} B={at}",
+                "axis": axis,
+                "at": at,
+                "direction": direction,
+                "dtype": "float32",
+            },
+            **{"who": who, "ours": who == "prior_fast", "backend": "triton", "milliseconds": milliseconds},
+            **{"passes": [milliseconds] * 3, "limit_milliseconds": 0.001, "share_of_limit": 0.5},
+        }
+
+    rows = [
+        row(16, "forward+backward", "prior_fast", 7.0, axis="width"),
+        row(16, "forward", "prior_fast", 0.5),
+        row(16, "forward", "other", 0.1),
+        row(16, "forward+backward", "prior_fast", 2.0),
+        row(16, "forward+backward", "slow", 8.0),
+        row(16, "forward+backward", "quick", 5.0),
+        row(32, "forward+backward", "prior_fast", 9.0),
+    ]
+    (line,) = ops({"rows": rows})[2:]
+    assert line == "| an_op | batch B=16 | fwd+bwd | float32 | triton | 2,000 | 1.0 | 50% | quick 2.50 |"

@@ -36,6 +36,6 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) <= 0:
             raise UsageError(f"--{name} {getattr(args, name)}: must be more than 0")
     names = ("data", "jpegs", "batch", "workers", "seconds", "consumer")
-    settings = LoaderOptions(**{name: getattr(args, name) for name in names}, device=choose_device(args.device))
-    report(measure(settings), settings, args.out)
+    options = LoaderOptions(**{name: getattr(args, name) for name in names}, device=choose_device(args.device))
+    report(measure(options), options, args.out)
     return 0

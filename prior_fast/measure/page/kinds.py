@@ -45,13 +45,13 @@ def ops(report: Report) -> list[str]:
     rows = []
     for row in own.values():
         times = {other["who"]: times_ours(other, row).median for ours, other in others if ours is row}
-        nearest = min(times, key=lambda who: times[who], default=None)
+        fastest = min(times, key=lambda who: times[who], default=None)
         rows.append((
             *(row["op"], row["shape"], PASSES[row["direction"]], row["dtype"], row["backend"] or "-"),
             f"{1e3 * row['milliseconds']:,.0f}",
             f"{1e3 * row['limit_milliseconds']:,.1f}",
             f"{row['share_of_limit']:.0%}",
-            "-" if nearest is None else f"{nearest} {times[nearest]:.2f}",
+            "-" if fastest is None else f"{fastest} {times[fastest]:.2f}",
         ))  # fmt: skip
     header = ("op", "shape", "pass", "dtype", "backend", "us", "limit us", "of limit", "fastest competitor, times ours")
     return markdown_table(header, rows, left=(0, 1, 2, 3, 4, 8))
