@@ -21,8 +21,8 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "train",
         help="pre-train PRIOR in its three stages",
         description="Pre-train PRIOR in its three stages. Settings (key=value) change any field of the config;\n"
-        "`--settings` lists them with their values. SIGTERM and SIGUSR1 end the run after the current step\n"
-        "with a checkpoint and exit code 75, so that a scheduler can requeue it.",
+        "`--settings` lists them with their values and the sources of these. SIGTERM and SIGUSR1 end the run\n"
+        "after the current step with a checkpoint and exit code 75, so that a scheduler can requeue it.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_CODE if stopped else 0
 
 
+WIDTH = 50  # of a setting in the list, before its source
+
 # Settings that may change when a run is resumed. Changing any other setting would make it a different run.
 FREE = (
     "device",
@@ -107,14 +109,16 @@ def _lookup(values: Any, key: str) -> Any:
     return values
 
 
-def list_settings(config: object) -> int:
-    """Print every setting of `config` with its value."""
-    from prior_fast.config import to_dict
-    from prior_fast.config.overrides import field_names
+def list_settings(config: "RunConfig") -> int:
+    """Print every setting of `config` with its value and the value's source."""
+    from prior_fast.config import preset
+    from prior_fast.config.overrides import field_names, setting_text
+    from prior_fast.config.sources import SOURCES
     from prior_fast.console import stdout
 
-    values = to_dict(config)
+    unchanged = preset(config.preset)
     for name in field_names(config):
-        value = _lookup(values, name)
-        stdout.print(f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}")
+        text, default = setting_text(config, name), setting_text(unchanged, name)
+        source = str(SOURCES[name].of(config.preset)) if text == default else f"changed from {default}"
+        stdout.print(f"{name + '=' + text:<{WIDTH}}  # {source}")
     return 0

@@ -44,6 +44,27 @@ def field_names(config: Any, prefix: str = "") -> Iterator[str]:
             yield prefix + field.name
 
 
+def field_value(config: Any, name: str) -> Any:
+    """The value of a field by its dotted name."""
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def setting_text(config: Any, name: str) -> str:
+    """The value of a field as `apply_overrides` reads it: `20,30,50`, `1e-5`, `true`."""
+    value = field_value(config, name)
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value))
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value).replace("e-0", "e-") if isinstance(value, float) else str(value)
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The config as nested dictionaries of JSON types."""
     return json.loads(json.dumps(dataclasses.asdict(config)))

@@ -1,4 +1,4 @@
-"""The named configs."""
+"""The named configs. `prior_fast.config.sources` has the source of every value."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from prior_fast.errors import UsageError
 
 
 def paper() -> RunConfig:
-    """The values of the paper and its supplement; the released code's where they give none."""
+    """The values of the paper and its supplement; the released code's or our own where they give none."""
     return RunConfig()
 
 

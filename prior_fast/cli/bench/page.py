@@ -8,10 +8,12 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the task `page`."""
     parser = subparsers.add_parser(
         "page",
-        help="fill the tables of Markdown pages from result files",
+        help="fill the tables of Markdown pages from result files and from the config",
         description="Replace every table of the pages between the lines <!-- table KIND FILE --> and "
         "<!-- end of table -->. KIND is train, loader, loader-parts, ops, limits, competitors, slower, "
-        "memory, pretraining, steps, parts or machine; FILE is a result file below the folder of results.",
+        "memory, pretraining, steps, parts or machine; FILE is a result file below the folder of results. "
+        "<!-- table settings GROUP --> is made from the config: GROUP is run, model, model.image, model.text, "
+        "model.bank, model.sentence_decoder, loss or data.",
         epilog="example: prior-fast bench page docs/performance.md --results bench/results",
     )
     parser.add_argument("pages", type=Path, nargs="+", metavar="PAGE.md")

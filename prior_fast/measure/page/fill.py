@@ -1,20 +1,24 @@
 """Fills the tables of Markdown pages from result files, so that no figure is copied by hand.
 
 A page has `<!-- table KIND FILE -->` and `<!-- end of table -->`, each on a line of its own that is not indented; the
-text between them is replaced. FILE is a path below the folder of results.
+text between them is replaced. FILE is a path below the folder of results. `<!-- table settings GROUP -->` is made from
+the config instead, and has the settings of a group such as `model.image`; the group `run` has those without a dot.
 """
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_text
 from prior_fast.measure.page.kinds import KINDS
+from prior_fast.measure.page.settings import settings_groups, settings_table
 from prior_fast.spelling import nearest
 
 _BEGIN = re.compile(r"<!-- table (\S+) (\S+) -->")
 _END = "<!-- end of table -->"
+SETTINGS = "settings"  # the kind that is made from the config
 
 
 def fill_pages(pages: list[Path], results: Path, check: bool) -> list[Path]:
@@ -73,10 +77,10 @@ def fill(text: str, results: Path, name: str) -> str:
 
 def made(kind: str, file: str, results: Path, where: str) -> list[str]:
     """The lines of one table."""
-    if kind not in KINDS:
-        raise UsageError(
-            f"{where}: unknown table {kind!r}{nearest(kind, KINDS) or ': choose from ' + ', '.join(KINDS)}"
-        )
+    if kind == SETTINGS:
+        _require(file, settings_groups(), f"{where}: unknown group of settings")
+        return settings_table(file)
+    _require(kind, (*KINDS, SETTINGS), f"{where}: unknown table")
     path = results / file
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -86,3 +90,8 @@ def made(kind: str, file: str, results: Path, where: str) -> list[str]:
         return KINDS[kind](report)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{where}: {path} is no report for a table {kind!r}: {error!r}") from None
+
+
+def _require(word: str, known: Collection[str], problem: str) -> None:
+    if word not in known:
+        raise UsageError(f"{problem} {word!r}{nearest(word, known) or ': choose from ' + ', '.join(known)}")
