@@ -16,7 +16,9 @@ class ImageEncoderConfig:
     width: int = 64  # channels of the stem; stage i, counted from 0, has 2 ** (i + 2) times as many
     shrink: int = 1  # images are first averaged over squares of this side; each factor 2 needs one stage less in depths
     pool_heads: int = 8  # released
-    weights: str = "imagenet"  # "imagenet", "random", or a file with a ResNet state dict (.safetensors, .pt, .pth)
+    # "imagenet" (torchvision's IMAGENET1K_V1), "imagenet-v2" (its newer recipe), "random", or a file of a ResNet's
+    # tensors (.safetensors, .pt, .pth)
+    weights: str = "imagenet"
 
 
 @dataclass(frozen=True)

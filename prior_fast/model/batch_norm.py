@@ -33,7 +33,7 @@ class _Joined:
 
     group: ProcessGroup | None = None
 
-    def forward(self: nn.BatchNorm2d, x: Tensor) -> Tensor:  # type: ignore[misc]
+    def forward(self: nn.BatchNorm2d, x: Tensor, tracked: bool = True) -> Tensor:  # type: ignore[misc]
         channels_last = isinstance(self, RowNorm)
         if not self.training:
             return super().forward(x)  # type: ignore[misc]
@@ -46,11 +46,12 @@ class _Joined:
         # From centered rows: the mean of the squares minus the square of the mean loses digits.
         center = mean if channels_last else mean[:, None, None]
         variance = _SumOverRanks.apply((wide - center).square().sum(dims), self.group) / rows
-        with torch.no_grad():
-            momentum = self.momentum or 0.0
-            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-            self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
-            self.running_var.lerp_(variance * rows / (rows - 1), momentum)  # type: ignore[union-attr]
+        if tracked:
+            with torch.no_grad():
+                momentum = self.momentum or 0.0
+                self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+                self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
+                self.running_var.lerp_(variance * rows / (rows - 1), momentum)  # type: ignore[union-attr]
         scale = torch.rsqrt(variance + self.eps)
         scale = scale if self.weight is None else scale * self.weight
         shift = -mean * scale if self.bias is None else self.bias - mean * scale
@@ -70,8 +71,15 @@ class JoinedRowNorm(_Joined, RowNorm):
 class SyncRowNorm(nn.SyncBatchNorm):
     """torch.nn.SyncBatchNorm for rows with any leading dimensions: [..., C] -> [..., C]."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(0, -2)).view(x.shape)
+    def forward(self, x: Tensor, tracked: bool = True) -> Tensor:
+        rows = x.flatten(0, -2)
+        if tracked or not self.training:
+            return super().forward(rows).view(x.shape)
+        # torch's layer then normalizes with the joined statistics and does not update the running ones.
+        self.track_running_stats = False
+        normalized = super().forward(rows).view(x.shape)
+        self.track_running_stats = True
+        return normalized
 
 
 def join_batch_norms(module: nn.Module, group: ProcessGroup) -> nn.Module:

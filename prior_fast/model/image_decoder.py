@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from prior_fast.model.narrow_conv import NarrowConv2d
 from prior_fast.model.padded_conv import PaddedConv2d
+from prior_fast.model.precision import widen
 from prior_fast.model.upsampled_conv import UpsampledConv2d
 
 BLOCKS = 5
@@ -58,4 +59,4 @@ def reconstruction_loss(output: Tensor, image: Tensor) -> Tensor:
     """Mean absolute difference [] of the output and the image, which is resized to the output's size if needed."""
     if image.shape[2:] != output.shape[2:]:
         image = F.interpolate(image, size=output.shape[2:], mode="bilinear", align_corners=True)
-    return F.l1_loss(output.float(), image.float())
+    return F.l1_loss(widen(output), widen(image))

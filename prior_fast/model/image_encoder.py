@@ -18,6 +18,9 @@ from prior_fast.model.stem_conv import StemConv2d
 from prior_fast.model.weights import load_strictly, load_tensors
 
 MAP_SIZE = 7  # of a 224x224 image
+# The paper says "pretrained on ImageNet" (supplement 2.2). The torchvision of the released code has only V1. V2 comes
+# from a newer training recipe, with a higher accuracy on ImageNet.
+IMAGENET = {"imagenet": ResNet50_Weights.IMAGENET1K_V1, "imagenet-v2": ResNet50_Weights.IMAGENET1K_V2}
 
 
 class ResNet(nn.Module):
@@ -125,7 +128,7 @@ def tokens_to_map(x: Tensor, layout: str) -> Tensor:
 
 
 def load_resnet_weights(encoder: ResNet, weights: str, argument: str = "model.image.weights") -> str:
-    """Fill `encoder` from "imagenet", "random" or a file, and return one line that describes the weights.
+    """Fill `encoder` from a name of `IMAGENET`, "random" or a file; returns one line that describes the weights.
 
     Three-channel stems are summed over the colours; a classifier (`fc.*`) is ignored.
 
@@ -136,13 +139,13 @@ def load_resnet_weights(encoder: ResNet, weights: str, argument: str = "model.im
     """
     if weights == "random":
         return "image encoder: random weights"
-    if weights == "imagenet":
+    if weights in IMAGENET:
         try:
-            state = dict(ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True))
+            state = dict(IMAGENET[weights].get_state_dict(check_hash=True, map_location="cpu", weights_only=True))
         except OSError as error:
             raise UsageError(
-                f"model.image.weights=imagenet could not be downloaded ({error}): give the path of a ResNet-50 state "
-                "dict, or ask for model.image.weights=random"
+                f"{argument}={weights} could not be downloaded ({error}): give the path of a ResNet-50 state dict, or "
+                f"ask for {argument}=random"
             ) from None
     else:
         state = load_tensors(Path(weights), argument)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prior_fast.model.joined_linear import JoinedLinear
+from prior_fast.model.precision import widen
 from prior_fast.ops.attention_weights import attention_weights
 from prior_fast.ops.sigmoid_attention import sigmoid_attention
 
@@ -70,14 +71,22 @@ def flatten_patches(image: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 class SimSiamPredictor(nn.Sequential):
-    """D -> D / 2 -> D, shared by both sides of the local image loss."""
+    """D -> D / 2 -> D, shared by both sides of the local image loss.
+
+    The first layer's weights start with a standard deviation of D^-0.5 (released).
+    """
 
     def __init__(self, channels: int) -> None:
-        super().__init__(nn.Linear(channels, channels // 2), nn.ReLU(), nn.Linear(channels // 2, channels))
+        first = nn.Linear(channels, channels // 2)
+        nn.init.normal_(first.weight, std=channels**-0.5)
+        super().__init__(first, nn.ReLU(), nn.Linear(channels // 2, channels))
 
 
 def simsiam_loss(a: Tensor, b: Tensor, predictor: nn.Module) -> Tensor:
-    """Symmetric SimSiam: -(mean cos(pred a, sg b) + mean cos(pred b, sg a)) / 2; a, b [..., D] -> []."""
-    towards_b = F.cosine_similarity(predictor(a), b.detach(), dim=-1).mean()
-    towards_a = F.cosine_similarity(predictor(b), a.detach(), dim=-1).mean()
+    """Symmetric SimSiam: -(mean cos(pred a, sg b) + mean cos(pred b, sg a)) / 2; a, b [..., D] -> [].
+
+    The cosines are float32 for bfloat16 and float16 inputs.
+    """
+    towards_b = F.cosine_similarity(widen(predictor(a)), widen(b.detach()), dim=-1).mean()
+    towards_a = F.cosine_similarity(widen(predictor(b)), widen(a.detach()), dim=-1).mean()
     return -(towards_a + towards_b) / 2

@@ -15,7 +15,7 @@ from prior_fast.model.image_decoder import ImageDecoder
 from prior_fast.model.image_encoder import ImageEncoder, tokens_to_map
 from prior_fast.model.local_alignment import LocalCrossAttention, SimSiamPredictor
 from prior_fast.model.pooling import SentenceAttentionPool, SentenceGather
-from prior_fast.model.projection import projection
+from prior_fast.model.projection import NoProjection, ProjectionHead, projection
 from prior_fast.model.prototypes import SentencePrototypeBank
 from prior_fast.model.sentence_decoder import SentenceDecoder
 from prior_fast.model.text_encoder import TextEncoder
@@ -46,7 +46,7 @@ class PRIORModel(nn.Module):
         self.local_image_projection = projection(image_width, width, config.projection)
         self.local_text_projection = projection(text_width, width, config.projection)
         # The released code builds a global text projection and never uses it.
-        self.global_text_projection = projection(width, width, "mlp") if config.projection == "mlp" else nn.Identity()
+        self.global_text_projection = ProjectionHead(width, width) if config.projection == "mlp" else NoProjection()
         self.global_text_attention = SentenceAttentionPool(width, config.report_pool_heads)
         self.sentence_bank = SentencePrototypeBank(config.bank.prototypes, width, config.bank.init)
         self.local_cross_attention = LocalCrossAttention(width, config.attention)
@@ -74,9 +74,13 @@ class PRIORModel(nn.Module):
         tokens = tokens[batch.sentence_token_rows()]
         return self.local_text_projection(self.item_gather(tokens, batch.cu_sentence_tokens))
 
-    def pool_report(self, sentences: Tensor, cu_sentences: Tensor, max_sentences: int) -> Tensor:
-        """Sentences [S, D] from the encoder or from the bank -> reports [B, D]."""
-        return self.global_text_projection(self.global_text_attention(sentences, cu_sentences, max_sentences))
+    def pool_report(self, sentences: Tensor, cu_sentences: Tensor, max_sentences: int, tracked: bool = True) -> Tensor:
+        """Sentences [S, D] from the encoder or from the bank -> reports [B, D].
+
+        tracked: whether training updates the projection's running statistics with these reports.
+        """
+        pooled = self.global_text_attention(sentences, cu_sentences, max_sentences)
+        return self.global_text_projection(pooled, tracked)
 
     def reconstruct_images(self, patches: Tensor, context: Tensor, channel_mask: Tensor | None = None) -> Tensor:
         """Image patches and the text's context for them [B, P, D] -> images [B, 1, 224, 224].

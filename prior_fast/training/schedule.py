@@ -36,7 +36,8 @@ class Schedule:
         steps = self.steps(stage)
         warmup = min(round(self.config.warmup_epochs[stage - 1] * self.steps_per_epoch), steps - 1)
         if step < warmup:
-            return start + (peak - start) * step / warmup
+            # The last step of the warm-up is at the peak, as in the released code's scheduler.
+            return start + (peak - start) * step / max(warmup - 1, 1)
         return peak * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
 
     def tau(self, stage: int, step: int) -> float:

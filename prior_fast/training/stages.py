@@ -15,6 +15,7 @@ from prior_fast.batch import PackedBatch
 from prior_fast.config import LossWeights
 from prior_fast.model.image_decoder import reconstruction_loss
 from prior_fast.model.local_alignment import LocalContext, simsiam_loss
+from prior_fast.model.precision import widen
 from prior_fast.model.prior import ImageEmbedding, PRIORModel
 from prior_fast.ops.common.philox import uniform
 from prior_fast.ops.info_nce import info_nce
@@ -92,7 +93,7 @@ def weighted_sum(terms: Terms, weights: LossWeights, stage: int) -> Tensor:
     """The stage's loss []."""
     factors = {name: getattr(weights, name) for name in terms}
     factors["global_alignment"] = weights.global_alignment[stage - 1]
-    return torch.stack([terms[name].float() * factors[name] for name in terms]).sum()
+    return torch.stack([widen(terms[name]) * factors[name] for name in terms]).sum()
 
 
 def global_alignment(model: PRIORModel, a: Tensor, b: Tensor, step: StepContext) -> Tensor:
@@ -101,11 +102,6 @@ def global_alignment(model: PRIORModel, a: Tensor, b: Tensor, step: StepContext)
     if step.group is not None:
         a, b = gradient_of_all_ranks(a, step.group), gradient_of_all_ranks(b, step.group)
     return info_nce(a, b, model.logit_scale.exp(), group=step.group)
-
-
-def widen(x: Tensor) -> Tensor:
-    """x in float32 if autocast made it bfloat16 or float16: losses are not computed in half precision."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def gradient_of_all_ranks(x: Tensor, group: ProcessGroup) -> Tensor:
@@ -167,7 +163,8 @@ def prototype_generation(
     # Row j: the prediction that is matched to sentence j.
     generated = predicted.flatten(0, 1)[query]
     read = model.sentence_bank(generated, step.tau, step.noise_seed(2), batch.first_sentence)
-    generated_report = model.pool_report(read.output, batch.cu_sentences, batch.max_sentences)
+    # Without updating the running statistics, which are those of real reports.
+    generated_report = model.pool_report(read.output, batch.cu_sentences, batch.max_sentences, tracked=False)
     return {
         "prototype_generation": F.l1_loss(widen(predicted), widen(target)),
         "prototype_kl": model.sentence_bank.kl(sentences, generated) * batch.sentence_share,

@@ -82,9 +82,10 @@ def test_all_rungs_have_the_same_losses_and_gradients(
 
 
 def test_fifty_steps_of_plain_code_and_of_the_last_rung_end_alike(config: RunConfig) -> None:
-    # A learning rate that changes the loss but does not amplify rounding too much within the fifty steps.
+    # A learning rate that changes the loss but does not amplify rounding too much within the fifty steps. In float32 a
+    # step may match two prototypes of nearly equal cost the other way round.
     config = apply_overrides(config, ["learning_rate=3e-5,3e-5,3e-5"])
-    model, batches = make_model(config), make_batches(config, 4)
+    model, batches = make_model(config, torch.float64), make_batches(config, 4, dtype=torch.float64)
     losses = {}
     for rung in (PLAIN, LAST):
         step = RungStep(rung, model, 3, config, CPU)
@@ -93,7 +94,7 @@ def test_fifty_steps_of_plain_code_and_of_the_last_rung_end_alike(config: RunCon
         losses[rung.key] = taken
     first, last = (np.array(losses[rung.key]) for rung in (PLAIN, LAST))
     assert abs(first[:4].mean() - first[-4:].mean()) > 0.1
-    np.testing.assert_allclose(last, first, rtol=1e-3)
+    np.testing.assert_allclose(last, first, rtol=1e-5)
 
 
 def test_padding_a_batch_keeps_each_token_and_its_sentence(config: RunConfig) -> None:

@@ -59,6 +59,24 @@ def test_weights_in_a_training_checkpoint_are_unwrapped(
     assert torch.equal(ours.layer4[0].conv1.weight, theirs.layer4[0].conv1.weight)
 
 
+@pytest.mark.parametrize(("name", "version"), [("imagenet", "IMAGENET1K_V1"), ("imagenet-v2", "IMAGENET1K_V2")])
+def test_imagenet_means_the_weights_of_the_authors_torchvision(
+    name: str, version: str, theirs: torchvision.models.ResNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision finds downloaded files in TORCH_HOME: both versions are there, with different values."""
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for number, weights in enumerate(torchvision.models.ResNet50_Weights):
+        state = theirs.state_dict() | {"bn1.bias": torch.full((64,), float(number))}
+        torch.save(state, tmp_path / "hub" / "checkpoints" / Path(weights.url).name)
+    ours = ResNet((3, 4, 6, 3), 64)
+    assert name in load_resnet_weights(ours, name)
+    number = [weights.name for weights in torchvision.models.ResNet50_Weights].index(version)
+    assert ours.bn1.bias.unique().tolist() == [number]
+    stem = theirs.conv1.weight.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(ours.conv1.weight, stem)
+
+
 def with_nan(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     state["layer2.1.bn1.weight"] = torch.full_like(state["layer2.1.bn1.weight"], float("inf"))
     return state

@@ -22,10 +22,24 @@ def test_each_stage_warms_up_and_anneals_to_zero() -> None:
         middle = warmup + (s.steps(stage) - warmup) // 2
         assert s.learning_rate(stage, middle) == pytest.approx(5e-6, rel=0.02)
         assert 0 < s.learning_rate(stage, s.steps(stage) - 1) < 1e-8
-        rising = [s.learning_rate(stage, step) for step in range(warmup + 1)]
+        assert s.learning_rate(stage, warmup - 1) == pytest.approx(1e-5)
+        assert s.learning_rate(stage, warmup - 2) < 0.999e-5
+        rising = [s.learning_rate(stage, step) for step in range(warmup)]
         falling = [s.learning_rate(stage, step) for step in range(warmup, s.steps(stage))]
         assert rising == sorted(rising)
         assert falling == sorted(falling, reverse=True)
+
+
+def test_warm_up_and_cosine_are_the_released_schedulers() -> None:
+    """Recorded from LinearWarmupCosineAnnealingLR of lightning-bolts, stage 3's rates, 4 steps of warm-up in 12."""
+    recorded = [
+        1e-08, 1.6733333333333333e-06, 3.3366666666666668e-06, 5e-06, 5e-06, 4.809698831278217e-06,
+        4.2677669529663685e-06, 3.4567085809127247e-06, 2.4999999999999998e-06, 1.5432914190872755e-06,
+        7.322330470336313e-07, 1.9030116872178317e-07,
+    ]  # fmt: skip
+    words = ("stage_epochs=0,0,3", "warmup_epochs=1,1,1", "learning_rate=1e-5,1e-5,5e-6")
+    s = schedule(*words, steps_per_epoch=4)
+    assert [s.learning_rate(3, step) for step in range(12)] == pytest.approx(recorded, rel=1e-9)
 
 
 def test_temperature_decays_over_stages_two_and_three() -> None:

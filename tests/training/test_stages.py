@@ -11,7 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prior_fast.batch import PackedBatch, pack_reports
 from prior_fast.config import ModelConfig, apply_overrides, preset
 from prior_fast.errors import RunError
+from prior_fast.model.batch_norm import SyncRowNorm
 from prior_fast.model.prior import PRIORModel
+from prior_fast.model.projection import RowNorm
 from prior_fast.training.checkpoint import Position
 from prior_fast.training.log import LossWindow
 from prior_fast.training.stages import STAGES, StepContext, channel_mask, gather_matched, stage1, stage2, weighted_sum
@@ -57,6 +59,34 @@ def test_gradients_reach_the_parts_of_the_stage_and_no_others(config, rng: np.ra
     }
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == (id(parameter) in trained), name
+
+
+def test_generated_reports_leave_the_running_statistics_alone(config, rng: np.random.Generator) -> None:
+    """Stages 2 and 3 pool the same real reports; stage 3 also pools generated ones."""
+    batch = make_batch(rng)
+    projections = []
+    for stage in (2, 3):
+        model = make_model(config.model).train()
+        STAGES[stage](model, batch, StepContext(0.5, seed=7))
+        projections.append(dict(model.global_text_projection.named_buffers()))
+    assert projections[1]["1.num_batches_tracked"] == 1
+    assert projections[1]["1.running_mean"].abs().max() > 0
+    for name, statistic in projections[0].items():
+        assert torch.equal(statistic, projections[1][name]), name
+
+
+@pytest.mark.parametrize("kind", [RowNorm, SyncRowNorm])
+def test_untracked_rows_are_normalized_by_their_own_statistics(kind: type[nn.Module], rng: np.random.Generator) -> None:
+    norm = kind(6).train()
+    x = torch.tensor(rng.normal(3, 2, size=(5, 4, 6)), dtype=torch.float32)
+    rows = x.double().flatten(0, 1)
+    expected = (rows - rows.mean(0)) / (rows.var(0, correction=0) + norm.eps).sqrt()
+    torch.testing.assert_close(norm(x, tracked=False).double().flatten(0, 1), expected, rtol=1e-5, atol=1e-5)
+    assert norm.num_batches_tracked == 0 and not norm.running_mean.any()
+    torch.testing.assert_close(norm(x).double().flatten(0, 1), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(norm.running_mean.double(), rows.mean(0) * 0.1, rtol=1e-5, atol=1e-6)
+    # In evaluation the running statistics are used in any case.
+    assert torch.equal(norm.eval()(x, tracked=False), norm(x))
 
 
 def test_weights_of_the_terms_are_the_configurations() -> None:

@@ -47,13 +47,16 @@ def pool_sentences(gather: SentenceGather, tokens: Tensor, values: Tensor, index
     return reports
 
 
-def pool_reports(model: PRIORModel, reports: list[Tensor]) -> Tensor:
-    """Each report's sentences [k, D] -> all reports [B, D]: attention of the mean and all sentences, padded."""
+def pool_reports(model: PRIORModel, reports: list[Tensor], tracked: bool = True) -> Tensor:
+    """Each report's sentences [k, D] -> all reports [B, D]: attention of the mean and all sentences, padded.
+
+    tracked: whether training updates the projection's running statistics with these reports.
+    """
     rows = pad_sequence([torch.cat([x.mean(dim=0, keepdim=True), x]) for x in reports], batch_first=True)
     mask = torch.zeros(rows.shape[:2], dtype=torch.bool, device=rows.device)
     for i in range(len(reports)):
         mask[i, : len(reports[i]) + 1] = True
-    return model.global_text_projection(attend_all(model.global_text_attention, rows, mask)[:, 0])
+    return model.global_text_projection(attend_all(model.global_text_attention, rows, mask)[:, 0], tracked)
 
 
 def contrast(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:

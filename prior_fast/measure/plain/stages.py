@@ -67,7 +67,7 @@ def generate(
     bank = model.sentence_bank.embed.weight
     generated = torch.cat(matched).to(bank.dtype)
     read, _ = read_bank(bank, generated, tau, noise.gumbel(2, generated, len(bank)))
-    pooled = pool_reports(model, list(read.split([len(report) for report in reports])))
+    pooled = pool_reports(model, list(read.split([len(report) for report in reports])), tracked=False)
     return {
         "prototype_generation": distance,
         "prototype_kl": bank_kl(bank, sentences.to(bank.dtype), generated),
