@@ -72,7 +72,7 @@ class PRIOR:
         return self.encoder.texts([_sentences(report, index) for index, report in enumerate(given)])
 
     def attention(self, image: ImageLike, sentence: str, size: int = 224) -> Tensor:
-        """The attention of a sentence over an image, the mean of both directions (supplement 4.2).
+        """The attention of a sentence over an image (supplement 4.2); the mean of both directions is our choice.
 
         Args:
             size: side of the result; 7 is the model's own resolution.

@@ -22,11 +22,11 @@ SETTINGS = """settings (key=value; docs/zero-shot.md has the protocols):
 """
 FINE_TUNED_SETTINGS = """settings (key=value; docs/tasks.md has the defaults of each dataset):
   percent=1|10|100     percentage of the training images (100)
-  splits=A,B,...       splits of the dataset (default: all of the paper's)
+  splits=A,B,...       splits of the dataset (default: all of PRIOR's)
   weights=checkpoint|random
                        random: the checkpoint's architecture with fresh weights, as a baseline
   learning_rate=X epochs=N batch_size=N
-                       (the paper's for the dataset and percent)
+                       (the supplement's for the dataset and percent)
   optimizer=adam|adamw weight_decay=X schedule=cosine|constant augment=none|flip
   precision=auto|bf16|fp32
   validate_every=N     epochs between validations (1)

@@ -32,7 +32,7 @@ def released() -> RunConfig:
             decoder_norm="before_relu",
             layout="released",
         ),
-        data=DataConfig(flip=True),
+        data=DataConfig(interpolation="nearest", flip=True),
         stage_epochs=(20, 30, 100),
         batch_size=588,
         optimizer="adamw",

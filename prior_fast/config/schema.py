@@ -1,7 +1,6 @@
-"""Every field of the config, its type, its default (the `paper` preset) and the source of the value.
+"""Every field of the config, its type and its default, which is its value in the preset `paper`.
 
-Sources: "supplement N" is a section of the paper's supplement; "released" marks a value that neither the paper nor its
-supplement gives, taken from the authors' released code.
+`prior_fast.config.sources` has the source of every value.
 """
 
 from dataclasses import dataclass, field
@@ -10,12 +9,12 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class ImageEncoderConfig:
-    """A torchvision bottleneck ResNet with one input channel and attention pooling (supplement 2.2)."""
+    """A torchvision bottleneck ResNet with one input channel, and attention pooling."""
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64  # channels of the stem; stage i, counted from 0, has 2 ** (i + 2) times as many
     shrink: int = 1  # images are first averaged over squares of this side; each factor 2 needs one stage less in depths
-    pool_heads: int = 8  # released
+    pool_heads: int = 8
     # "imagenet" (torchvision's IMAGENET1K_V1), "imagenet-v2" (its newer recipe), "random", or a file of a ResNet's
     # tensors (.safetensors, .pt, .pth)
     weights: str = "imagenet"
@@ -23,7 +22,7 @@ class ImageEncoderConfig:
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """BERT (supplement 2.2). The sizes apply only to weights="random"; otherwise the weights determine them."""
+    """BERT. The sizes apply only to weights="random"; otherwise the weights determine them."""
 
     weights: str = "emilyalsentzer/Bio_ClinicalBERT"  # a Hugging Face name or folder, or "random"
     hidden_size: int = 768
@@ -40,31 +39,31 @@ class TextEncoderConfig:
 
 @dataclass(frozen=True)
 class BankConfig:
-    """The sentence prototype memory bank (supplement 2.3)."""
+    """The sentence prototype memory bank."""
 
-    prototypes: int = 512  # released
+    prototypes: int = 512
     # "sentences": clusters of the training sentences, as encoded at the start of stage 2
     init: Literal["gaussian_l1", "gaussian", "sentences"] = "gaussian_l1"
     tau_start: float = 0.9
     tau_end: float = 0.01
-    tau_decay: Literal["exponential", "linear", "fixed"] = "exponential"  # the paper gives only the start and the end
+    tau_decay: Literal["exponential", "linear", "fixed"] = "exponential"
 
 
 @dataclass(frozen=True)
 class SentenceDecoderConfig:
-    """The BERT decoder that generates sentence prototypes from learned queries (supplement 2.3)."""
+    """The BERT decoder that generates sentence prototypes from learned queries."""
 
     layers: int = 6
     heads: int = 12
     intermediate_size: int = 3072
-    queries: int = 16  # released
+    queries: int = 16
     dropout: float = 0.1
     causal: bool = False
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """PRIOR (supplement 2.2, 2.3)."""
+    """PRIOR."""
 
     image: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
@@ -73,17 +72,17 @@ class ModelConfig:
     embed_dim: int = 768
     projection: Literal["mlp", "linear"] = "mlp"
     sentence_pool: Literal["attention", "mean"] = "attention"
-    report_pool_heads: int = 8  # released
+    report_pool_heads: int = 8
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
-    temperature: float = 0.01  # released: logit scales start at 1 / temperature
-    mask_ratio: float = 0.5  # released: share of the image embedding's channels that image reconstruction masks
+    temperature: float = 0.01  # logit scales start at 1 / temperature
+    mask_ratio: float = 0.5  # share of the image embedding's channels that image reconstruction masks
     decoder_norm: Literal["after_relu", "before_relu"] = "after_relu"
     layout: Literal["patches", "released"] = "patches"
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the loss terms (all released)."""
+    """Weights of the loss terms."""
 
     global_alignment: tuple[float, float, float] = (1.0, 1.0, 10.0)  # one per stage
     local_image: float = 1.0
@@ -97,12 +96,13 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How the loader processes the prepared pairs (supplement 2.1)."""
+    """How the loader processes the prepared pairs."""
 
     max_tokens: int = 256
-    shuffle_sentences: bool = True  # released
-    rotation: float = 5.0  # degrees, released
-    flip: bool = False  # off: reports mention left and right
+    shuffle_sentences: bool = True
+    rotation: float = 5.0  # degrees, at most, to either side
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"  # of the rotation
+    flip: bool = False  # mirror half of the images left to right
     source: Literal["memory", "dali", "workers"] = "memory"  # where images come from: prior_fast/data/sources
     images: Literal["auto", "disk", "host", "gpu"] = "auto"  # where source=memory keeps them
     jpegs: str = ""  # source=dali: decode the full-size files of this folder, the one given to prepare --images
@@ -115,7 +115,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A training run (supplement 2.4)."""
+    """A training run."""
 
     preset: str = "paper"
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -126,10 +126,10 @@ class RunConfig:
     batch_size: int = 128  # pairs per step, over all ranks
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: tuple[float, float, float] = (1e-5, 1e-5, 1e-5)  # one per stage
-    learning_rate_start: tuple[float, float, float] = (1e-7, 1e-7, 1e-8)  # released
-    warmup_epochs: tuple[float, float, float] = (1.0, 1.0, 5.0)  # released
+    learning_rate_start: tuple[float, float, float] = (1e-7, 1e-7, 1e-8)  # of the warm-up
+    warmup_epochs: tuple[float, float, float] = (1.0, 1.0, 5.0)
     weight_decay: float = 1e-6
-    clip_norm: float = 1.0  # in neither the paper nor the supplement; 0 turns clipping off
+    clip_norm: float = 1.0  # of the gradient; 0 turns clipping off
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the hardware has it, fp32 elsewhere
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on GPUs
     cuda_graphs: Literal["auto", "on", "off"] = "auto"  # for the image parts of a compiled step; auto: on a single GPU

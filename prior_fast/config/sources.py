@@ -198,6 +198,10 @@ SOURCES: dict[str, FieldSource] = {
     "data.max_tokens": FieldSource(paper("2.1", "the same length of 256 tokens")),
     "data.shuffle_sentences": FieldSource(released("mimiccxr.py:80", "a new order in each epoch")),
     "data.rotation": FieldSource(released("image_transformation.yaml:10-12", "degrees; the supplement has none")),
+    "data.interpolation": FieldSource(
+        ours("of the rotation; the nearest pixel would move edges by up to half a pixel"),
+        released=released("image_transformation.yaml:10-12", "torchvision's default"),
+    ),
     "data.flip": FieldSource(
         ours("reports mention left and right"), released=released("train_prior.yaml:42", "half of the images")
     ),

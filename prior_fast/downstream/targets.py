@@ -14,10 +14,10 @@ SIDE = 224
 
 
 def choose_splits(dataset: LabelledDataset, task: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The named splits, or all of the paper's splits for the task.
+    """The named splits, or all of PRIOR's splits for the task.
 
     Raises:
-        UsageError: the dataset has no split of a name, or no name is given and it has none of the paper's splits.
+        UsageError: the dataset has no split of a name, or no name is given and it has none of PRIOR's splits.
     """
     known = ", ".join(dataset.split_names) or "none"
     for name in names:
@@ -30,7 +30,7 @@ def choose_splits(dataset: LabelledDataset, task: str, names: Sequence[str]) -> 
     chosen = tuple(names) or tuple(name for name in dataset.split_names if name.startswith(prefix))
     if not chosen:
         raise UsageError(
-            f"{dataset.root} has none of the paper's splits for {task} ({prefix}...): name others with "
+            f"{dataset.root} has none of PRIOR's splits for {task} ({prefix}...): name others with "
             f"splits=...; it has {known}"
         )
     return chosen

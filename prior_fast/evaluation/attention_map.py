@@ -1,4 +1,7 @@
-"""Maps of a sentence's attention over an image (supplement 4.2, figure 3)."""
+"""Maps of a sentence's attention over an image (supplement 4.2, figure 3).
+
+The supplement does not say which of the two directions it shows.
+"""
 
 import torch
 from torch import Tensor

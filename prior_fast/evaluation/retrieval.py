@@ -1,4 +1,4 @@
-"""Retrieval of reports by images and of images by reports (supplement 3.3).
+"""Retrieval of reports by images (supplement 3.3) and of images by reports.
 
 The candidates are the chosen images and whole reports. The reports are those of the images' own studies, or those of
 another dataset if the images have none.

@@ -1,4 +1,6 @@
-"""PRIOR's score between images and texts (supplement 3.2), for all pairs at once.
+"""PRIOR's score between images and texts, for all pairs at once: two softmaxes, summed (supplement 3.2).
+
+The supplement's "local cross attention weight" is the mean of both directions, as in the released code.
 
 Letters in shapes: N images, P patches, M texts, S sentences, D embedding width.
 """

@@ -1,4 +1,4 @@
-"""Zero-shot classification by prompts (supplement 3.2): one of several classes, or the presence of one class."""
+"""Zero-shot classification by prompts: one of several classes (supplement 3.2), or the presence of one class."""
 
 from functools import partial
 from typing import Any

@@ -16,7 +16,7 @@ BLOCKS = 5
 
 
 class DecoderBlock(nn.Module):
-    """Nearest-neighbour x2 upsampling, then two 3x3 convolutions, each with ReLU and batch normalization."""
+    """Nearest-neighbour x2 upsampling (released), then two 3x3 convolutions, each with ReLU and batch normalization."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: Literal["after_relu", "before_relu"]) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def _normalized(convolution: nn.Conv2d, norm: str) -> nn.Sequential:
 class ImageDecoder(nn.Module):
     """Reconstructs the image from its masked embedding and the text's context.
 
-    norm: batch normalization after the ReLU, as the paper says, or before it (released).
+    norm: batch normalization after the ReLU (supplement 2.3), or before it (released).
     """
 
     def __init__(self, channels: int, norm: Literal["after_relu", "before_relu"]) -> None:

@@ -64,7 +64,7 @@ class ResNet(nn.Module):
 
 
 class AttentionPool2d(nn.Module):
-    """Attention pooling of a map with its mean as the only query, as in CLIP (supplement 2.2)."""
+    """Attention pooling (supplement 2.2) of a map with its mean as the only query, as in CLIP (released)."""
 
     def __init__(self, map_size: int, channels: int, num_heads: int) -> None:
         super().__init__()

@@ -16,10 +16,11 @@ from prior_fast.ops.sigmoid_attention import sigmoid_attention
 
 
 class SentenceGather(nn.Module):
-    """Tokens of a sentence -> one vector (supplement 2.2).
+    """Tokens of a sentence -> one vector.
 
-    pool: "attention": softmax over a sentence of e_i = q_i . sum_j k_j, with queries and keys of an eighth of the
-        width; "mean": the mean (released).
+    pool: "attention": self-attention pooling (supplement 2.2): softmax over a sentence of e_i = q_i . sum_j k_j, with
+        queries and keys of an eighth of the width, a form that the released code has but does not use; "mean": the
+        mean (released).
     """
 
     projections: JoinedLinear
@@ -43,7 +44,10 @@ class SentenceGather(nn.Module):
 
 
 class SentenceAttentionPool(nn.Module):
-    """Sentences of a report -> one vector: multi-head attention of the mean over the mean and the sentences."""
+    """Sentences of a report -> one vector: self-attention pooling (supplement 2.2).
+
+    It is multi-head attention of the mean over the mean and the sentences (released).
+    """
 
     def __init__(self, channels: int, num_heads: int) -> None:
         super().__init__()

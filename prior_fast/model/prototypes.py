@@ -12,10 +12,10 @@ from prior_fast.ops.prototype_lookup import PrototypeLookup, prototype_lookup
 
 
 class SentencePrototypeBank(nn.Module):
-    """K prototypes, read by a Gumbel-softmax over the inner products with a sentence.
+    """K prototypes, read by a Gumbel-softmax over the inner products with a sentence (released).
 
-    init: "gaussian_l1" draws from the standard Gaussian and divides by the L1 norm, as the paper says; "gaussian"
-        does not normalize (released); "sentences" needs `set_prototypes` before the bank is trained.
+    init: "gaussian_l1" draws from the standard Gaussian and divides by the L1 norm (supplement 2.3); "gaussian" does
+        not normalize (released); "sentences" needs `set_prototypes` before the bank is trained.
     """
 
     def __init__(self, prototypes: int, channels: int, init: Literal["gaussian_l1", "gaussian", "sentences"]) -> None:

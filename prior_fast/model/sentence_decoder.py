@@ -1,4 +1,7 @@
-"""The sentence decoder: learned queries attend to image patches and become sentence prototypes (supplement 2.3)."""
+"""The sentence decoder: BERT layers (supplement 2.3) that make sentence prototypes of learned queries (released).
+
+The queries attend to each other and to image patches.
+"""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The text encoder: BERT over packed reports, without padding (supplement 2.2).
+"""The text encoder: BERT (supplement 2.2) over packed reports, without the padding of supplement 2.1.
 
 A batch is T rows of tokens. Position ids restart in each report, and attention stays within a report.
 Letters in shapes: T tokens, H heads, D width of a head.

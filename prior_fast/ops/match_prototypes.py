@@ -73,9 +73,9 @@ def _(prediction: Tensor, target: Tensor, cu_seqlens: Tensor, metric: int) -> Te
 def match_prototypes(
     prediction: Tensor, target: Tensor, cu_seqlens: Tensor, *, metric: str = "l1", backend: str | None = None
 ) -> Tensor:
-    """Match each query to a sentence of its own report, one to one and with the least total cost.
+    """Match each query to a sentence of its own report, one to one and with the least total cost (supplement 2.3).
 
-    A report's targets are padded with zero vectors up to Q before matching.
+    A report's targets are padded with zero vectors up to Q before matching, as in PRIOR's released code.
 
     Args:
         prediction: [B, Q, D] the generated embeddings.

@@ -140,8 +140,8 @@ def prototype_lookup(
     """W = softmax((x E^T + g) / tau), output = W E, index = argmax W, l1 = mean |output - x|.
 
     The bank of prototypes E and the annealed temperature are from section 2.3 of the supplement. The relaxation is from
-    Jang et al., "Categorical reparameterization with Gumbel-softmax" (ICLR 2017), equation 2. Logits are raw inner
-    products.
+    Jang et al., "Categorical reparameterization with Gumbel-softmax" (ICLR 2017), equation 2. Raw inner products as
+    logits, the soft mixture and l1 are PRIOR's released code.
 
     Args:
         x: [N, D] sentence embeddings.

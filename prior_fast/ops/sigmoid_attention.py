@@ -167,8 +167,8 @@ def sigmoid_attention(
 ) -> Tensor:
     """out_i = sum_j sigmoid(scale * q_i.k_j + bias) v_j over the keys j of i's own segment.
 
-    Weights do not sum to 1: a query may attend to nothing, and outputs grow with the number of keys (supplement,
-    section 4.2). A query whose segment has no keys gets zeros.
+    The sigmoid is from the supplement, section 4.2: weights do not sum to 1, so a query may attend to nothing. Outputs
+    therefore grow with the number of keys. A query whose segment has no keys gets zeros.
 
     Args:
         q: [Tq, H, D] packed queries.

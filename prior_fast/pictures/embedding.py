@@ -1,4 +1,8 @@
-"""Sentence embeddings with and without the bank in two dimensions (supplement 4.1, figure 1)."""
+"""Sentence embeddings with and without the bank in two dimensions, after figure 1 of the supplement (4.1).
+
+The figure compares two models, pre-trained without and with the bank. Here one model's sentences are shown before and
+after its bank.
+"""
 
 import numpy as np
 from matplotlib.axes import Axes

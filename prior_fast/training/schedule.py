@@ -30,7 +30,10 @@ class Schedule:
         return sum(self.steps(stage) for stage in (1, 2, 3))
 
     def learning_rate(self, stage: int, step: int) -> float:
-        """Linear warm-up, then a cosine to zero, restarted in each stage (supplement 2.4); step counts from 0."""
+        """Linear warm-up, then a cosine to zero, anew in each stage; step counts from 0.
+
+        The cosine is from supplement 2.4. The warm-up, the zero and the restart are the released code's.
+        """
         peak = self.config.learning_rate[stage - 1]
         start = self.config.learning_rate_start[stage - 1]
         steps = self.steps(stage)
@@ -41,7 +44,10 @@ class Schedule:
         return peak * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
 
     def tau(self, stage: int, step: int) -> float:
-        """Temperature of the bank; it decays over stages 2 and 3 together (supplement 2.3)."""
+        """Temperature of the bank: it decays from start to end (supplement 2.3), over stages 2 and 3 together.
+
+        These are the stages of the released code's decays; its own experiment keeps the temperature fixed.
+        """
         done = 0 if stage <= 2 else self.steps(2)
         last = max(self.steps(2) + self.steps(3) - 1, 1)
         return temperature(self.config.model.bank, min((done + step) / last, 1.0))

@@ -1,4 +1,6 @@
-"""The three stages' losses, one function each (supplement 2.4).
+"""The three stages' losses, one function each: the stages by supplement 2.4, the terms by supplement 2.3.
+
+Where the supplement is silent they are those of the released code. docs/configuration.md lists both.
 
 A stage function maps a model and a batch to named, unweighted loss terms; `weighted_sum` computes the loss from them.
 Letters in shapes: B pairs, P patches, S sentences, Q queries, D embedding width.

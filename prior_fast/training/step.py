@@ -32,7 +32,7 @@ class StageLoss(nn.Module):
 
 
 class StageTrainer:
-    """Runs the steps of one stage; each stage has a new optimizer (supplement 2.4)."""
+    """Runs the steps of one stage. Each stage has a new optimizer (released; the supplement says nothing about it)."""
 
     def __init__(self, model: PRIORModel, stage: int, config: RunConfig, ranks: Ranks) -> None:
         self.model, self.stage = model, stage

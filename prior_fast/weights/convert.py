@@ -21,7 +21,7 @@ from prior_fast.radiology.tokenizer import load_tokenizer
 from prior_fast.training.checkpoint import FORMAT, VERSION
 from prior_fast.weights.names import Renamed, rename
 
-# Mean and standard deviation of MIMIC-CXR's images, from the released code.
+# Mean and standard deviation of MIMIC-CXR's images (supplement 2.1).
 IMAGE_MEAN, IMAGE_STD = 0.4755, 0.3011
 # The released code keeps the temperature constant at this value.
 TAU = 0.9

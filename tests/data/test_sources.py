@@ -98,6 +98,24 @@ def test_dalis_own_augmentation_is_that_of_the_reference(
         assert difference[:, 8:-8, 8:-8].max() < 0.5 and difference.mean() < 0.05
 
 
+@pytest.mark.parametrize("source", [*SOURCES, "dali, rotating"])
+def test_every_source_takes_the_nearest_pixel_if_asked(
+    source: str, dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearest pixel of a prepared image is a whole gray level; a mean of four is not."""
+    nearest = DataConfig(rotation=5.0, interpolation="nearest", workers=0)
+    wanted = list(open_loader(dataset, nearest).epoch(1))
+    rotates = source == "dali, rotating"
+    loader = open_loader(dataset, data_for("dali" if rotates else source, dataset.root.parent / "phantom", nearest))
+    if rotates:
+        monkeypatch.setattr(loader.source, "dali_rotates", True)
+    for a, b in zip(wanted, loader.epoch(1), strict=True):
+        first, second = gray_levels(a, dataset), gray_levels(b, dataset)
+        assert (first - first.round()).abs().max() < 0.01
+        # Half-way between two pixels rounding decides; decoded JPEG files differ by a level.
+        assert ((first - second).abs() < (2.0 if "jpegs" in source else 0.01)).float().mean() > 0.98
+
+
 @pytest.mark.parametrize("source", ["memory, ahead", "workers", "dali"])
 def test_an_epoch_can_begin_in_its_middle(source: str, dataset: PreparedDataset) -> None:
     data = data_for(source, dataset.root, DataConfig())

@@ -90,7 +90,7 @@ def test_chexperts_classes_and_uncertain_labels(tmp_path: Path) -> None:
     assert not class_truth(dataset, ["Fracture"])[2, 0]
     with pytest.raises(UsageError, match=r"classes=Fractures: .* did you mean 'Fracture'"):
         choose_classes(dataset, ["Fractures"])
-    with pytest.raises(UsageError, match="has none of the paper's splits for segmentation"):
+    with pytest.raises(UsageError, match="has none of PRIOR's splits for segmentation"):
         choose_splits(dataset, "segmentation", ())
     with pytest.raises(UsageError, match="has no masks"):
         mask_truth(dataset, np.arange(4))

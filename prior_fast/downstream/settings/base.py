@@ -30,11 +30,11 @@ class FineTuneConfig:
 
     Attributes:
         percent: percentage of the training images: 1, 10 or 100, by the lists of the dataset.
-        splits: names of the dataset's splits; empty: all of the paper's (`prior_fast.downstream.targets`).
+        splits: names of the dataset's splits; empty: all of PRIOR's (`prior_fast.downstream.targets`).
         weights: "checkpoint", or "random": the same architecture with random weights, as a baseline.
         learning_rate, epochs, batch_size: the supplement's for the dataset and percentage (its Tables 1 and 2).
         optimizer, weight_decay: the supplement names neither for fine-tuning; these are its values for pre-training.
-        schedule: "cosine" falls to 0 at the last step (supplement 3).
+        schedule: "cosine" (supplement 3) falls to 0 at the last step.
         augment: "flip" mirrors half of the training images; the supplement names no augmentation.
         precision: precision of the forward pass; auto: bf16 on GPUs that support it, else fp32.
         validate_every: epochs between two validations. The weights of the best validation are kept. The last epoch is

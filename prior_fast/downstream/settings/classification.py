@@ -18,7 +18,7 @@ PRESETS: dict[str, dict[int, Preset]] = {
     "siim": {100: Preset(1e-5, 5, 64), 10: Preset(1e-5, 20, 64), 1: Preset(1e-4, 20, 64)},
     "chexpert": {100: Preset(1e-6, 5, 256), 10: Preset(1e-5, 5, 256), 1: Preset(1e-4, 5, 256)},
 }
-# The prefix of the names of the paper's splits: 6:2:2, drawn with five seeds (supplement 3.1).
+# The prefix of the names of PRIOR's splits: 6:2:2, drawn with five seeds (its authors in issue 12 of QtacierP/PRIOR).
 SPLITS = "prior-"
 # The dataset whose presets are used for datasets that are not in the table. It is also the example of --help.
 FALLBACK = "rsna"

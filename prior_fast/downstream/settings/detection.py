@@ -14,7 +14,7 @@ PRESETS: dict[str, dict[int, Preset]] = {
     # The table gives no epochs for 100 %: those of 10 % are taken.
     "rsna": {100: Preset(5e-5, 20, 16, OURS), 10: Preset(1e-4, 20, 16), 1: Preset(1e-4, 5, 16)},
 }
-# The prefix of the names of the paper's splits: five folds of the positive images.
+# The prefix of the names of PRIOR's splits: five folds of the positive images (issue 12 of QtacierP/PRIOR).
 SPLITS = "folds-"
 # The dataset whose presets are used for datasets that are not in the table. It is also the example of --help.
 FALLBACK = "rsna"

@@ -14,7 +14,7 @@ SETTINGS = """  frozen=true|false    train the decoder alone (false)
 PRESETS: dict[str, dict[int, Preset]] = {
     "siim": {100: Preset(1e-3, 50, 128), 10: Preset(1e-4, 50, 128), 1: Preset(1e-4, 100, 16)},
 }
-# The prefix of the names of the paper's splits: five folds of the positive images.
+# The prefix of the names of PRIOR's splits: five folds of the positive images (issue 12 of QtacierP/PRIOR).
 SPLITS = "folds-"
 # The dataset whose presets are used for datasets that are not in the table. It is also the example of --help.
 FALLBACK = "siim"

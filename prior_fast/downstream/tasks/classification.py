@@ -1,8 +1,8 @@
-"""Supervised classification (supplement 3.1): the encoder, a pool, one fully-connected layer, binary cross-entropy.
+"""Supervised classification: the encoder, a pool, one fully-connected layer, binary cross-entropy (supplement 3.1).
 
-The default pool is the average: the authors publish the encoder that they fine-tune (`prior_resnet50.pt`) without the
-attention pool and with the parameter names of torchvision, whose ResNet averages. The bias of the linear layer starts
-at 0; its weights have torch's default initialization.
+The supplement does not name the pool. The default is the average: the authors publish the encoder alone
+(`prior_resnet50.pt`), without the attention pool and with the parameter names of torchvision, whose ResNet averages.
+The bias of the linear layer starts at 0; its weights have torch's default initialization.
 """
 
 from collections.abc import Sequence

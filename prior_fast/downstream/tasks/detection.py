@@ -1,4 +1,6 @@
-"""Object detection (supplement 3.5): torchvision's Faster R-CNN with a feature pyramid on the encoder, its own losses.
+"""Object detection: Faster R-CNN with its own losses (supplement 3.5), on the encoder.
+
+It is torchvision's, with a feature pyramid; the supplement names neither.
 
 Pixels, boxes and anchors are those of the 224x224 image. The encoder's batch statistics are trained, unlike
 torchvision's frozen ones, because an encoder with random weights has none to freeze.

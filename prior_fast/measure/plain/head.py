@@ -1,4 +1,4 @@
-"""PRIOR's head sample by sample, from the formulas of the paper and its supplement.
+"""PRIOR's head sample by sample: the supplement's (2.2, 2.3), with the released code's formulas.
 
 Letters in shapes: B pairs, P patches, L padded tokens, k sentences of a report, S sentences of all reports, Q queries,
 D channels.

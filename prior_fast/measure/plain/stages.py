@@ -1,4 +1,4 @@
-"""The three stages' losses in plain PyTorch: padded reports, and loops over samples (supplement 2.4)."""
+"""The three stages' losses (supplement 2.4) in plain PyTorch: padded reports, and loops over samples."""
 
 import torch
 from torch import Tensor, nn

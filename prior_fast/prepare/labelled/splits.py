@@ -38,7 +38,10 @@ class Pool:
 
 
 def prior_splits(pool: Pool) -> dict[str, SplitLists]:
-    """PRIOR's 6:2:2 splits by patient with five seeds (supplement, section 3.1; its authors state five runs)."""
+    """PRIOR's 6:2:2 splits with five seeds, by patient, which is our choice.
+
+    The supplement states none; its authors give the shares and the five runs in issue 12 of QtacierP/PRIOR.
+    """
     return {f"prior-{seed}": _prior_split(pool, seed) for seed in range(_SEEDS)}
 
 
@@ -57,9 +60,9 @@ def _prior_split(pool: Pool, seed: int) -> SplitLists:
 
 
 def fold_splits(pool: Pool) -> dict[str, SplitLists]:
-    """Five folds of only the positive images, PRIOR's for segmentation and detection (supplement, 3.4 and 3.5).
+    """Five folds of only the positive images, PRIOR's for segmentation and detection (issue 12 of QtacierP/PRIOR).
 
-    Fold i is the test part and fold i+1 the validation part. The paper does not specify this.
+    Fold i is the test part and fold i+1 the validation part. The authors do not specify this.
     """
     positives = pool.only(pool.positive)
     order = np.random.default_rng(0).permutation(len(positives.ids))
