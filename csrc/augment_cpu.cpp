@@ -64,7 +64,15 @@ void read_inner_line(const Image& image, const Line& line, int begin, int end, S
   }
 }
 
-void rotate(const Image& image, float degrees, bool flip, Scale scale, float* out) {
+void read_nearest_line(const Image& image, const Line& line, Scale scale, float* out) {
+  for (int x = 0; x < image.width; ++x) {
+    const int j = static_cast<int>(std::floor(line.x0 + x * line.step_x + 0.5f));
+    const int i = static_cast<int>(std::floor(line.y0 + x * line.step_y + 0.5f));
+    out[x] = pixel_or_zero(image, i, j) * scale.factor + scale.offset;
+  }
+}
+
+void rotate(const Image& image, float degrees, bool flip, bool nearest, Scale scale, float* out) {
   const float radians = degrees * static_cast<float>(M_PI / 180.0);
   const float cosine = std::cos(radians), sine = std::sin(radians), sign = flip ? -1.0f : 1.0f;
   const float center_x = (image.width - 1) / 2.0f, center_y = (image.height - 1) / 2.0f;
@@ -72,6 +80,10 @@ void rotate(const Image& image, float degrees, bool flip, Scale scale, float* ou
     const float dy = y - center_y;
     const Line line{center_x + sine * dy - cosine * sign * center_x, center_y + cosine * dy + sine * sign * center_x,
                     cosine * sign, -sine * sign};
+    if (nearest) {
+      read_nearest_line(image, line, scale, out);
+      continue;
+    }
     // The inner columns are one range, so they are found from both ends and need no tests of their neighbors.
     int begin = 0, end = image.width;
     while (begin < end && !all_inside(image, line, begin)) ++begin;
@@ -83,9 +95,9 @@ void rotate(const Image& image, float degrees, bool flip, Scale scale, float* ou
 }
 
 // images [N, H, W] uint8, rows [B] int64, angles [B] float32 in degrees, flips [B] bool, all contiguous -> [B, 1, H, W]
-// float32: the pixels of the rotated images over 255, less `mean`, over `std`.
+// float32: the pixels of the rotated images over 255, less `mean`, over `std`; bilinear, or the nearest pixel.
 Tensor rotate_images(const Tensor& images, const Tensor& rows, const Tensor& angles, const Tensor& flips, double mean,
-                     double std) {
+                     double std, bool nearest) {
   const int64_t batch = rows.size(0), height = images.size(1), width = images.size(2);
   Tensor out = torch::stable::new_empty(images, {batch, 1, height, width}, ScalarType::Float);
   const Scale scale{static_cast<float>(1.0 / (255.0 * std)), static_cast<float>(-mean / std)};
@@ -95,7 +107,7 @@ Tensor rotate_images(const Tensor& images, const Tensor& rows, const Tensor& ang
       const Image image{static_cast<const uint8_t*>(images.const_data_ptr()) + row * height * width,
                         static_cast<int>(height), static_cast<int>(width)};
       rotate(image, static_cast<const float*>(angles.const_data_ptr())[b],
-             static_cast<const bool*>(flips.const_data_ptr())[b], scale,
+             static_cast<const bool*>(flips.const_data_ptr())[b], nearest, scale,
              static_cast<float*>(out.mutable_data_ptr()) + b * height * width);
     }
   });

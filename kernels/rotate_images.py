@@ -47,9 +47,19 @@ def _pixel(image_ptr, i, j, H, W, mask):
 
 @triton.jit
 def _rotate_images_fwd_kernel(
-    images_ptr, rows_ptr, angles_ptr, flips_ptr, out_ptr, factor, offset, H, W, BLOCK: tl.constexpr
+    images_ptr,
+    rows_ptr,
+    angles_ptr,
+    flips_ptr,
+    out_ptr,
+    factor,
+    offset,
+    H,
+    W,
+    NEAREST: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """out = factor * (four pixels, bilinear) + offset, read where the inverse rotation leads."""
+    """out = factor * (four pixels, bilinear, or the nearest one) + offset, read where the inverse rotation leads."""
     b = tl.program_id(0).to(tl.int64)
     image_ptr = images_ptr + tl.load(rows_ptr + b) * H * W
     cos, sin = _cos_sin(tl.load(angles_ptr + b))
@@ -62,20 +72,30 @@ def _rotate_images_fwd_kernel(
     dx = ((p % W).to(tl.float32) - center_x) * sign
     y = cos * dy - sin * dx + center_y
     x = sin * dy + cos * dx + center_x
-    top, left = tl.floor(y), tl.floor(x)
-    i, j = top.to(tl.int32), left.to(tl.int32)
-    below, right = y - top, x - left
-    # Four loads of bytes a pixel. At a few degrees neighbouring threads read neighbouring bytes of one or two rows.
-    upper = _pixel(image_ptr, i, j, H, W, mask) * (1.0 - right) + _pixel(image_ptr, i, j + 1, H, W, mask) * right
-    lower = (
-        _pixel(image_ptr, i + 1, j, H, W, mask) * (1.0 - right) + _pixel(image_ptr, i + 1, j + 1, H, W, mask) * right
-    )
-    value = (upper * (1.0 - below) + lower * below) * factor + offset
-    tl.store(out_ptr + b * H * W + p, value, mask=mask)
+    if NEAREST:
+        pixel = _pixel(image_ptr, tl.floor(y + 0.5).to(tl.int32), tl.floor(x + 0.5).to(tl.int32), H, W, mask)
+    else:
+        top, left = tl.floor(y), tl.floor(x)
+        i, j = top.to(tl.int32), left.to(tl.int32)
+        below, right = y - top, x - left
+        # Four loads of bytes a pixel. At a few degrees neighbouring threads read neighbouring bytes of one or two rows.
+        upper = _pixel(image_ptr, i, j, H, W, mask) * (1.0 - right)
+        upper += _pixel(image_ptr, i, j + 1, H, W, mask) * right
+        lower = _pixel(image_ptr, i + 1, j, H, W, mask) * (1.0 - right)
+        lower += _pixel(image_ptr, i + 1, j + 1, H, W, mask) * right
+        pixel = upper * (1.0 - below) + lower * below
+    tl.store(out_ptr + b * H * W + p, pixel * factor + offset, mask=mask)
 
 
 def rotate_images_fwd(
-    images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor, mean: float, std: float, dtype: torch.dtype
+    images: Tensor,
+    rows: Tensor,
+    angles: Tensor,
+    flips: Tensor,
+    mean: float,
+    std: float,
+    dtype: torch.dtype,
+    nearest: bool = False,
 ) -> Tensor:
     """images [N, H, W] uint8, rows [B] int64, angles [B] float32, flips [B] bool, contiguous -> [B, 1, H, W]."""
     batch, (height, width) = rows.shape[0], images.shape[1:]
@@ -84,5 +104,6 @@ def rotate_images_fwd(
         "images_ptr": images, "rows_ptr": rows, "angles_ptr": angles, "flips_ptr": flips, "out_ptr": out,
         "factor": 1.0 / (255.0 * std), "offset": -mean / std, "H": height, "W": width,
     }  # fmt: skip
-    launch(_rotate_images_fwd_kernel, (batch, triton.cdiv(height * width, BLOCK)), arguments, {"BLOCK": BLOCK})
+    meta = {"NEAREST": nearest, "BLOCK": BLOCK}
+    launch(_rotate_images_fwd_kernel, (batch, triton.cdiv(height * width, BLOCK)), arguments, meta)
     return out

@@ -1,6 +1,7 @@
 """Rotating, mirroring and normalizing prepared images: the augmentation of the loaders."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,10 +22,18 @@ from prior_fast.ops.common.triton import with_triton
 __all__ = ["rotate_images"]
 
 OUTPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+INTERPOLATIONS = ("bilinear", "nearest")
 
 
 def rotate_images_reference(
-    images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor, mean: float, std: float, dtype: torch.dtype
+    images: Tensor,
+    rows: Tensor,
+    angles: Tensor,
+    flips: Tensor,
+    mean: float,
+    std: float,
+    dtype: torch.dtype,
+    nearest: bool = False,
 ) -> Tensor:
     """`rotate_images` in plain PyTorch, float32."""
     height, width = images.shape[1:]
@@ -38,34 +47,49 @@ def rotate_images_reference(
     # Maps an output position to the input position, so it is the inverse rotation. Lengths are in units of half a side.
     matrix = torch.stack([cos * sign, sin * height / width, zero, -sin * sign * width / height, cos, zero], dim=1)
     grid = F.affine_grid(matrix.view(-1, 2, 3), list(x.shape), align_corners=False)
-    rotated = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    mode = "nearest" if nearest else "bilinear"
+    rotated = F.grid_sample(x, grid, mode=mode, padding_mode="zeros", align_corners=False)
     return ((rotated - mean) / std).to(dtype)
 
 
 # csrc/ implements it for CPUs.
 torch.library.define(
     "prior_fast::rotate_images",
-    "(Tensor images, Tensor rows, Tensor angles, Tensor flips, float mean, float std) -> Tensor",
+    "(Tensor images, Tensor rows, Tensor angles, Tensor flips, float mean, float std, bool nearest) -> Tensor",
 )
 
 
 @torch.library.register_fake("prior_fast::rotate_images")
-def _(images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor, mean: float, std: float) -> Tensor:
+def _(images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor, mean: float, std: float, nearest: bool) -> Tensor:
     return images.new_empty((rows.shape[0], 1, *images.shape[1:]), dtype=torch.float32)
 
 
 @torch.library.custom_op("prior_fast::rotate_images_triton", mutates_args=())
 def _rotate_images_triton(
-    images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor, mean: float, std: float, dtype: torch.dtype
+    images: Tensor,
+    rows: Tensor,
+    angles: Tensor,
+    flips: Tensor,
+    mean: float,
+    std: float,
+    dtype: torch.dtype,
+    nearest: bool,
 ) -> Tensor:
     from prior_fast.kernels.rotate_images import rotate_images_fwd
 
-    return rotate_images_fwd(images, rows, angles, flips, mean, std, dtype)
+    return rotate_images_fwd(images, rows, angles, flips, mean, std, dtype, nearest)
 
 
 @_rotate_images_triton.register_fake
 def _(
-    images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor, mean: float, std: float, dtype: torch.dtype
+    images: Tensor,
+    rows: Tensor,
+    angles: Tensor,
+    flips: Tensor,
+    mean: float,
+    std: float,
+    dtype: torch.dtype,
+    nearest: bool,
 ) -> Tensor:
     return images.new_empty((rows.shape[0], 1, *images.shape[1:]), dtype=dtype)
 
@@ -90,12 +114,13 @@ def rotate_images(
     mean: float = 0.0,
     std: float = 1.0,
     dtype: torch.dtype = torch.float32,
+    interpolation: Literal["bilinear", "nearest"] = "bilinear",
     backend: str | None = None,
 ) -> Tensor:
     """Rotate images about their centers, mirror and normalize them.
 
-    The rotation is that of torchvision's RandomAffine (bilinear, zero fill). This is PRIOR's augmentation of
-    training images (supplement 2.1). It reads them from an array of all images.
+    The rotation is that of torchvision's RandomAffine with zero fill, by which PRIOR's released code augments training
+    images. The supplement (2.1) states the z-scores and no augmentation. Images are read from an array of all.
 
     Args:
         images: [N, H, W] uint8, contiguous; may be memory-mapped from a file.
@@ -105,6 +130,8 @@ def rotate_images(
         mean: mean of the pixels in [0, 1]; subtracted from every pixel, zero fill included.
         std: standard deviation of the pixels in [0, 1]; the difference is divided by it.
         dtype: dtype of the result, float32, bfloat16 or float16; the arithmetic is float32.
+        interpolation: "bilinear", or "nearest": the pixel at the position, as torchvision's RandomAffine does unless
+            it is told otherwise (released).
         backend: "triton" (one kernel), "cpp" (threads of the CPU) or "reference"; see
             `prior_fast.ops.common.backend.resolve_backend`.
 
@@ -121,13 +148,16 @@ def rotate_images(
         raise ValueError(f"std must be over 0, got {std}")
     if dtype not in OUTPUT_DTYPES:
         raise ValueError(f"dtype={dtype}, wanted one of float32, bfloat16, float16")
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation={interpolation!r}, wanted one of {', '.join(INTERPOLATIONS)}")
+    nearest = interpolation == "nearest"
     chosen = resolve_backend("rotate_images", backend, _backends(images))
     if chosen == "reference":
-        return rotate_images_reference(images, rows, angles, flips, mean, std, dtype)
+        return rotate_images_reference(images, rows, angles, flips, mean, std, dtype, nearest)
     rows, angles, flips = rows.contiguous(), angles.contiguous(), flips.contiguous()
     if chosen == "triton":
-        return _rotate_images_triton(images, rows, angles, flips, mean, std, dtype)
-    return torch.ops.prior_fast.rotate_images(images, rows, angles, flips, mean, std).to(dtype)
+        return _rotate_images_triton(images, rows, angles, flips, mean, std, dtype, nearest)
+    return torch.ops.prior_fast.rotate_images(images, rows, angles, flips, mean, std, nearest).to(dtype)
 
 
 def _check(images: Tensor, rows: Tensor, angles: Tensor, flips: Tensor) -> None:

@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms import InterpolationMode
+from PIL import Image
+from torchvision.transforms import InterpolationMode, RandomAffine
 from torchvision.transforms.v2 import functional as TF
 
 from prior_fast import extension, ops
@@ -60,6 +61,47 @@ def test_equals_the_definition_in_float64(backend: str, height: int, width: int,
     assert np.abs(got[:, 0].numpy() * 255 - exact(**drawn)).max() < 0.02
 
 
+def positions(height: int, width: int, angle: float, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The row and column, in pixels, that each pixel of the result is read from: float64 [H, W] each."""
+    radians = np.deg2rad(np.float64(angle))
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    dy, dx = y - (height - 1) / 2, (x - (width - 1) / 2) * (-1 if flip else 1)
+    sy = np.cos(radians) * dy - np.sin(radians) * dx + (height - 1) / 2
+    return sy, np.sin(radians) * dy + np.cos(radians) * dx + (width - 1) / 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (17, 33), (1, 1), (2, 5), (40, 3)])
+def test_nearest_is_the_pixel_at_the_position(backend: str, height: int, width: int, rng: np.random.Generator) -> None:
+    drawn = draw(rng, height=height, width=width)
+    drawn["angles"][0] = 0.0
+    got = ops.rotate_images(**drawn, mean=0.3, std=0.2, interpolation="nearest", backend=backend)[:, 0].numpy()
+    checked = 0
+    for b, row in enumerate(drawn["rows"].tolist()):
+        sy, sx = positions(height, width, float(drawn["angles"][b]), bool(drawn["flips"][b]))
+        i, j = np.floor(sy + 0.5).astype(int), np.floor(sx + 0.5).astype(int)
+        inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+        pixels = drawn["images"][row].numpy()[np.clip(i, 0, height - 1), np.clip(j, 0, width - 1)]
+        wanted = (np.where(inside, pixels, 0) / 255 - 0.3) / 0.2
+        # Half-way between two pixels float32 may fall on either side.
+        clear = np.minimum(np.abs(sy % 1 - 0.5), np.abs(sx % 1 - 0.5)) > 1e-4
+        np.testing.assert_allclose(got[b][clear], wanted[clear], atol=1e-5)
+        checked += clear.sum()
+    assert checked > 0.9 * got.size
+
+
+@pytest.mark.parametrize("angle", [-5.0, 0.0, 2.7])
+def test_nearest_is_torchvisions_random_affine(backend: str, angle: float, rng: np.random.Generator) -> None:
+    """torchvision rotates Pillow's 8-bit image. Its positions are fixed-point numbers, so a few pixels may differ."""
+    image = rng.integers(0, 256, (64, 64)).astype(np.uint8)
+    transform = RandomAffine((angle, angle))
+    assert transform.interpolation == InterpolationMode.NEAREST
+    theirs = np.asarray(transform(Image.fromarray(image)))
+    row, flip = torch.tensor([0]), torch.tensor([False])
+    drawn = (torch.from_numpy(image)[None], row, torch.tensor([angle]), flip)
+    ours = ops.rotate_images(*drawn, interpolation="nearest", backend=backend)[0, 0].numpy() * 255
+    assert (np.abs(ours - theirs) < 0.01).mean() > 0.99
+
+
 @pytest.mark.parametrize("angle", [-5.0, 3.3, 90.0])
 def test_rotation_is_torchvisions(backend: str, angle: float, rng: np.random.Generator) -> None:
     image = torch.tensor(rng.integers(0, 256, (1, 64, 64)), dtype=torch.uint8)
@@ -107,9 +149,9 @@ def test_strided_choices_are_taken(backend: str, rng: np.random.Generator) -> No
 
 def test_passes_opcheck(rng: np.random.Generator) -> None:
     drawn = tuple(draw(rng).values())
-    torch.library.opcheck(torch.ops.prior_fast.rotate_images_triton.default, (*drawn, 0.5, 0.2, torch.float32))
+    torch.library.opcheck(torch.ops.prior_fast.rotate_images_triton.default, (*drawn, 0.5, 0.2, torch.float32, True))
     if extension.unavailable("cpu") is None:
-        torch.library.opcheck(torch.ops.prior_fast.rotate_images.default, (*drawn, 0.5, 0.2))
+        torch.library.opcheck(torch.ops.prior_fast.rotate_images.default, (*drawn, 0.5, 0.2, False))
 
 
 def test_compiles_to_one_graph(backend: str, rng: np.random.Generator) -> None:
@@ -135,6 +177,7 @@ def test_compiles_to_one_graph(backend: str, rng: np.random.Generator) -> None:
         ({"std": 0.0}, "std must be over 0, got 0.0"),
         ({"mean": "x"}, "mean"),
         ({"dtype": torch.float64}, "dtype=torch.float64, wanted one of"),
+        ({"interpolation": "cubic"}, "interpolation='cubic', wanted one of bilinear, nearest"),
     ],
 )
 def test_what_does_not_fit_is_named(backend: str, change: dict, message: str, rng: np.random.Generator) -> None:

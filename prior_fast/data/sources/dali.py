@@ -71,9 +71,11 @@ class DaliSource:
 
         if self.device.type == "cuda":
             pixels = pixels.gpu()
+        nearest = self.config.data.interpolation == "nearest"
+        interpolation = types.INTERP_NN if nearest else types.INTERP_LINEAR
         # DALI turns counterclockwise.
         turned = fn.rotate(
-            pixels, angle=-angles, keep_size=True, fill_value=0, interp_type=types.INTERP_LINEAR, dtype=types.FLOAT
+            pixels, angle=-angles, keep_size=True, fill_value=0, interp_type=interpolation, dtype=types.FLOAT
         )
         half = self.config.data.dtype == "float16"
         return fn.crop_mirror_normalize(
@@ -96,6 +98,7 @@ def augmented(pixels: Tensor, plan: BatchPlan, dataset: PreparedDataset, config:
         mean=dataset.image_mean,
         std=dataset.image_std,
         dtype=DTYPES[config.data.dtype],
+        interpolation=config.data.interpolation,
     )
 
 

@@ -53,6 +53,7 @@ class MemorySource:
             mean=self.dataset.image_mean,
             std=self.dataset.image_std,
             dtype=DTYPES[self.config.data.dtype],
+            interpolation=self.config.data.interpolation,
         )
         return images.pin_memory() if self.pinned else images
 

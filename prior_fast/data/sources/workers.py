@@ -28,6 +28,7 @@ class PlannedImages(Dataset):
             mean=self.dataset.image_mean,
             std=self.dataset.image_std,
             dtype=DTYPES[self.config.data.dtype],
+            interpolation=self.config.data.interpolation,
         )
 
 
