@@ -89,7 +89,7 @@ def ours(reason: str) -> Source:
     return Source("ours", note=reason)
 
 
-_BERT = paper("2.2", "We adopt BioClinicalBERT", "the size of BERT base; used only with `model.text.weights=random`")
+_BERT = paper("2.2", "We adopt BioClinicalBERT", "BERT base; used only with `model.text.weights=random`")
 _DECODER = paper("2.3", "in the same setting as that of BioClinicalBERT")
 _RESNET50 = paper("2.2", "We employ ResNet50")
 _SMALL = ours("small, for two CPU cores")

@@ -27,7 +27,7 @@ class EvaluationConfig:
         per_class: images drawn of each class, at most.
         seed: the seed of the draws and of generated prompts.
         batch_size: images or texts that are encoded at once; it affects the speed, not the numbers.
-        local_weight: weight of the local score; the global score has 1. 1 in the supplement, 0.5 in the released code.
+        local_weight: weight of the local score; the global score has 1. The supplement has 1, the released code 0.5.
         part_of: the split of a labelled dataset of which a part is evaluated; "" for "all" or "prior-0", "whole" for
             every image.
         image_ids: a file with the ids of the images, which are then not drawn.

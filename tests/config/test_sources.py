@@ -21,6 +21,8 @@ PAPER = ROOT.parent / "shared" / "paper"
 PAGE = ROOT / "docs/configuration.md"
 PLACE = re.compile(r"\b(\w+\.(?:py|yaml)):(\d+)(?:-(\d+))?")
 
+CITATION = re.compile(r"supplement(?:'s)?,? \(?(?:section )?(\d(?:\.\d+)?)")
+
 # What the paper calls a value that is not a number, where this is not the value itself.
 CALLED = {
     "model.text.weights": "BioClinicalBERT",
@@ -140,6 +142,19 @@ def test_the_quoted_words_state_the_value(name: str) -> None:
     else:
         said = quote.lower()
         assert all(part in said for part in str(value).split("_")), (value, quote)
+
+
+def test_every_section_that_the_project_cites_exists() -> None:
+    known = sections()
+    places = [path for folder in ("prior_fast", "kernels", "csrc", "bench") for path in (ROOT / folder).rglob("*.py")]
+    places += [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    cited = [
+        (path.name, number)
+        for path in places
+        for number in re.findall(CITATION, re.sub(r"\s*\n[\s#]*", " ", path.read_text(encoding="utf-8")))
+    ]
+    assert len(cited) > 80
+    assert [(name, number) for name, number in cited if number not in known] == []
 
 
 def test_a_value_that_is_not_in_the_section_is_found() -> None:
