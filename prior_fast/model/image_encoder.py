@@ -96,7 +96,7 @@ class ImageEncoder(nn.Module):
     """Images -> local tokens and one global vector (supplement 2.2).
 
     layout: "patches": token p is the C channels at position p. "released": the view of the released code, which mixes
-        channels and positions; the published weights were trained with it.
+        channels and positions; the published weights were presumably trained with it.
     """
 
     def __init__(self, config: ImageEncoderConfig, layout: Literal["patches", "released"]) -> None:
