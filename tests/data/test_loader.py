@@ -79,6 +79,26 @@ def test_sentences_are_those_of_the_report(dataset: PreparedDataset) -> None:
     assert shuffled
 
 
+def test_sentences_of_a_report_are_shuffled_anew_in_each_epoch(dataset: PreparedDataset) -> None:
+    loader = TrainingLoader(dataset, CONFIG)
+    kept = {int(study): [s.tolist() for s in dataset.sentence_tokens(i)] for i, study in enumerate(dataset.study_ids)}
+    orders: dict[int, list[list[list[int]]]] = {}
+    for epoch in range(3):
+        for batch in loader.epoch(epoch):
+            inner = batch.token_ids[batch.sentence_token_rows()]
+            sentences = [s.tolist() for s in torch.tensor_split(inner, batch.cu_sentence_tokens[1:-1].long())]
+            for i, study in enumerate(batch.study_ids.tolist()):
+                own = sentences[batch.cu_sentences[i] : batch.cu_sentences[i + 1]]
+                assert sorted(own) == sorted(kept[study])
+                orders.setdefault(study, []).append(own)
+    long = [study for study, found in orders.items() if len(kept[study]) >= 4 and len(found) == 3]
+    assert len(long) > 5
+    moved = sum(order != kept[study] for study in long for order in orders[study])
+    anew = sum(orders[study][0] != orders[study][1] for study in long)
+    # At most one order in 24 is by chance the report's own, or that of the epoch before.
+    assert moved > 0.7 * 3 * len(long) and anew > 0.6 * len(long)
+
+
 def test_order_is_kept_and_sentences_are_limited_on_demand(dataset: PreparedDataset) -> None:
     data = DataConfig(workers=0, shuffle_sentences=False, rotation=0.0)
     config = dataclasses.replace(CONFIG, data=data, max_sentences=3)

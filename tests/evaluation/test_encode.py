@@ -34,6 +34,19 @@ def test_same_as_the_training_path_without_noise(store: Path, opened: Checkpoint
     torch.testing.assert_close(texts.cu_sentences, batch.cu_sentences)
 
 
+@torch.inference_mode()
+def test_the_bank_is_read_without_gumbel_noise(opened: Checkpoint) -> None:
+    """A plain softmax of the inner products at the checkpoint's temperature, the same in every call."""
+    encoder = Encoder(opened, "cpu")
+    texts = [["No pleural effusion .", "The heart is normal ."], ["Small left effusion ."]]
+    first, second = encoder.texts(texts), encoder.texts(texts)
+    assert torch.equal(first.prototypes, second.prototypes)
+    prototypes = encoder.model.sentence_bank.embed.weight.double()
+    logits = first.sentences.double() @ prototypes.T / opened.tau
+    wanted = torch.softmax(logits, dim=1) @ prototypes
+    torch.testing.assert_close(first.prototypes.double(), wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_the_batch_size_changes_nothing(store: Path, opened: Checkpoint) -> None:
     dataset = PreparedDataset.open(store, "test")
     rows, reports = first_image_rows(dataset, np.arange(7)), [dataset.sentences(study) for study in range(7)]

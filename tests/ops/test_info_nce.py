@@ -51,6 +51,15 @@ def test_shapes(n, d, randn, check_equal):
     check_equal(ops.info_nce, naive, randn(n, d), randn(n, d), randn())
 
 
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_the_loss_is_the_mean_of_both_directions(backend, randn):
+    a, b = randn(6, 4).detach().float(), randn(6, 4).detach().float()
+    logits, labels = 2 * a @ b.T, torch.arange(6)
+    one, other = cross_entropy(logits, labels).item(), cross_entropy(logits.T, labels).item()
+    assert abs(one - other) > 1e-2
+    assert ops.info_nce(a, b, 2.0, backend=backend).item() == pytest.approx((one + other) / 2, rel=1e-4)
+
+
 def test_scale_may_be_a_number(randn):
     a, b = randn(4, 3), randn(4, 3)
     torch.testing.assert_close(ops.info_nce(a, b, 5), naive(a, b, 5))

@@ -68,7 +68,7 @@ def test_the_cost(metric, randn, offsets):
 @pytest.mark.parametrize("metric", ["l1", "l2", "cosine"])
 @pytest.mark.parametrize("lengths", [(4, 1, 3), (0, 2), (4,)])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_against_every_permutation(backend, lengths, metric, randn, offsets):
+def test_the_total_cost_is_the_least_of_every_permutation(backend, lengths, metric, randn, offsets):
     queries = 4
     prediction, target = randn(len(lengths), queries, 3), randn(sum(lengths), 3)
     matching = ops.match_prototypes(prediction, target, offsets(*lengths), metric=metric, backend=backend)
@@ -78,6 +78,15 @@ def test_against_every_permutation(backend, lengths, metric, randn, offsets):
         every = (torch.tensor([j if j < n else -1 for j in order]) for order in itertools.permutations(range(queries)))
         best = min(cost_of(prediction[b], sentences, taken, metric) for taken in every)
         assert cost_of(prediction[b], sentences, matching[b], metric) == pytest.approx(best, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_query_gets_its_own_sentence_not_that_of_the_inverse_matching(backend, randn, offsets):
+    """Queries that are the sentences in another order; the order is not its own inverse. The last query is padding."""
+    sentences = 10 * randn(3, 5).detach()
+    order = [1, 2, 0]
+    prediction = torch.cat([sentences[order], torch.zeros(1, 5)])[None]
+    assert ops.match_prototypes(prediction, sentences, offsets(3), backend=backend).tolist() == [[*order, -1]]
 
 
 @pytest.mark.skipif(extension.unavailable("cpu") is not None, reason="not built")

@@ -25,6 +25,16 @@ def test_golden(scale, golden_case, gradients):
         file.check(gradient, f"{scale}.g_kl.{name}")
 
 
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_the_divergence_is_of_the_target_from_the_prediction_not_the_reverse(backend, randn):
+    """KL(target || prediction): the target's probabilities weight the logarithms."""
+    target, prediction, bank = (x.detach().float() for x in (randn(6, 5), randn(6, 5), randn(9, 5)))
+    kl = ops.prototype_kl(target, prediction, bank, backend=backend).item()
+    forward, reverse = (naive(*pair, bank).item() for pair in ((target, prediction), (prediction, target)))
+    assert abs(forward - reverse) > 0.01 * forward
+    assert kl == pytest.approx(forward, rel=1e-4)
+
+
 @pytest.mark.parametrize(("n", "k", "d"), [(1, 1, 1), (1, 5, 3), (7, 13, 5)])
 def test_shapes(n, k, d, randn, check_equal):
     check_equal(ops.prototype_kl, naive, randn(n, d), randn(n, d), randn(k, d))

@@ -79,6 +79,17 @@ def test_shapes(lengths, spare, randn, offsets, check_equal):
     )
 
 
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_rows_of_other_segments_are_no_negatives(backend, randn, offsets, gradients):
+    """Two segments give the mean of their own losses, and one does not change the gradient of the other."""
+    a, b = (x.detach().float().requires_grad_() for x in (randn(7, 5), randn(7, 5)))
+    loss = ops.segment_info_nce(a, b, 2.0, offsets(3, 4), 4, backend=backend)
+    alone = [ops.info_nce(x, y, 2.0, backend="reference") for x, y in zip(a.split([3, 4]), b.split([3, 4]))]
+    torch.testing.assert_close(loss, sum(alone) / 2, rtol=1e-4, atol=1e-5)
+    expected = gradients(alone[0], [a])[0] / 2
+    torch.testing.assert_close(gradients(loss, [a])[0][:3], expected[:3], rtol=1e-4, atol=1e-5)
+
+
 def test_one_segment_is_info_nce(randn, offsets):
     a, b = randn(6, 4), randn(6, 4)
     torch.testing.assert_close(ops.segment_info_nce(a, b, 3.0, offsets(6), 6), ops.info_nce(a, b, 3.0))

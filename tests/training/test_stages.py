@@ -140,7 +140,15 @@ def test_the_detector_of_host_reads_works() -> None:
         torch.ones(1).item()
 
 
-def test_matched_rows_are_each_others_inverse(rng: np.random.Generator) -> None:
+def test_the_global_loss_counts_ten_times_in_stage_3_alone() -> None:
+    """The released weight, which `paper` has too."""
+    for name in ("paper", "released"):
+        weights = preset(name).loss
+        terms = {"global_alignment": torch.tensor(1.0)}
+        assert [weighted_sum(terms, weights, stage).item() for stage in (1, 2, 3)] == [1, 1, 10]
+
+
+def test_matched_queries_and_prototypes_are_each_others_inverse(rng: np.random.Generator) -> None:
     lengths, queries = [3, 1, 4], 4
     cu = torch.tensor([0, 3, 4, 8], dtype=torch.int32)
     match = torch.full((3, queries), -1)
