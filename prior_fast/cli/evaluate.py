@@ -109,7 +109,7 @@ def _add_task(
         epilog=f"{settings}\nexample: prior-fast evaluate {name} --checkpoint run {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    encoders = "" if name in TASKS else ", or a file with a ResNet-50's weights"
+    encoders = "" if name in TASKS else ", or a file with a ResNet's weights"
     wanted = f"a run's folder (its newest checkpoint) or one checkpoint{encoders}"
     task.add_argument("--checkpoint", type=Path, required=True, help=wanted)
     task.add_argument("--data", type=Path, required=True, help=data)

@@ -27,6 +27,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         help="a .pt, .pth, .ckpt or .safetensors file, a run, a checkpoint, or an encoder's folder",
     )
     inspect.add_argument("--out", type=Path, metavar="FILE", help="JSON file that lists every key")
+    _add_stage(inspect)
     inspect.set_defaults(run=run_inspect)
     convert = tasks.add_parser(
         "convert",
@@ -36,6 +37,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     convert.add_argument("path", type=Path, metavar="PATH", help="a .pt, .pth, .ckpt or .safetensors file")
     convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="the checkpoint's folder")
     convert.add_argument("--tokenizer", metavar="NAME", help="text encoder's tokenizer: a Hugging Face name or folder")
+    _add_stage(convert)
     convert.set_defaults(run=run_convert)
     export = tasks.add_parser(
         "export",
@@ -45,6 +47,16 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     export.add_argument("path", type=Path, metavar="CHECKPOINT", help="a run's folder or one checkpoint")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the encoders")
     export.set_defaults(run=run_export)
+
+
+def _add_stage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--stage",
+        type=int,
+        choices=(1, 2, 3),
+        help="the stage that was trained last (default: by the file's epochs, else its name, else 3); weights of stage "
+        "1 are evaluated without the prototype bank",
+    )
 
 
 def run_inspect(args: argparse.Namespace) -> int:
@@ -59,7 +71,7 @@ def run_inspect(args: argparse.Namespace) -> int:
         if own.problem:
             stdout.print(own.problem)
     else:
-        _show(inspected := inspect(args.path))
+        _show(inspected := inspect(args.path, args.stage))
     found = inspected if own is None else own
     if args.out:
         write_json(args.out, found.report())
@@ -69,12 +81,17 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 def run_convert(args: argparse.Namespace) -> int:
     from prior_fast.console import stdout
-    from prior_fast.weights.convert import convert
+    from prior_fast.weights.convert import convert, resnet_file
+    from prior_fast.weights.structure import image_settings
 
-    found = convert(args.path, args.out, args.tokenizer)
+    found = convert(args.path, args.out, args.tokenizer, args.stage)
     _show(found)
-    what = "a ResNet for model.image.weights" if found.structure is None else "a checkpoint with layout=released"
-    stdout.print(f"{args.out}: {what}; report.json lists every key")
+    if found.structure is None:
+        words = [f"model.image.weights={args.out / resnet_file(found)}", *image_settings(found.image)]
+        stdout.print(f"{args.out}: a ResNet; train with {' '.join(words)}")
+    else:
+        stdout.print(f"{args.out}: a checkpoint with layout=released")
+    stdout.print("report.json lists every key")
     return 0
 
 
@@ -95,6 +112,11 @@ def _show(found: "object") -> None:
     assert isinstance(found, Inspected)
     kind = "an image encoder" if found.names.image_only else "a whole model"
     stdout.print(f"{found.path}: {kind}, {len(found.names.used)} tensors used")
+    if found.state is not None and found.structure is not None:
+        stdout.print(
+            f"stage {found.state.stage} ({found.state.evidence}), tau {found.state.tau:.3g}, "
+            f"model.sentence_pool={found.structure.sentence_pool}"
+        )
     rows = [(key, f"dropped: {reason}") for key, reason in found.names.dropped.items()]
     rows += [(key, "unknown: no part of the model uses it") for key in found.names.unknown]
     rows += [(key, "missing: the model needs it") for key in found.missing]

@@ -1,4 +1,4 @@
-"""The starting point of fine-tuning: the image encoder of a checkpoint, or a ResNet-50 file."""
+"""The starting point of fine-tuning: the image encoder of a checkpoint, or a file with a ResNet's tensors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,10 @@ import torch
 from prior_fast.config import ImageEncoderConfig
 from prior_fast.errors import UsageError
 from prior_fast.model.image_encoder import ImageEncoder, load_resnet_weights
-from prior_fast.model.weights import load_strictly
+from prior_fast.model.weights import load_strictly, load_tensors
 from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
 from prior_fast.weights.convert import IMAGE_MEAN, IMAGE_STD
+from prior_fast.weights.structure import image_structure
 
 PREFIX = "image_encoder."
 
@@ -64,7 +65,7 @@ class Pretrained:
 
 
 def open_pretrained(path: Path) -> Pretrained:
-    """The encoder of a run, of a checkpoint, or of a file with a ResNet-50's tensors.
+    """The encoder of a run, of a checkpoint, or of a file with a ResNet's tensors.
 
     Raises:
         UsageError: there is no encoder, or it can't be read.
@@ -91,10 +92,10 @@ def of_checkpoint(checkpoint: Checkpoint) -> Pretrained:
 
 
 def _of_file(path: Path) -> Pretrained:
-    """A ResNet-50 with torchvision's names: the authors' file, an exported encoder, or weights of ImageNet."""
+    """A ResNet with torchvision's names: the authors' file, an exported encoder, or weights of ImageNet."""
     found = Pretrained(
         path=path,
-        image=ImageEncoderConfig(weights="random"),
+        image=image_structure(load_tensors(path, "--checkpoint")),
         layout="patches",
         image_mean=IMAGE_MEAN,
         image_std=IMAGE_STD,

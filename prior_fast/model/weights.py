@@ -18,9 +18,15 @@ WRAPPERS = ("module.", "model.")
 
 
 def load_tensors(path: Path, setting: str) -> dict[str, Tensor]:
-    """The named tensors in a .safetensors, .pt, .pth, .bin or .ckpt file, without what wraps them.
+    """The named tensors in a .safetensors, .pt, .pth, .bin or .ckpt file, as in `load_checkpoint_file`."""
+    return load_checkpoint_file(path, setting)[0]
+
+
+def load_checkpoint_file(path: Path, setting: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The named tensors in a .safetensors, .pt, .pth, .bin or .ckpt file, without what wraps them; its other entries.
 
     An entry `state_dict` or `model` around the tensors is removed, and so is `module.` or `model.` before every name.
+    The entries beside it, such as `epoch`, are returned as they are.
 
     setting: the argument that named the file, for messages.
 
@@ -31,15 +37,17 @@ def load_tensors(path: Path, setting: str) -> dict[str, Tensor]:
         raise UsageError(f"{setting}={path}: there is no such file")
     try:
         if path.suffix == ".safetensors":
-            return unwrapped(safetensors.torch.load_file(path))
+            return unwrapped(safetensors.torch.load_file(path)), {}
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):
+            reason += ". Only tensors and plain values are read: save the state dict alone where the file was made"
         raise UsageError(f"{setting}={path} can't be read as a file of tensors: {reason}") from None
-    state = _opened(state)
+    state, others = _opened(state)
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UsageError(f"{setting}={path} holds no state dict of named tensors")
-    return unwrapped(state)
+    return unwrapped(state), others
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -96,11 +104,13 @@ def named(names: Collection[str], most: int = 2) -> str:
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
-def _opened(state: Any) -> Any:
-    """The state dict inside the entries that wrap it."""
+def _opened(state: Any) -> tuple[Any, dict[str, Any]]:
+    """The state dict inside the entries that wrap it, and the entries beside it."""
+    others: dict[str, Any] = {}
     while isinstance(state, dict):
-        inner = next((state[name] for name in ENVELOPES if isinstance(state.get(name), dict)), None)
-        if inner is None:
+        name = next((name for name in ENVELOPES if isinstance(state.get(name), dict)), None)
+        if name is None:
             break
-        state = inner
-    return state
+        others |= {key: value for key, value in state.items() if key != name}
+        state = state[name]
+    return state, others

@@ -1,10 +1,8 @@
 """Converts the authors' weight files to checkpoints of prior-fast."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +10,24 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from prior_fast.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig, preset, to_dict
+from prior_fast.config import ImageEncoderConfig, ModelConfig, to_dict
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import atomic_directory, write_json
+from prior_fast.model.image_encoder import ResNet
 from prior_fast.model.prior import PRIORModel
-from prior_fast.model.weights import load_tensors, named, nonfinite
+from prior_fast.model.weights import load_checkpoint_file, named, nonfinite
 from prior_fast.radiology.tokenizer import load_tokenizer
 from prior_fast.training.checkpoint import FORMAT, VERSION
+from prior_fast.weights.attention_gather import folded
 from prior_fast.weights.names import Renamed, rename
+from prior_fast.weights.recorded import Recorded, recorded
+from prior_fast.weights.structure import image_settings, image_structure, structure_of_tensors
 
 # Mean and standard deviation of MIMIC-CXR's images (supplement 2.1).
 IMAGE_MEAN, IMAGE_STD = 0.4755, 0.3011
-# The released code keeps the temperature constant at this value.
-TAU = 0.9
-_HEAD_WIDTH = 64  # of BERT's attention heads
+RESNET50_FILE, RESNET_FILE = "resnet50.safetensors", "resnet.safetensors"
+_RESNET = "image_encoder.encoder."
+_AUTHORS_GATHER = "item_gather.attention_pool."
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,10 @@ class Inspected:
         path: the file.
         tensors: the file's tensors by key.
         names: which keys are used, dropped or unknown.
+        image: config of the image encoder that the file fills.
         structure: config of the model that the file fills; None for an image encoder alone.
         vocab_size: vocabulary size of the text encoder; 0 for an image encoder alone.
+        state: what the file tells of its training; None for an image encoder alone.
         missing: keys of the model that the file does not have.
         misfits: tensors of the wrong shape: the model's key, the file's shape, the model's shape.
         nonfinite: keys of the file with values that are infinite or not a number.
@@ -46,8 +50,10 @@ class Inspected:
     path: Path
     tensors: Mapping[str, Tensor]
     names: Renamed
+    image: ImageEncoderConfig
     structure: ModelConfig | None
     vocab_size: int
+    state: Recorded | None
     missing: tuple[str, ...]
     misfits: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     nonfinite: tuple[str, ...] = ()
@@ -80,30 +86,55 @@ class Inspected:
             "misfits": [list(misfit) for misfit in self.misfits],
             "nonfinite": list(self.nonfinite),
             "layout": "released",
+            "settings": image_settings(self.image) if self.names.image_only else [],
+            **self._of_training(),
             "problem": self.problem,
         }
 
+    def _of_training(self) -> dict[str, Any]:
+        if self.state is None or self.structure is None:
+            return {}
+        return {
+            "stage": self.state.stage,
+            "stage_from": self.state.evidence,
+            "tau": self.state.tau,
+            "sentence_pool": self.structure.sentence_pool,
+        }
 
-def inspect(path: Path) -> Inspected:
+
+def inspect(path: Path, stage: int | None = None) -> Inspected:
     """Compare a weight file with a model of the same sizes.
 
+    stage: the stage that was trained last, if the file does not tell it.
+
     Raises:
-        UsageError: no such file, or no file of named tensors, or neither an image encoder nor a checkpoint of PRIOR.
+        UsageError: no such file, or no file of named tensors; neither an image encoder nor a checkpoint of PRIOR; it
+            was trained in a way that can't be run here.
     """
-    tensors = load_tensors(path, "PATH")
+    tensors, facts = load_checkpoint_file(path, "PATH")
     first = rename(tensors)
     if first.image_only:
-        return _compared(path, tensors, _image_model(tensors), None, 0)
+        return _compared(path, tensors, image_structure(tensors))
     here = {name: tensors[key] for name, key in first.used.items()}
     structure, vocab_size = structure_of_tensors(path, here)
-    return _compared(path, tensors, model_state(structure, vocab_size), structure, vocab_size)
+    state = recorded(path, facts, stage)
+    tensors, attends = _with_folded_gather(tensors)
+    if attends and state.pool == "mean":
+        raise UsageError(f"{path} was trained with gahter_pool='avg', but has tensors of {_AUTHORS_GATHER[:-1]}")
+    structure = dataclasses.replace(
+        structure,
+        sentence_pool="attention" if attends or state.pool == "attention" else "mean",
+        bank=dataclasses.replace(state.config.model.bank, prototypes=structure.bank.prototypes),
+    )
+    return _compared(path, tensors, structure.image, structure, vocab_size, state)
 
 
-def convert(path: Path, out: Path, tokenizer: str | None) -> Inspected:
+def convert(path: Path, out: Path, tokenizer: str | None, stage: int | None = None) -> Inspected:
     """Write `out`: a checkpoint for every command, or, from an image encoder alone, a ResNet file for `train`.
 
     tokenizer: for a whole model, the Hugging Face name or folder of the tokenizer that its text encoder was trained
         with.
+    stage: as in `inspect`.
 
     Raises:
         UsageError: as in `inspect`; the tokenizer is missing or has another vocabulary size; `out` exists.
@@ -111,14 +142,14 @@ def convert(path: Path, out: Path, tokenizer: str | None) -> Inspected:
     """
     if out.exists():
         raise UsageError(f"--out {out}: it exists; give another folder")
-    found = inspect(path)
+    found = inspect(path, stage)
     if found.problem:
         raise RunError(found.problem)
     tensors = {name: found.tensors[key].contiguous() for name, key in found.names.used.items()}
     if found.structure is None:
         with atomic_directory(out) as partial:
-            plain = {name.removeprefix("image_encoder.encoder."): tensor for name, tensor in tensors.items()}
-            safetensors.torch.save_file(plain, partial / "resnet50.safetensors")
+            plain = {name.removeprefix(_RESNET): tensor for name, tensor in tensors.items()}
+            safetensors.torch.save_file(plain, partial / resnet_file(found))
             write_json(partial / "report.json", found.report())
         return found
     if tokenizer is None:
@@ -137,6 +168,11 @@ def convert(path: Path, out: Path, tokenizer: str | None) -> Inspected:
     return found
 
 
+def resnet_file(found: Inspected) -> str:
+    """The name of the file that `convert` makes of an image encoder alone."""
+    return RESNET_FILE if image_settings(found.image) else RESNET50_FILE
+
+
 def model_state(structure: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
     """The state dict of a whole model, without values."""
     with torch.device("meta"):
@@ -144,98 +180,58 @@ def model_state(structure: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
 
 
 def _facts(found: Inspected) -> dict[str, Any]:
-    config = preset("released")
-    assert found.structure is not None
+    assert found.structure is not None and found.state is not None
     return {
         "format": FORMAT,
         "version": VERSION,
-        "position": {"stage": 3, "step": 0, "total_steps": 0},
-        "config": to_dict(dataclasses.replace(config, model=found.structure)),
+        "position": {"stage": found.state.stage, "step": 0, "total_steps": 0},
+        "config": to_dict(dataclasses.replace(found.state.config, model=found.structure)),
         "structure": to_dict(found.structure),
         "vocab_size": found.vocab_size,
-        "tau": TAU,
+        "tau": found.state.tau,
         "image_mean": IMAGE_MEAN,
         "image_std": IMAGE_STD,
     }
 
 
-def structure_of_tensors(path: Path, here: Mapping[str, Tensor]) -> tuple[ModelConfig, int]:
-    """The released structure with the sizes of a whole model's tensors, and the vocabulary size.
-
-    Raises:
-        UsageError: a tensor that sizes are read from is missing.
-    """
-    released = preset("released").model
-    try:
-        words = here["text_encoder.encoder.embeddings.word_embeddings.weight"]
-        wide = here["text_encoder.encoder.encoder.layer.0.intermediate.dense.weight"].shape[0]
-        bank = here["sentence_bank.embed.weight"]
-        queries = here["sentence_decoder.queries"].shape[1]
-        decoder_wide = here["sentence_decoder.decoder.encoder.layer.0.intermediate.dense.weight"].shape[0]
-        stem = here["image_encoder.encoder.conv1.weight"].shape[0]
-    except KeyError as error:
-        raise UsageError(
-            f"{path} is neither an image encoder nor a whole model of PRIOR: it has no {error.args[0]}"
-        ) from None
-    width, hidden = bank.shape[1], words.shape[1]
-    depths = _depths(here, r"image_encoder\.encoder\.") or ImageEncoderConfig().depths
-    structure = dataclasses.replace(
-        released,
-        image=dataclasses.replace(ImageEncoderConfig(), depths=depths, width=stem, weights="random"),
-        text=TextEncoderConfig(
-            weights="random",
-            hidden_size=hidden,
-            layers=_count(here, r"text_encoder\.encoder\.encoder\.layer\.(\d+)\."),
-            heads=max(1, hidden // _HEAD_WIDTH),
-            intermediate_size=wide,
-        ),
-        bank=dataclasses.replace(released.bank, prototypes=bank.shape[0]),
-        sentence_decoder=dataclasses.replace(
-            released.sentence_decoder,
-            layers=_count(here, r"sentence_decoder\.decoder\.encoder\.layer\.(\d+)\."),
-            heads=max(1, width // _HEAD_WIDTH),
-            intermediate_size=decoder_wide,
-            queries=queries,
-        ),
-        embed_dim=width,
-    )
-    return structure, words.shape[0]
+def _with_folded_gather(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+    """The tensors, with those of an attention pool as the model here needs them, and whether there are any."""
+    gather = {key.removeprefix(_AUTHORS_GATHER): x for key, x in tensors.items() if key.startswith(_AUTHORS_GATHER)}
+    projection = {name: tensors.get(f"local_text_projection.{name}") for name in ("weight", "bias")}
+    whole = all(f"{name}.{kind}" in gather for name in ("query", "key") for kind in ("weight", "bias"))
+    if not whole or any(x is None for x in projection.values()):
+        return dict(tensors), bool(gather)  # what is missing is named later
+    new = folded(gather, {name: x for name, x in projection.items() if x is not None})
+    return {**tensors, **{f"{_AUTHORS_GATHER}{name}": x for name, x in new.items()}}, True
 
 
-def _image_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of an image encoder with the file's depths and width, without values."""
-    from prior_fast.model.image_encoder import ResNet
-
-    depths = _depths(tensors, "") or ImageEncoderConfig().depths
-    width = tensors["conv1.weight"].shape[0] if "conv1.weight" in tensors else ImageEncoderConfig().width
+def _image_model(image: ImageEncoderConfig) -> dict[str, Tensor]:
+    """The state dict of an image encoder alone, without values."""
     with torch.device("meta"):
-        state = ResNet(depths, width).state_dict()
-    return {f"image_encoder.encoder.{name}": tensor for name, tensor in state.items()}
+        state = ResNet(image.depths, image.width).state_dict()
+    return {f"{_RESNET}{name}": tensor for name, tensor in state.items()}
 
 
 def _compared(
-    path: Path, tensors: Mapping[str, Tensor], model: Mapping[str, Tensor], structure: ModelConfig | None, vocab: int
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    image: ImageEncoderConfig,
+    structure: ModelConfig | None = None,
+    vocab_size: int = 0,
+    state: Recorded | None = None,
 ) -> Inspected:
+    model = _image_model(image) if structure is None else model_state(structure, vocab_size)
     names = rename(tensors, model)
     shapes = {name: (tuple(tensors[key].shape), tuple(model[name].shape)) for name, key in names.used.items()}
     return Inspected(
         path=path,
         tensors=tensors,
         names=names,
+        image=image,
         structure=structure,
-        vocab_size=vocab,
+        vocab_size=vocab_size,
+        state=state,
         missing=tuple(name for name in model if name not in names.used),
         misfits=tuple((name, got, wanted) for name, (got, wanted) in shapes.items() if got != wanted),
         nonfinite=tuple(nonfinite({key: tensors[key] for key in names.used.values()})),
     )
-
-
-def _depths(names: Mapping[str, Any], prefix: str) -> tuple[int, ...]:
-    """The number of blocks in each stage of a ResNet, read from its keys."""
-    counts = (_count(names, rf"{prefix}layer{stage}\.(\d+)\.") for stage in range(1, 5))
-    return tuple(takewhile(bool, counts))
-
-
-def _count(names: Mapping[str, Any], pattern: str) -> int:
-    found = [int(match.group(1)) for match in map(re.compile(pattern).match, names) if match]
-    return max(found, default=-1) + 1

@@ -19,7 +19,6 @@ _DROPPED = (
     (re.compile(r"sentence_decoder\..*pooler\..*"), "BERT's pooler, whose output nothing uses"),
     (re.compile(r"sentence_decoder\..*word_embeddings\..*"), "a table of words: the decoder takes queries instead"),
     (re.compile(r"global_text_projection\..*"), "a projection that the released code builds and never uses"),
-    (re.compile(r"(item_gather|sentence_gather)\..*"), "a pool's weights: the released code takes the mean of tokens"),
     (re.compile(r"(image_encoder\.encoder\.)?fc\..*"), "a classifier"),
 )
 
@@ -68,5 +67,6 @@ def _is_resnet(key: str) -> bool:
 def _here(key: str) -> str:
     if key == "prototype_queries":
         return "sentence_decoder.queries"
+    key = key.replace("item_gather.attention_pool.", "item_gather.")
     decoder = _DECODER_KEY.fullmatch(key)
     return f"sentence_decoder.decoder.{decoder.group(1)}" if decoder else key

@@ -1,6 +1,5 @@
 """Files with the released code's key names: keys are used, dropped for a reason, or refused."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -8,46 +7,24 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
-from torch import Tensor
 
 from prior_fast.cli.main import main
-from prior_fast.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig, preset
+from prior_fast.config import (
+    ModelConfig,
+    apply_overrides,
+    preset,
+    validate_config,
+)
 from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.downstream.pretrained import open_pretrained
+from prior_fast.model.build import build_model
+from prior_fast.model.image_encoder import ResNet
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.checkpoint import open_checkpoint
-from prior_fast.weights.convert import inspect, structure_of_tensors
+from prior_fast.weights.convert import inspect
 from prior_fast.weights.names import rename
-
-VOCABULARY_FILE = "tokenizer"
-
-
-def small_released(vocab_size: int) -> PRIORModel:
-    """A narrow model with the released structure: heads stay 64 wide, as in BERT."""
-    released = preset("released").model
-    config = dataclasses.replace(
-        released,
-        image=ImageEncoderConfig(depths=(1, 1, 1, 1), width=8, weights="random"),
-        text=TextEncoderConfig(weights="random", hidden_size=64, layers=2, heads=1, intermediate_size=32),
-        bank=dataclasses.replace(released.bank, prototypes=10),
-        sentence_decoder=dataclasses.replace(released.sentence_decoder, layers=1, heads=1, intermediate_size=32),
-        embed_dim=64,
-        report_pool_heads=8,
-    )
-    torch.manual_seed(0)
-    return PRIORModel(config, vocab_size)
-
-
-def released_names(model: PRIORModel) -> dict[str, Tensor]:
-    """A model's tensors under the names of the authors' checkpoint, with the additional tensors of that checkpoint."""
-    state = {}
-    for name, tensor in model.state_dict().items():
-        name = name.replace("sentence_decoder.queries", "prototype_queries")
-        state[name.replace("sentence_decoder.decoder.", "sentence_decoder.")] = tensor.clone()
-    state["text_encoder.encoder.embeddings.position_ids"] = torch.arange(512)[None]
-    state["text_encoder.encoder.pooler.dense.weight"] = torch.zeros(64, 64)
-    state["sentence_decoder.embeddings.position_ids"] = torch.arange(512)[None]
-    state["global_text_projection.weight"] = torch.zeros(64, 64)
-    return state
+from prior_fast.weights.structure import structure_of_tensors
+from tests.released_files import released_names, small_released
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +100,32 @@ def test_an_image_encoder_alone(prefix: str, tmp_path: Path) -> None:
     words = ["weights", "convert", str(tmp_path / "prior_resnet50.pt"), "--out", str(tmp_path / "resnet")]
     assert main(words) == 0
     written = safetensors.torch.load_file(tmp_path / "resnet" / "resnet50.safetensors")
+    assert json.loads((tmp_path / "resnet" / "report.json").read_text())["settings"] == []
     assert written.keys() == state.keys()
     assert all(torch.equal(written[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize(("depths", "width"), [((1, 1, 1), 16), ((2, 1, 1, 1), 8), ((3, 4, 6, 3), 32), ((1, 2), 8)])
+def test_a_small_image_encoder_comes_with_the_settings_that_fit_it(
+    depths: tuple[int, ...], width: int, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    torch.manual_seed(5)
+    state = ResNet(depths, width).state_dict()
+    torch.save(state, tmp_path / "encoder.pt")
+    assert main(["weights", "convert", str(tmp_path / "encoder.pt"), "--out", str(tmp_path / "out")]) == 0
+    assert [path.name for path in (tmp_path / "out").glob("*.safetensors")] == ["resnet.safetensors"]
+    settings = json.loads((tmp_path / "out" / "report.json").read_text())["settings"]
+    printed = "".join(capsys.readouterr().out.split())
+    assert all(setting in printed for setting in settings)
+    file = tmp_path / "out" / "resnet.safetensors"
+    config = apply_overrides(preset("tiny"), [*settings, f"model.image.weights={file}"])
+    validate_config(config)
+    model, _ = build_model(config.model, 40, 0)
+    loaded = model.image_encoder.encoder.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    encoder = open_pretrained(file).load("checkpoint", 0)
+    assert encoder.encoder.shrink == config.model.image.shrink
+    assert torch.equal(encoder.encoder.layer1[0].conv1.weight, state["layer1.0.conv1.weight"])
 
 
 def test_the_released_sizes_are_read_from_the_tensors(model: PRIORModel) -> None:
