@@ -21,7 +21,7 @@ TERMS = {
     "total": "loss",
 }
 WITH_LAMBDA = ("prototype", "prototype_generation")
-RESNET = "image_encoder.encoder."
+CONVOLUTIONS = ("image_encoder.encoder.", "image_decoder.")
 Gradients = Callable[[nn.Module], dict[str, Tensor]]
 
 
@@ -31,7 +31,7 @@ class Bounds:
     In float64 they leave room for another order of summation only. In float32 they are multiples of the authors' own
     error. In training that multiple is large on a CPU: PyTorch sums the statistics of a batch normalization one number
     after another where the channels are innermost, and in parts where they are outermost, as in the authors' run. In
-    the narrow layers of the ResNet the gradient then jumps where a ReLU or a maximum decides otherwise.
+    the narrow layers between batch normalizations the gradient then jumps where a ReLU or a maximum decides otherwise.
     """
 
     def __init__(self, recording: Recording, dtype: torch.dtype, mode: str) -> None:
@@ -47,7 +47,7 @@ class Bounds:
     def gradient(self, name: str, parameter: str) -> float:
         if self.exact:
             return 1e-9
-        if parameter.startswith(RESNET):
+        if parameter.startswith(CONVOLUTIONS):
             return 0.3
         return 80 * self.noise(name) + (1e-2 if parameter == "whole_norm" else 5e-4)
 
