@@ -148,7 +148,7 @@ def test_the_global_loss_counts_ten_times_in_stage_3_alone() -> None:
         assert [weighted_sum(terms, weights, stage).item() for stage in (1, 2, 3)] == [1, 1, 10]
 
 
-def test_matched_queries_and_prototypes_are_each_others_inverse(rng: np.random.Generator) -> None:
+def test_each_query_has_its_matched_prototype_and_each_sentence_its_matched_query(rng: np.random.Generator) -> None:
     lengths, queries = [3, 1, 4], 4
     cu = torch.tensor([0, 3, 4, 8], dtype=torch.int32)
     match = torch.full((3, queries), -1)
