@@ -95,3 +95,14 @@ def test_queries_of_paper_see_later_queries_and_those_of_released_do_not(name: s
     assert not torch.equal(before[:, -1], after[:, -1])
     changed = (before[:, :-1] != after[:, :-1]).any(dim=(0, 2))
     assert changed.all() if sees_later else not changed.any()
+
+
+@torch.no_grad()
+def test_weights_of_papers_local_attention_do_not_sum_to_one() -> None:
+    """A sigmoid of each product, not a softmax over the patches or the sentences."""
+    attention = model_of("paper").local_cross_attention
+    image, text = torch.randn(2, 49, 32, dtype=torch.float64), torch.randn(5, 32, dtype=torch.float64)
+    over_image, over_text = attention.weights(image, text, torch.tensor([0, 2, 5], dtype=torch.int32), 3)
+    for weights in (over_image[0, :2], over_image[1], over_text[0, :, :2], over_text[1]):
+        assert ((weights > 0) & (weights < 1)).all()
+        assert (weights.sum(dim=-1) - 1).abs().max() > 0.05
