@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from prior_fast.errors import UsageError
 from prior_fast.evaluation.attention_map import attention_maps, upsample
 from prior_fast.evaluation.encode import EmbeddedImages, EmbeddedTexts, Encoder
 from prior_fast.radiology.sections import findings_and_impression
@@ -79,7 +80,12 @@ class PRIOR:
 
         Returns:
             [size, size] float32 on the CPU. Weights are sigmoids: each between 0 and 1, not normalized over the image.
+
+        Raises:
+            UsageError: the model was trained without local alignment.
         """
+        if not self.encoder.aligns_locally:
+            raise UsageError("the model was trained with model.use_local_alignment=false: it has no trained attention")
         patches = self.encode_images(image).patches
         read = self.encode_reports([[sentence]]).prototypes
         maps = attention_maps(self.encoder.model, patches, read)

@@ -15,7 +15,8 @@ SETTINGS = """settings (key=value; docs/zero-shot.md has the protocols):
   seed=N               seed of the draws (0)
   image_ids=FILE       the images, instead of a draw: selection.csv of an earlier run, or one id per line
   part_of=NAME         split of a labelled dataset whose part --split names (all or prior-0); whole: every image
-  local_weight=X       weight of the local score (1; 0.5 for preset released)
+  local_weight=X       weight of the local score (1; 0.5 for preset released; 0 for a model
+                       without local alignment)
   pictures=true|false  whether to write pictures (true)
   batch_size=N         images or texts encoded at once (64)
   device=auto|cpu|cuda

@@ -78,6 +78,22 @@ class ModelConfig:
     mask_ratio: float = 0.5  # share of the image embedding's channels that image reconstruction masks
     decoder_norm: Literal["after_relu", "before_relu"] = "after_relu"
     layout: Literal["patches", "released"] = "patches"
+    # For ablations. A part that is turned off keeps its weights, untrained, so that checkpoints have one shape.
+    use_bank: bool = True  # false: stages 2 and 3 use the sentences themselves
+    use_local_alignment: bool = True  # false: no stage has the local terms
+    use_reconstruction: bool = True  # false: stage 3 has the terms of stage 2
+
+    def reads_bank(self, stage: int) -> bool:
+        """Whether `stage` (1, 2 or 3) reads the bank and trains it."""
+        return stage >= 2 and self.use_bank
+
+    def reconstructs(self, stage: int) -> bool:
+        """Whether `stage` (1, 2 or 3) runs the two decoders and trains them."""
+        return stage >= 3 and self.use_reconstruction
+
+    def uses_patches(self, stage: int) -> bool:
+        """Whether `stage` (1, 2 or 3) uses the embeddings of an image's patches and trains their projection."""
+        return self.use_local_alignment or self.reconstructs(stage)
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,13 @@ SOURCES: dict[str, FieldSource] = {
         paper("2.2", "we take the feature map", "a patch is the 2048 channels at one position of the 7x7 map"),
         released=released("resnet.py:94", "a view that mixes positions and channels"),
     ),
+    "model.use_bank": FieldSource(ours("the paper's model; `false` for [ablations](#ablations) of the bank")),
+    "model.use_local_alignment": FieldSource(
+        ours("the paper's model; `false` for [ablations](#ablations) of the local alignment")
+    ),
+    "model.use_reconstruction": FieldSource(
+        ours("the paper's model; `false` for [ablations](#ablations) of the conditional reconstruction")
+    ),
     "loss.global_alignment": FieldSource(
         released("prior.py:554-557", "10 in stage 3; no factor in stages 1 and 2 (prior.py:428, prior.py:480)"),
         tiny=ours("from random weights, the local terms alone make no progress"),

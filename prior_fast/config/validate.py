@@ -16,6 +16,12 @@ def validate_config(config: RunConfig) -> None:
     _require(0 <= model.mask_ratio < 1, "model.mask_ratio", model.mask_ratio, "at least 0 and less than 1")
     _require(model.temperature > 0, "model.temperature", model.temperature, "more than 0")
     _require(8 <= config.data.max_tokens <= 512, "data.max_tokens", config.data.max_tokens, "8 to 512")
+    _require(
+        model.attention == "sigmoid" or model.uses_patches(3),
+        "model.attention",
+        model.attention,
+        "sigmoid with model.use_local_alignment=false and model.use_reconstruction=false, which use no attention",
+    )
     stages = len(model.image.depths)
     _require(
         7 * model.image.shrink * 2 ** (stages + 1) == 224,

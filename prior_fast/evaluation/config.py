@@ -27,7 +27,8 @@ class EvaluationConfig:
         per_class: images drawn of each class, at most.
         seed: the seed of the draws and of generated prompts.
         batch_size: images or texts that are encoded at once; it affects the speed, not the numbers.
-        local_weight: weight of the local score; the global score has 1. The supplement has 1, the released code 0.5.
+        local_weight: weight of the local score; the global score has 1. The supplement has 1, the released code 0.5. It
+            is 0 for a model without local alignment.
         part_of: the split of a labelled dataset of which a part is evaluated; "" for "all" or "prior-0", "whole" for
             every image.
         image_ids: a file with the ids of the images, which are then not drawn.
@@ -79,24 +80,32 @@ def evaluation_config(
     task: str = "",
     classes: Sequence[str] = FIVE_CLASSES,
     per_class: int = EvaluationConfig.per_class,
+    aligns_locally: bool = True,
 ) -> EvaluationConfig:
     """The config for a checkpoint of `preset`, changed by the settings `words`.
 
     Args:
         task: "zero-shot" or "retrieval", to accept only its settings; "" accepts those of both.
         classes, per_class: their defaults. A single class is that of a dataset with one class and can't be changed.
+        aligns_locally: whether the model was trained with local alignment. Without it there is no local score.
 
     Raises:
         UsageError: a key is unknown or belongs to the other task, or a value can't be used.
     """
     _refuse_other_tasks(words, task)
-    weight = 0.5 if preset == "released" else 1.0
+    trained = 1.0 if aligns_locally else 0.0
+    weight = 0.5 * trained if preset == "released" else trained
     defaults = EvaluationConfig(classes=tuple(classes), per_class=per_class, local_weight=weight)
     config = apply_overrides(defaults, words)
     if config.score == "gloria":
         # GLoRIA's convention: equal weights, generated prompts, the maximum over the prompts of a class.
-        gloria = replace(defaults, local_weight=1.0, prompts=GENERATED, prompt_pooling="max")
+        gloria = replace(defaults, local_weight=trained, prompts=GENERATED, prompt_pooling="max")
         config = apply_overrides(gloria, words)
+    if config.local_weight and not aligns_locally:
+        raise UsageError(
+            f"local_weight={config.local_weight}: the model was trained with model.use_local_alignment=false and has "
+            "no local score; leave it out"
+        )
     if len(classes) == 1:
         if config.classes != tuple(classes):
             raise UsageError(f"classes={','.join(config.classes)}: the dataset has {classes[0]} alone; leave it out")

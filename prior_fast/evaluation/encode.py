@@ -32,7 +32,10 @@ def no_track(name: str, total: int) -> Advance:
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """patches [N, P, D] and whole [N, D], float32, on the encoder's device, not normalized."""
+    """patches [N, P, D] and whole [N, D], float32, on the encoder's device, not normalized.
+
+    The patches' projection is untrained in models without local alignment, unless they reconstruct.
+    """
 
     patches: Tensor
     whole: Tensor
@@ -61,7 +64,8 @@ class Encoder:
     """A checkpoint's model on a device, in evaluation mode: no noise, no masking, no augmentation.
 
     Attributes:
-        uses_bank: whether the bank was trained (stage 2 and later) and is read.
+        uses_bank: whether the bank was trained (stage 2 and later, unless model.use_bank=false) and is read.
+        aligns_locally: whether the local alignment was trained, which the local score and attention maps need.
         tau: the bank's temperature when the checkpoint was written.
 
     Raises:
@@ -74,7 +78,8 @@ class Encoder:
         self.batch_size = batch_size
         self.model = checkpoint.load_model().to(self.device).eval()
         self.tokenizer = _tokenizer(checkpoint)
-        self.uses_bank = checkpoint.position.stage >= 2
+        self.uses_bank = self.model.config.reads_bank(checkpoint.position.stage)
+        self.aligns_locally = self.model.config.use_local_alignment
         self.tau = checkpoint.tau
 
     @torch.inference_mode()
@@ -120,7 +125,7 @@ class Encoder:
         return EmbeddedTexts(torch.cat(sentences), torch.cat(prototypes), torch.cat(pooled), offsets, cut)
 
     def read_bank(self, sentences: Tensor) -> Tensor:
-        """Sentences [S, D] -> prototypes [S, D], without noise; the sentences themselves before stage 2."""
+        """Sentences [S, D] -> prototypes [S, D], without noise; the sentences themselves without a trained bank."""
         return self.model.sentence_bank(sentences, self.tau).output if self.uses_bank else sentences
 
     def _tokenized(self, texts: Sequence[Sequence[str]]) -> tuple[list[list[np.ndarray]], int]:

@@ -55,7 +55,7 @@ def evaluate(
 
         evaluation_set = EvaluationSet(images, reports)
         result = TASKS[task](encoder, evaluation_set, config, track)
-        if task == "zero-shot":
+        if task == "zero-shot" and encoder.aligns_locally:
             pointing = pointing_game(encoder, images.source, config.classes, config.prompt)
     report = {
         "task": task,
@@ -86,7 +86,8 @@ def _config_for(task: str, checkpoint: Checkpoint, data: Path, words: Sequence[s
     classes = default_classes(info, FIVE_CLASSES)
     if len(classes) == 1 and task == "retrieval":
         raise UsageError(f"{data} has one class, {classes[0]}: retrieval needs several classes; give chexpert5x200")
-    return evaluation_config(words, checkpoint.config.preset, task, classes, max(1, per_class))
+    aligns_locally = checkpoint.structure.use_local_alignment
+    return evaluation_config(words, checkpoint.config.preset, task, classes, max(1, per_class), aligns_locally)
 
 
 def _choose(task: str, data: Path, split: str, config: EvaluationConfig) -> tuple[Chosen, Chosen | None]:

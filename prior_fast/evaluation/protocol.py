@@ -39,14 +39,21 @@ def protocol(task: str, config: EvaluationConfig, encoder: Encoder, evaluation_s
         "image": "the first frontal image of each study"
         if evaluation_set.images.source.id_column == "study_id"
         else "each image of the list",
-        "bank": f"read without noise, tau {encoder.tau:.4g}"
-        if encoder.uses_bank
-        else "not read: not trained in stage 1",
+        "bank": _bank(encoder),
     }
     facts |= _retrieval(config, evaluation_set) if task == "retrieval" else _zero_shot(config)
     if encoder.model.config.attention == "softmax":
         facts["local_score"] = "left out: the mean weight of softmax attention is the same for all images"
+    if not encoder.aligns_locally:
+        facts["local_score"] = "left out: model.use_local_alignment=false"
+        facts |= {"pointing_game": "left out: model.use_local_alignment=false"} if task == "zero-shot" else {}
     return facts
+
+
+def _bank(encoder: Encoder) -> str:
+    if encoder.uses_bank:
+        return f"read without noise, tau {encoder.tau:.4g}"
+    return f"not read: {'not trained in stage 1' if encoder.model.config.use_bank else 'model.use_bank=false'}"
 
 
 def _selection(config: EvaluationConfig, ids: str) -> str:

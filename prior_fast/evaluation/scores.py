@@ -28,7 +28,7 @@ class PairScores(NamedTuple):
 
     Attributes:
         whole: float64 [N, M], exp(logit scale) * cosine.
-        local: float64 [N, M], the mean attention weight.
+        local: float64 [N, M], the mean attention weight; zero if the model has no local score.
         scale: exp(logit scale).
     """
 
@@ -97,9 +97,14 @@ def pair_scores(
     advance: gets the number of images after each chunk.
     """
     whole = F.normalize(images.whole.double(), dim=-1) @ F.normalize(texts.reports.double(), dim=-1).T
-    local = local_scores(
-        model.local_cross_attention, images.patches, texts.prototypes, texts.cu_sentences, chunk, advance
-    )
+    if model.config.use_local_alignment:
+        local = local_scores(
+            model.local_cross_attention, images.patches, texts.prototypes, texts.cu_sentences, chunk, advance
+        )
+    else:
+        local = torch.zeros_like(whole)
+        if advance:
+            advance(len(whole))
     scale = float(model.logit_scale.double().exp())
     return PairScores((scale * whole).cpu().numpy(), local.cpu().numpy(), scale)
 

@@ -67,8 +67,10 @@ def result(chosen: Chosen, config: EvaluationConfig, prompts: Prompts, pairs: Pa
 
 
 def measured(chosen: Chosen, config: EvaluationConfig, parts: PairScores, scores: np.ndarray) -> dict[str, Any]:
-    """The metrics of scores [N, answers], and of the global and the local score alone (`parts`)."""
-    truth, alone = chosen.truth, (("global_only", parts.whole), ("local_only", parts.local))
+    """The metrics of scores [N, answers], and of the global and the local score alone (`parts`), if there is one."""
+    truth, alone = chosen.truth, [("global_only", parts.whole)]
+    if parts.local.any():
+        alone.append(("local_only", parts.local))
     if config.one_class:
         metrics = one_class_metrics(truth, scores, chosen.answers)
     else:

@@ -49,6 +49,19 @@ class LocalCrossAttention(nn.Module):
         )
         return LocalContext(for_image[:, 0].unflatten(0, (-1, per_image)), for_text[:, 0])
 
+    def for_image(self, image: Tensor, text: Tensor, cu_sentences: Tensor, max_sentences: int) -> Tensor:
+        """Only `LocalContext.for_image` [B, P, D]; arguments as in `forward`.
+
+        key1, value1 and query2 take no part in it. Their gradient is zero.
+        """
+        patches, cu_patches, per_image = flatten_patches(image)
+        (query1,) = self.image(patches[:, None], 1)
+        _, key2, value2 = self.text(text[:, None])
+        for_image = sigmoid_attention(
+            query1, key2, value2, cu_patches, cu_sentences, per_image, max_sentences, activation=self.activation
+        )
+        return for_image[:, 0].unflatten(0, (-1, per_image))
+
     def weights(self, image: Tensor, text: Tensor, cu_sentences: Tensor, max_sentences: int) -> tuple[Tensor, Tensor]:
         """Weights of sentences over patches [B, max_sentences, P], of patches over sentences [B, P, max_sentences]."""
         patches, cu_patches, per_image = flatten_patches(image)

@@ -22,7 +22,7 @@ from prior_fast.model.text_encoder import TextEncoder
 
 
 class ImageEmbedding(NamedTuple):
-    """patches [B, P, D] and whole [B, D], not normalized."""
+    """patches [B, P, D] (P = 0 if they were not asked for) and whole [B, D], not normalized."""
 
     patches: Tensor
     whole: Tensor
@@ -58,10 +58,20 @@ class PRIORModel(nn.Module):
         # Convolutions run faster with the channels innermost, on GPUs and CPUs. Values and shapes do not change.
         self.to(memory_format=torch.channels_last)
 
-    def encode_images(self, images: Tensor) -> ImageEmbedding:
-        """Normalized images [B, 1, 224, 224] -> patches [B, P, D] and whole images [B, D]."""
+    def encode_images(self, images: Tensor, patches: bool = True) -> ImageEmbedding:
+        """Normalized images [B, 1, 224, 224] -> patches [B, P, D] and whole images [B, D].
+
+        patches: false leaves them out, for stages that do not use them (`ModelConfig.uses_patches`).
+        """
         local, whole = self.image_encoder(images.contiguous(memory_format=torch.channels_last))
-        return ImageEmbedding(self.local_image_projection(local), self.global_image_projection(whole))
+        return self.project_images(local, whole, patches)
+
+    def project_images(self, local: Tensor, whole: Tensor, patches: bool = True) -> ImageEmbedding:
+        """The image encoder's tokens [B, P, C] and whole images [B, C] -> those of `encode_images`."""
+        if patches:
+            return ImageEmbedding(self.local_image_projection(local), self.global_image_projection(whole))
+        projected = self.global_image_projection(whole)
+        return ImageEmbedding(projected.new_empty(len(projected), 0, projected.shape[1]), projected)
 
     def encode_sentences(self, batch: PackedBatch) -> Tensor:
         """The sentences of a batch, before the bank: [S, D]."""
@@ -95,14 +105,18 @@ class PRIORModel(nn.Module):
 
     def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
         """The parts that get a gradient in `stage` (1, 2 or 3)."""
+        config = self.config
         parts: list[nn.Module | nn.Parameter] = [
             self.image_encoder, self.text_encoder, self.item_gather,
-            self.global_image_projection, self.local_image_projection, self.local_text_projection,
-            self.global_text_projection, self.global_text_attention, self.local_cross_attention, self.predictor,
-            self.logit_scale, self.local_logit_scale,
+            self.global_image_projection, self.local_text_projection,
+            self.global_text_projection, self.global_text_attention, self.logit_scale,
         ]  # fmt: skip
-        if stage >= 2:
+        if config.uses_patches(stage):
+            parts += [self.local_image_projection, self.local_cross_attention]
+        if config.use_local_alignment:
+            parts += [self.predictor, self.local_logit_scale]
+        if config.reads_bank(stage):
             parts += [self.sentence_bank]
-        if stage >= 3:
+        if config.reconstructs(stage):
             parts += [self.sentence_decoder, self.image_decoder]
         return parts

@@ -15,6 +15,7 @@ from prior_fast.pictures.page import Picture, Section
 from prior_fast.plotting.figures import new_figure, outline, save, show_attention, show_image, wrap
 from prior_fast.radiology.labels import CHEXPERT_LABELS, present
 
+KEY, TITLE = "attention", "Attention over the image"
 PROMPT = "{} is observed"
 SENTENCES_SHOWN = 3
 TYPICAL_IMAGES = 128
@@ -31,6 +32,9 @@ class Example:
 
 def attention_section(inputs: PictureInputs) -> Section:
     """Heat maps of prompts, and of the sentences of a few reports."""
+    if not inputs.encoder.aligns_locally:
+        reason = "This model was trained with model.use_local_alignment=false: its attention shows no alignment."
+        return Section(KEY, TITLE, absent=reason)
     text = (
         "Each heat map is the sigmoid attention between one sentence and the 7x7 patches of the image: the mean of "
         "both directions, enlarged bilinearly. Its colours run from the smallest to the greatest weight in the image."
@@ -43,7 +47,7 @@ def attention_section(inputs: PictureInputs) -> Section:
         pictures.append(_findings_picture(inputs, examples))
     pictures.append(_reports_picture(inputs))
     facts = {"examples": {example.finding: example.image_row for example in examples}}
-    return Section("attention", "Attention over the image", text, tuple(pictures), facts=facts)
+    return Section(KEY, TITLE, text, tuple(pictures), facts=facts)
 
 
 def choose_examples(inputs: PictureInputs) -> list[Example]:

@@ -61,6 +61,15 @@ class PictureInputs:
         """The stage of pre-training in which the checkpoint was written."""
         return self.encoder.checkpoint.position.stage
 
+    @property
+    def no_bank(self) -> str:
+        """The reason why sections about the bank are left out; "" if the checkpoint has a trained bank."""
+        if self.encoder.uses_bank:
+            return ""
+        if not self.encoder.model.config.use_bank:
+            return "This model was trained with model.use_bank=false: it has no trained bank."
+        return "This checkpoint is from stage 1: the bank is trained from stage 2 on."
+
     def rng(self, stream: int) -> np.random.Generator:
         """The random generator of one of the independent choices."""
         return np.random.default_rng([self.config.seed, stream])

@@ -45,12 +45,11 @@ def embedding_section(inputs: PictureInputs) -> Section:
         "Neighbouring sentences are similar; distances between groups mean little. The colour is the finding that a "
         "sentence names, present or denied, found by keywords."
     )
-    absent = "" if inputs.encoder.uses_bank else "This checkpoint is from stage 1: the bank is trained from stage 2 on."
     caption = "Each dot is the embedding of a sentence by the text encoder"
     if inputs.encoder.uses_bank:
         caption += " (left), or what it reads from the bank (right); sentences with the same prototypes coincide there"
     return Section(
-        KEY, TITLE, text, (Picture(FILE, f"{caption}."),), absent=absent, facts={"sentences": len(sentences)}
+        KEY, TITLE, text, (Picture(FILE, f"{caption}."),), absent=inputs.no_bank, facts={"sentences": len(sentences)}
     )
 
 

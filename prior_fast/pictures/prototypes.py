@@ -21,8 +21,8 @@ ROWS = 15
 
 def prototypes_section(inputs: PictureInputs) -> Section:
     """How often each prototype is read, and the sentences nearest to the prototypes that are read most."""
-    if not inputs.encoder.uses_bank:
-        return Section(KEY, TITLE, absent="This checkpoint is from stage 1: the bank is trained from stage 2 on.")
+    if inputs.no_bank:
+        return Section(KEY, TITLE, absent=inputs.no_bank)
     splits = inputs.dataset.info["splits"]
     split = "train" if splits.get("train", {}).get("studies") else inputs.dataset.split
     dataset = PreparedDataset.open(inputs.dataset.root, split)

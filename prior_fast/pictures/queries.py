@@ -36,8 +36,8 @@ GROUPS: Groups = {
 def queries_section(inputs: PictureInputs) -> Section:
     """For each group of sentences, the weights of each sentence over the prototypes."""
     groups = read_groups(Path(inputs.config.sentences)) if inputs.config.sentences else GROUPS
-    if not inputs.encoder.uses_bank:
-        return Section(KEY, TITLE, absent="This checkpoint is from stage 1: the bank is trained from stage 2 on.")
+    if inputs.no_bank:
+        return Section(KEY, TITLE, absent=inputs.no_bank)
     weights = {name: query_weights(inputs, sentences) for name, sentences in groups.items()}
     lines = sum(map(len, groups.values()))
     figure = new_figure(10, 0.45 * lines + 0.6 * len(groups) + 0.3)

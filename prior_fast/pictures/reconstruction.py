@@ -13,6 +13,9 @@ KEY, TITLE, FILE = "reconstruction", "Reconstructed images", "reconstruction.png
 
 def reconstruction_section(inputs: PictureInputs) -> Section:
     """X-rays and their reconstructions by the image decoder, without and with the channel mask."""
+    if not inputs.encoder.model.config.use_reconstruction:
+        reason = "This model was trained with model.use_reconstruction=false: its image decoder is not trained."
+        return Section(KEY, TITLE, absent=reason)
     if inputs.stage < 3:
         reason = f"This checkpoint is from stage {inputs.stage}: the image decoder is trained in stage 3."
         return Section(KEY, TITLE, absent=reason)

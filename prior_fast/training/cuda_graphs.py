@@ -178,7 +178,7 @@ def _image_parts(model: PRIORModel, stage: int, batch: PackedBatch, device: torc
     context = torch.autocast(device.type, dtype, enabled=half, cache_enabled=False)
     images = torch.randn_like(batch.images, memory_format=torch.channels_last)
     parts = [Replayed(f"image_encoder_{stage}", model.image_encoder, [images], context)]
-    if stage == 3:
+    if model.config.reconstructs(stage):
         # In the dtype and layout that the first convolution takes.
         shape = len(batch), model.config.embed_dim, MAP_SIZE, MAP_SIZE
         maps = [torch.randn(shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)] * 2

@@ -72,7 +72,8 @@ def forward_operations(model: ModelConfig, stage: int, sizes: Sizes) -> Counts:
     width, bank = model.embed_dim, model.bank.prototypes
     pairs, sentences = sizes.pairs, sizes.sentences
     image_width = 2 ** (len(model.image.depths) + 1) * model.image.width
-    projections = pairs * (PATCHES + 1) * _projection(image_width, width, model.projection)
+    patches = PATCHES if model.uses_patches(stage) else 0
+    projections = pairs * (patches + 1) * _projection(image_width, width, model.projection)
     projections += sentences * _projection(model.text.hidden_size, width, model.projection)
     products = {
         "image_encoder": pairs * _resnet(model.image),
@@ -80,15 +81,17 @@ def forward_operations(model: ModelConfig, stage: int, sizes: Sizes) -> Counts:
         "text_encoder": _text_encoder(model, sizes),
         "projections": projections,
         "report_pool": _report_pool(model, sizes),
-        "local_alignment": _local_alignment(width, sizes),
         "global_alignment": sizes.squared_pairs * width,
     }
-    if stage >= 2:
-        products["bank"] = 2 * sentences * bank * width
-    if stage >= 3:
-        # The generated sentences are looked up, pooled and aligned like the encoder's; the KL term needs the logits of
-        # both again.
-        products["bank"] += 4 * sentences * bank * width
+    if model.use_local_alignment:
+        products["local_alignment"] = _local_alignment(width, sizes)
+    elif model.reconstructs(stage):
+        products["local_alignment"] = _context_for_image(width, sizes)
+    if model.reads_bank(stage):
+        # The generated sentences are looked up too, and the KL term needs the logits of both again.
+        products["bank"] = (6 if model.reconstructs(stage) else 2) * sentences * bank * width
+    if model.reconstructs(stage):
+        # The generated sentences are pooled and aligned like the encoder's.
         products["report_pool"] *= 2
         products["global_alignment"] *= 2
         products["sentence_decoder"] = pairs * _sentence_decoder(model)
@@ -146,6 +149,12 @@ def _local_alignment(width: int, sizes: Sizes) -> int:
     projected = 3 * (rows + sizes.sentences) * width**2
     attended = 4 * PATCHES * sizes.sentences * width
     return projected + attended + 2 * rows * width**2 + sizes.squared_sentences * width
+
+
+def _context_for_image(width: int, sizes: Sizes) -> int:
+    """Attention of patches over sentences: queries of the patches, three projections of the sentences."""
+    rows = PATCHES * sizes.pairs
+    return (rows + 3 * sizes.sentences) * width**2 + 2 * PATCHES * sizes.sentences * width
 
 
 def _sentence_decoder(model: ModelConfig) -> int:

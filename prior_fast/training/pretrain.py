@@ -110,7 +110,8 @@ class Run:
     def _stage(self, stage: int, stop_after: int, signals: StopSignals) -> bool:
         """Run the steps of one stage. Returns True if the run must stop here."""
         steps = self.schedule.steps(stage)
-        if stage == 2 and self.position.step == 0 and self.config.model.bank.init == "sentences":
+        fills = self.config.model.use_bank and self.config.model.bank.init == "sentences"
+        if stage == 2 and self.position.step == 0 and fills:
             fill_bank(self.model, self.dataset, self.config, self.ranks)
         with closing(StageTrainer(self.model, stage, self.config, self.ranks)) as trainer:
             return self._steps(trainer, stage, steps, stop_after, signals)

@@ -1,6 +1,7 @@
 """The three stages' losses, one function each: the stages by supplement 2.4, the terms by supplement 2.3.
 
-Where the supplement is silent they are those of the released code. docs/configuration.md lists both.
+Where the supplement is silent they are those of the released code. docs/configuration.md lists both, and the terms that
+remain if a part of the model is turned off (`ModelConfig.use_...`).
 
 A stage function maps a model and a batch to named, unweighted loss terms; `weighted_sum` computes the loss from them.
 Letters in shapes: B pairs, P patches, S sentences, Q queries, D embedding width.
@@ -48,43 +49,45 @@ class StepContext:
 
 def stage1(model: PRIORModel, batch: PackedBatch, step: StepContext) -> Terms:
     """Global and local alignment on sentence embeddings, without the bank."""
-    image = model.encode_images(batch.images)
+    image = model.encode_images(batch.images, model.config.uses_patches(1))
     sentences = model.encode_sentences(batch)
     report = model.pool_report(sentences, batch.cu_sentences, batch.max_sentences)
     return {
         "global_alignment": global_alignment(model, image.whole, report, step),
-        **local_alignment(model, batch, image, sentences)[0],
+        **local_terms(model, batch, image, sentences),
     }
 
 
 def stage2(model: PRIORModel, batch: PackedBatch, step: StepContext) -> Terms:
     """Stage 1 on the prototypes that the sentences read from the bank, and the bank's own loss."""
-    image = model.encode_images(batch.images)
+    image = model.encode_images(batch.images, model.config.uses_patches(2))
     sentences = model.encode_sentences(batch)
-    read = model.sentence_bank(sentences, step.tau, step.noise_seed(0), batch.first_sentence)
-    report = model.pool_report(read.output, batch.cu_sentences, batch.max_sentences)
+    read, l1 = read_bank(model, batch, step, sentences)
+    report = model.pool_report(read, batch.cu_sentences, batch.max_sentences)
     return {
         "global_alignment": global_alignment(model, image.whole, report, step),
-        **local_alignment(model, batch, image, read.output)[0],
-        "prototype": read.l1 * batch.sentence_share,
+        **local_terms(model, batch, image, read),
+        **bank_term(batch, l1),
     }
 
 
 def stage3(model: PRIORModel, batch: PackedBatch, step: StepContext) -> Terms:
     """Stage 2, and conditional reconstruction of the masked image and of the report's prototypes."""
+    if not model.config.use_reconstruction:
+        return stage2(model, batch, step)
     image = model.encode_images(batch.images)
     sentences = model.encode_sentences(batch)
-    read = model.sentence_bank(sentences, step.tau, step.noise_seed(0), batch.first_sentence)
-    report = model.pool_report(read.output, batch.cu_sentences, batch.max_sentences)
-    local, context = local_alignment(model, batch, image, read.output)
+    read, l1 = read_bank(model, batch, step, sentences)
+    report = model.pool_report(read, batch.cu_sentences, batch.max_sentences)
+    local, for_image = local_terms_and_context(model, batch, image, read)
     mask = channel_mask(image.patches, model.config.mask_ratio, batch, step.noise_seed(1))
-    reconstructed = model.reconstruct_images(image.patches, context.for_image, mask)
+    reconstructed = model.reconstruct_images(image.patches, for_image, mask)
     return {
         "global_alignment": global_alignment(model, image.whole, report, step),
         **local,
-        "prototype": read.l1 * batch.sentence_share,
+        **bank_term(batch, l1),
         "image_reconstruction": reconstruction_loss(reconstructed, batch.images),
-        **prototype_generation(model, batch, step, image, sentences, read.output, report),
+        **prototype_generation(model, batch, step, image, sentences, read, report),
     }
 
 
@@ -114,6 +117,40 @@ def gradient_of_all_ranks(x: Tensor, group: ProcessGroup) -> Tensor:
     """
     ranks = torch.distributed.get_world_size(group)
     return x + (ranks - 1) * (x - x.detach())
+
+
+def read_bank(
+    model: PRIORModel, batch: PackedBatch, step: StepContext, sentences: Tensor, stream: int = 0
+) -> tuple[Tensor, Tensor | None]:
+    """What sentences [S, D] read from the bank, [S, D], and its loss []; without a bank the sentences, and None.
+
+    stream: of the step's noise.
+    """
+    if not model.config.use_bank:
+        return sentences, None
+    read = model.sentence_bank(sentences, step.tau, step.noise_seed(stream), batch.first_sentence)
+    return read.output, read.l1
+
+
+def bank_term(batch: PackedBatch, l1: Tensor | None) -> Terms:
+    """The bank's term; none without a bank."""
+    return {} if l1 is None else {"prototype": l1 * batch.sentence_share}
+
+
+def local_terms(model: PRIORModel, batch: PackedBatch, image: ImageEmbedding, sentences: Tensor) -> Terms:
+    """The terms of `local_alignment`; none without local alignment."""
+    return local_alignment(model, batch, image, sentences)[0] if model.config.use_local_alignment else {}
+
+
+def local_terms_and_context(
+    model: PRIORModel, batch: PackedBatch, image: ImageEmbedding, sentences: Tensor
+) -> tuple[Terms, Tensor]:
+    """`local_terms`, and the context [B, P, D] of the patches from the text, which image reconstruction reads."""
+    if not model.config.use_local_alignment:
+        attention = model.local_cross_attention
+        return {}, attention.for_image(image.patches, sentences, batch.cu_sentences, batch.max_sentences)
+    terms, context = local_alignment(model, batch, image, sentences)
+    return terms, context.for_image
 
 
 def local_alignment(
@@ -157,6 +194,8 @@ def prototype_generation(
 ) -> Terms:
     """Prototypes predicted from the image alone, matched one to one with the report's.
 
+    Without a bank, sentences are predicted.
+
     sentences, prototypes [S, D]: before and after the bank; report [B, D].
     """
     predicted = model.sentence_decoder(image.patches)
@@ -164,14 +203,21 @@ def prototype_generation(
     target, query = gather_matched(match, batch.cu_sentences, prototypes)
     # Row j: the prediction that is matched to sentence j.
     generated = predicted.flatten(0, 1)[query]
-    read = model.sentence_bank(generated, step.tau, step.noise_seed(2), batch.first_sentence)
+    read, _ = read_bank(model, batch, step, generated, stream=2)
     # Without updating the running statistics, which are those of real reports.
-    generated_report = model.pool_report(read.output, batch.cu_sentences, batch.max_sentences, tracked=False)
+    generated_report = model.pool_report(read, batch.cu_sentences, batch.max_sentences, tracked=False)
     return {
         "prototype_generation": F.l1_loss(widen(predicted), widen(target)),
-        "prototype_kl": model.sentence_bank.kl(sentences, generated) * batch.sentence_share,
+        **kl_term(model, batch, sentences, generated),
         "report_generation": global_alignment(model, generated_report, report, step),
     }
+
+
+def kl_term(model: PRIORModel, batch: PackedBatch, sentences: Tensor, generated: Tensor) -> Terms:
+    """The divergence of both sentences' [S, D] distributions over the bank; none without a bank."""
+    if not model.config.use_bank:
+        return {}
+    return {"prototype_kl": model.sentence_bank.kl(sentences, generated) * batch.sentence_share}
 
 
 def gather_matched(match: Tensor, cu_sentences: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:

@@ -153,7 +153,7 @@ def collect(config: RunConfig, stage: int, compiled: bool) -> Found:
     recorder = Recorder(model, compiled)
     with recorder:
         patches = model.encode_images(images).patches
-        if stage == 3:
+        if config.model.reconstructs(stage):
             model.reconstruct_images(patches, patches)  # the text's context has the same shape
     found: Found = {}
     for module, call in recorder.calls:

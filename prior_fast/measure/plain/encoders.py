@@ -25,10 +25,10 @@ from prior_fast.ops.segment_mean import segment_mean
 class PlainPRIOR(PRIORModel):
     """PRIOR with images in PyTorch's default memory layout."""
 
-    def encode_images(self, images: Tensor) -> ImageEmbedding:
-        """[B, 1, 224, 224] -> patches [B, P, D] and whole images [B, D]."""
+    def encode_images(self, images: Tensor, patches: bool = True) -> ImageEmbedding:
+        """[B, 1, 224, 224] -> patches [B, P, D] and whole images [B, D]; patches is as in `PRIORModel`."""
         local, whole = self.image_encoder(images)
-        return ImageEmbedding(self.local_image_projection(local), self.global_image_projection(whole))
+        return self.project_images(local, whole, patches)
 
 
 class PaddedTextEncoder(TextEncoder):

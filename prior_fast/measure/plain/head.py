@@ -78,6 +78,12 @@ def align_locally(model: PRIORModel, patches: Tensor, reports: list[Tensor]) -> 
     return torch.stack(image_losses).mean(), torch.stack(text_losses).mean(), torch.stack(contexts)
 
 
+def read_contexts(model: PRIORModel, patches: Tensor, reports: list[Tensor]) -> Tensor:
+    """The context of each patch from its report [B, P, D], without the losses of `align_locally`."""
+    pairs = zip(patches, reports, strict=True)
+    return torch.stack([cross_attention(model.local_cross_attention, image, text)[0] for image, text in pairs])
+
+
 def cross_attention(attention: LocalCrossAttention, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     """image [P, D], text [k, D] -> the context of each patch from the text [P, D], of each sentence [k, D]."""
     scale = 1 / math.sqrt(image.shape[-1])

@@ -7,7 +7,7 @@ from prior_fast.model.image_decoder import reconstruction_loss
 from prior_fast.model.prior import ImageEmbedding, PRIORModel
 
 from .batch import PlainBatch
-from .head import align_locally, bank_kl, contrast, match, pool_reports, pool_sentences, read_bank
+from .head import align_locally, bank_kl, contrast, match, pool_reports, pool_sentences, read_bank, read_contexts
 from .noise import Noise
 
 
@@ -18,23 +18,27 @@ def plain_terms(
 
     model: with `undo_rewrites` and `pad_text(packed=False)` applied.
     """
-    image = model.encode_images(batch.images)
+    config = model.config
+    image = model.encode_images(batch.images, config.uses_patches(stage))
     encoded = encode_sentences(model, batch)
     lengths = [len(report) for report in encoded]
     sentences = torch.cat(encoded)
     if isinstance(model.local_text_projection, nn.Sequential):
         sentences = model.local_text_projection(sentences)
     read, terms = sentences, {}
-    if stage >= 2:
+    if config.reads_bank(stage):
         bank = model.sentence_bank.embed.weight
         read, l1 = read_bank(bank, sentences.to(bank.dtype), tau, noise.gumbel(0, sentences.to(bank.dtype), len(bank)))
         terms["prototype"] = l1
     reports = list(read.split(lengths))
     whole = pool_reports(model, reports)
     terms["global_alignment"] = contrast(image.whole, whole, model.logit_scale.exp())
-    terms["local_image"], terms["local_text"], context = align_locally(model, image.patches, reports)
-    if stage >= 3:
-        mask = noise.channels(image.patches, model.config.mask_ratio, batch)
+    if config.use_local_alignment:
+        terms["local_image"], terms["local_text"], context = align_locally(model, image.patches, reports)
+    elif config.reconstructs(stage):
+        context = read_contexts(model, image.patches, reports)
+    if config.reconstructs(stage):
+        mask = noise.channels(image.patches, config.mask_ratio, batch)
         reconstructed = model.reconstruct_images(image.patches, context, mask)
         terms["image_reconstruction"] = reconstruction_loss(reconstructed, batch.images)
         terms |= generate(model, image, sentences, reports, whole, tau, noise)
@@ -64,12 +68,13 @@ def generate(
     sentences [S, D]: before the bank; reports: the sentences [k, D] of each report after the bank; whole [B, D].
     """
     distance, matched = match(model.sentence_decoder(image.patches), reports)
-    bank = model.sentence_bank.embed.weight
-    generated = torch.cat(matched).to(bank.dtype)
-    read, _ = read_bank(bank, generated, tau, noise.gumbel(2, generated, len(bank)))
-    pooled = pool_reports(model, list(read.split([len(report) for report in reports])), tracked=False)
-    return {
-        "prototype_generation": distance,
-        "prototype_kl": bank_kl(bank, sentences.to(bank.dtype), generated),
-        "report_generation": contrast(pooled, whole, model.logit_scale.exp()),
-    }
+    terms = {"prototype_generation": distance}
+    if model.config.use_bank:
+        bank = model.sentence_bank.embed.weight
+        generated = torch.cat(matched).to(bank.dtype)
+        read, _ = read_bank(bank, generated, tau, noise.gumbel(2, generated, len(bank)))
+        matched = list(read.split([len(report) for report in reports]))
+        terms["prototype_kl"] = bank_kl(bank, sentences.to(bank.dtype), generated)
+    pooled = pool_reports(model, matched, tracked=False)
+    terms["report_generation"] = contrast(pooled, whole, model.logit_scale.exp())
+    return terms
