@@ -12,7 +12,10 @@ from prior_fast.errors import RunError, UsageError
 from prior_fast.spelling import nearest
 
 # In the order of use, which is the order that --help shows.
-VERBS = ("doctor", "build", "phantom", "prepare", "train", "evaluate", "pictures", "kernels", "bench", "weights")
+VERBS = (
+    *("doctor", "build", "phantom", "prepare", "train", "evaluate", "pictures", "reproduce"),
+    *("kernels", "bench", "weights"),
+)
 
 
 class Parser(argparse.ArgumentParser):

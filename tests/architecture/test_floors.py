@@ -25,7 +25,7 @@ FLOORS = (
     ("weights",),
     ("evaluation",),
     ("downstream", "pictures"),
-    ("kernel_report", "measure"),
+    ("kernel_report", "measure", "reproduce"),
     ("api",),
     ("",),  # prior_fast itself, which has api's `PRIOR`
     ("cli",),

@@ -1,0 +1,1 @@
+"""The paper's tables and figures as lists of commands, and the tables that their results make."""
