@@ -91,11 +91,11 @@ def test_untracked_rows_are_normalized_by_their_own_statistics(kind: type[nn.Mod
 
 def test_weights_of_the_terms_are_the_configurations() -> None:
     config = preset("paper")
-    terms = {name: torch.tensor(10.0**i) for i, name in enumerate(sorted(TERMS[3]))}
+    terms = {name: torch.tensor(10.0**i, dtype=torch.float64) for i, name in enumerate(sorted(TERMS[3]))}
     names = sorted(TERMS[3])
     weights = {n: {"global_alignment": 10, "prototype": 10, "prototype_generation": 10}.get(n, 1) for n in names}
     expected = sum(weights[name] * 10.0**i for i, name in enumerate(names))
-    assert weighted_sum(terms, config.loss, 3).item() == pytest.approx(expected)
+    assert weighted_sum(terms, config.loss, 3).item() == pytest.approx(expected, rel=1e-12)
     first = {name: torch.tensor(1.0) for name in TERMS[1]}
     assert weighted_sum(first, config.loss, 1).item() == 3.0
 
