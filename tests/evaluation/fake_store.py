@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from prior_fast.config import preset
+from prior_fast.config import apply_overrides, preset
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.model.build import build_model
 from prior_fast.radiology.labels import CHEXPERT_LABELS, FIVE_CLASSES
@@ -118,10 +119,15 @@ def _write_annotations(root: Path, studies: list) -> None:
     pq.write_table(pa.Table.from_pylist(rows), root / "annotations.parquet")
 
 
-def write_checkpoint(folder: Path, store: Path, stage: int, step: int = 4, seed: int = 0, name: str = "tiny") -> Path:
-    """A checkpoint of a random tiny model, as if made after `step` steps of `stage` with 4 steps an epoch."""
+def write_checkpoint(
+    folder: Path, store: Path, stage: int, step: int = 4, seed: int = 0, name: str = "tiny", words: Sequence[str] = ()
+) -> Path:
+    """A checkpoint of a random tiny model, as if made after `step` steps of `stage` with 4 steps an epoch.
+
+    words: settings of the run.
+    """
     dataset = PreparedDataset.open(store, "train")
-    config = dataclasses.replace(preset("tiny"), preset=name)
+    config = dataclasses.replace(apply_overrides(preset("tiny"), words), preset=name)
     model, _ = build_model(config.model, dataset.vocab_size, seed)
     before = sum(4 * epochs for epochs in config.stage_epochs[: stage - 1])
     optimizer = torch.optim.Adam(model.parameters())
