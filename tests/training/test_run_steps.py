@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor
 
 from prior_fast.batch import PackedBatch
@@ -45,11 +46,10 @@ class RunSteps:
 
 @pytest.fixture(scope="module")
 def run(small_store: Path, small_settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> RunSteps:
-    """A short run with few queries in the sentence decoder."""
+    """A short run with few queries in the sentence decoder; its steps compute nothing."""
     words = [*small_settings, f"model.sentence_decoder.queries={QUERIES}", f"batch_size={BATCH}"]
     words += [f"max_steps_per_stage={STEPS}", "warmup_epochs=0.13,0.13,0.13"]
     steps: list[Taken] = []
-    take = StageTrainer.step
 
     def step(
         trainer: StageTrainer, batch: PackedBatch, context: StepContext, learning_rate: float
@@ -57,7 +57,7 @@ def run(small_store: Path, small_settings: list[str], tmp_path_factory: pytest.T
         assert trainer.model.training
         counts = batch.cu_sentences.diff().tolist()
         steps.append(Taken(trainer.stage, learning_rate, context.tau, context.seed, counts))
-        return take(trainer, batch, context, learning_rate)
+        return {"loss": torch.tensor(1.0), "global_alignment": torch.tensor(1.0)}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StageTrainer, "step", step)
