@@ -25,7 +25,7 @@ pair() {
     shift 3
     for weights in checkpoint random; do
         OMP_NUM_THREADS=1 "$PRIOR_FAST" evaluate "$task" --checkpoint "$RUN" --data "$OUT/$data-prepared" \
-            --out "$OUT/$name-$weights" percent=1 weights=$weights "$@" &
+            --out "$OUT/$name-$weights" percent=1 weights=$weights normalization=pretraining "$@" &
         jobs="$jobs $!"
     done
     for job in $jobs; do wait "$job"; done

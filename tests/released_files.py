@@ -9,14 +9,22 @@ from prior_fast.config import ImageEncoderConfig, TextEncoderConfig, preset
 from prior_fast.model.prior import PRIORModel
 
 
-def small_released(vocab_size: int, hidden_size: int = 64) -> PRIORModel:
-    """A narrow model with the released structure: heads stay 64 wide, as in BERT. hidden_size: of the text encoder."""
+def small_released(vocab_size: int, hidden_size: int = 64, positions: int = 512) -> PRIORModel:
+    """A narrow model with the released structure: heads stay 64 wide, as in BERT.
+
+    hidden_size, positions: of the text encoder.
+    """
     released = preset("released").model
     config = dataclasses.replace(
         released,
         image=ImageEncoderConfig(depths=(1, 1, 1, 1), width=8, weights="random"),
         text=TextEncoderConfig(
-            weights="random", hidden_size=hidden_size, layers=2, heads=hidden_size // 64, intermediate_size=32
+            weights="random",
+            hidden_size=hidden_size,
+            layers=2,
+            heads=hidden_size // 64,
+            intermediate_size=32,
+            positions=positions,
         ),
         bank=dataclasses.replace(released.bank, prototypes=10),
         sentence_decoder=dataclasses.replace(released.sentence_decoder, layers=1, heads=1, intermediate_size=32),

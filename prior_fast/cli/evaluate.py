@@ -29,6 +29,8 @@ FINE_TUNED_SETTINGS = """settings (key=value; docs/tasks.md has the defaults of 
   learning_rate=X epochs=N batch_size=N
                        (the supplement's for the dataset and percent)
   optimizer=adam|adamw weight_decay=X schedule=cosine|constant augment=none|flip
+  normalization=dataset|pretraining
+                       whose mean and standard deviation normalize the images
   precision=auto|bf16|fp32
   validate_every=N     epochs between validations (1)
   max_steps=N          steps of each split; 0: no limit

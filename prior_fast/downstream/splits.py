@@ -1,5 +1,6 @@
 """Running a fine-tuned task on all of its splits, and writing the files that summarize them."""
 
+import dataclasses
 import importlib
 import json
 from collections.abc import Callable, Sequence
@@ -43,6 +44,8 @@ def run_splits(
     splits = choose_splits(dataset, name, config.splits)
     rows = {split: dataset.split(split, config.percent) for split in splits}
     device = choose_device(config.device)
+    if config.normalization == "dataset":
+        pretrained = dataclasses.replace(pretrained, image_mean=dataset.image_mean, image_std=dataset.image_std)
     task = make_task(name, pretrained, dataset, config, device, rows)
     notes = {split: check_split(task, parts, split, config.percent) for split, parts in rows.items()}
     claim(out, describe(name, config, pretrained, dataset))
@@ -118,7 +121,8 @@ def protocol(name: str, task: Task, dataset: LabelledDataset, config: FineTuneCo
         **{key: value for key, value in to_dict(config).items() if key not in ("device", "splits")},
         "learning_rate_epochs_batch_size": cell.source if asked else "settings of the command",
         "chosen_by": f"highest {task.selects} on the validation part, the first of equal ones",
-        "normalization": "z-scores with mean and standard deviation of the pre-training images",
+        "image_mean": task.pretrained.image_mean,
+        "image_std": task.pretrained.image_std,
         "std": "over the splits, of a sample (divided by their number - 1)",
         **task.facts(),
     }

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from prior_fast.downstream.pretrained import Pretrained
+
 Table = tuple[Sequence[str], list[Sequence[Any]]]
 
 
@@ -29,9 +31,11 @@ class Task(Protocol):
 
     Attributes:
         selects: the metric whose highest validation value chooses the weights that are tested.
+        pretrained: the encoder that is fine-tuned, and the normalization of its images.
     """
 
     selects: str
+    pretrained: Pretrained
 
     def check_training(self, rows: np.ndarray, part: str) -> list[str]:
         """Notes on what the training rows lack. Raises UsageError if nothing can be learnt from them.

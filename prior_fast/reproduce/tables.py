@@ -58,7 +58,7 @@ PRE_TRAINING = (
 )
 FINE_TUNING = (
     "Optimizer (Adam), weight decay (1e-6) and augmentation (none) of fine-tuning are ours; the supplement names none.",
-    "Images are normalized by the mean and standard deviation of the pre-training images; the supplement (3) says of "
+    "Images are normalized by the mean and standard deviation of all images of the dataset; the supplement (3) says of "
     "the training set.",
     "The supplement's numbers of epochs and learning rates come from a grid search; there is no search here.",
 )

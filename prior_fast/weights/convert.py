@@ -181,11 +181,14 @@ def model_state(structure: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
 
 def _facts(found: Inspected) -> dict[str, Any]:
     assert found.structure is not None and found.state is not None
+    config = found.state.config
+    tokens = min(config.data.max_tokens, found.structure.text.positions)
+    data = dataclasses.replace(config.data, max_tokens=tokens)
     return {
         "format": FORMAT,
         "version": VERSION,
         "position": {"stage": found.state.stage, "step": 0, "total_steps": 0},
-        "config": to_dict(dataclasses.replace(found.state.config, model=found.structure)),
+        "config": to_dict(dataclasses.replace(config, model=found.structure, data=data)),
         "structure": to_dict(found.structure),
         "vocab_size": found.vocab_size,
         "tau": found.state.tau,

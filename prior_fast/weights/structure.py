@@ -54,7 +54,10 @@ def structure_of_tensors(path: Path, here: Mapping[str, Tensor]) -> tuple[ModelC
     """
     released = preset("released").model
     try:
-        words = here["text_encoder.encoder.embeddings.word_embeddings.weight"]
+        words, positions, types = (
+            here[f"text_encoder.encoder.embeddings.{name}_embeddings.weight"]
+            for name in ("word", "position", "token_type")
+        )
         wide = here["text_encoder.encoder.encoder.layer.0.intermediate.dense.weight"].shape[0]
         bank = here["sentence_bank.embed.weight"]
         queries = here["sentence_decoder.queries"].shape[1]
@@ -74,6 +77,8 @@ def structure_of_tensors(path: Path, here: Mapping[str, Tensor]) -> tuple[ModelC
             layers=_count(here, r"text_encoder\.encoder\.encoder\.layer\.(\d+)\."),
             heads=max(1, hidden // _HEAD_WIDTH),
             intermediate_size=wide,
+            positions=positions.shape[0],
+            token_types=types.shape[0],
         ),
         bank=dataclasses.replace(released.bank, prototypes=bank.shape[0]),
         sentence_decoder=dataclasses.replace(

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 from sklearn.metrics import roc_auc_score
 
+from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.downstream.splits import read_log
+from prior_fast.model.stem_conv import StemConv2d
 from tests.downstream.fake_dataset import write_labels
 
 Evaluate = Callable[..., int]
@@ -56,6 +59,36 @@ def test_classification_learns(
     assert "auroc/Finding" in shown and "100 % of the training images" in shown
 
 
+@pytest.mark.parametrize("task", ["classification", "segmentation", "detection"])
+@pytest.mark.parametrize("normalization", ["dataset", "pretraining"])
+def test_images_are_normalized_by_the_dataset_or_as_in_pretraining(
+    task: str, normalization: str, evaluate: Evaluate, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stem sees the images less the mean, over the standard deviation, that the protocol names."""
+    seen: list[torch.Tensor] = []
+    plain = StemConv2d.forward
+
+    def watched(self: StemConv2d, x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.detach().clone())
+        return plain(self, x)
+
+    monkeypatch.setattr(StemConv2d, "forward", watched)
+    split = "prior-0" if task == "classification" else "folds-0"
+    sizes = {
+        "segmentation": ["decoder_channels=32,16,8,8,8"],
+        "detection": ["pyramid_channels=8", "head_width=16", "proposals=8"],
+    }
+    words = ["max_steps=1", "batch_size=4", f"splits={split}", f"normalization={normalization}", *sizes.get(task, [])]
+    assert evaluate(task, squares, tmp_path / "out", *words) == 0
+    protocol = read(tmp_path / "out" / "metrics.json")["protocol"]
+    dataset = LabelledDataset.open(squares)
+    of_dataset = (protocol["image_mean"], protocol["image_std"]) == (dataset.image_mean, dataset.image_std)
+    assert of_dataset == (normalization == "dataset")
+    # The inverse of the normalization gives 8-bit pixels again, averaged over 2 x 2 squares by the tiny encoder.
+    levels = (torch.cat(seen) * protocol["image_std"] + protocol["image_mean"]) * 255 * 4
+    assert (levels - levels.round()).abs().max() < 0.05 and levels.max() > 4 * 180 and levels.min() >= -0.05
+
+
 def test_segmentation_learns(evaluate: Evaluate, squares: Path, tmp_path: Path) -> None:
     words = ["learning_rate=0.01", "epochs=5", "batch_size=2", "decoder_channels=32,16,8,8,8", "splits=folds-0"]
     assert evaluate("segmentation", squares, tmp_path / "out", *words) == 0
@@ -79,7 +112,7 @@ def test_detection_learns_with_images_without_boxes(evaluate: Evaluate, squares:
     assert metrics["map_50_95"]["mean"] <= metrics["map_40_75"]["mean"] <= 1
     rows = read_csv(tmp_path / "out" / "mixed" / "predictions.csv")
     best = max(rows, key=lambda row: float(row["score"]))
-    assert 40 < float(best["width"]) < 90 and 40 < float(best["height"]) < 90
+    assert 32 < float(best["width"]) < 96 and 32 < float(best["height"]) < 96  # the squares have 64
     assert (tmp_path / "out" / "mixed" / "boxes.png").read_bytes()[:4] == PNG
 
 

@@ -17,6 +17,7 @@ from prior_fast.config import (
 )
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.downstream.pretrained import open_pretrained
+from prior_fast.evaluation.encode import Encoder
 from prior_fast.model.build import build_model
 from prior_fast.model.image_encoder import ResNet
 from prior_fast.model.prior import PRIORModel
@@ -136,6 +137,16 @@ def test_the_released_sizes_are_read_from_the_tensors(model: PRIORModel) -> None
     assert structure.image.depths == (1, 1, 1, 1) and vocab_size == len(
         state["text_encoder.encoder.embeddings.word_embeddings.weight"]
     )
+
+
+def test_a_text_encoder_with_few_positions_gets_reports_that_fit(dataset: PreparedDataset, tmp_path: Path) -> None:
+    torch.save(released_names(small_released(dataset.vocab_size, positions=64)), tmp_path / "file.pt")
+    words = ["weights", "convert", str(tmp_path / "file.pt"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--tokenizer", str(dataset.root / "tokenizer")]) == 0
+    checkpoint = open_checkpoint(tmp_path / "out")
+    assert checkpoint.structure.text.positions == checkpoint.config.data.max_tokens == 64
+    found = Encoder(checkpoint, "cpu").texts([["the heart is enlarged and the lungs are clear"] * 20])
+    assert found.cut == 1 and torch.isfinite(found.reports).all()
 
 
 @pytest.mark.parametrize(

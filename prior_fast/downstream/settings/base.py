@@ -34,6 +34,8 @@ class FineTuneConfig:
         weights: "checkpoint", or "random": the same architecture with random weights, as a baseline.
         learning_rate, epochs, batch_size: the supplement's for the dataset and percentage (its Tables 1 and 2).
         optimizer, weight_decay: the supplement names neither for fine-tuning; these are its values for pre-training.
+        normalization: images become z-scores by the mean and standard deviation of all images of the "dataset"
+            (supplement 3: of the training set), or of the images of "pretraining".
         schedule: "cosine" (supplement 3) falls to 0 at the last step.
         augment: "flip" mirrors half of the training images; the supplement names no augmentation.
         precision: precision of the forward pass; auto: bf16 on GPUs that support it, else fp32.
@@ -50,6 +52,7 @@ class FineTuneConfig:
     batch_size: int = 64
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = 1e-6
+    normalization: Literal["dataset", "pretraining"] = "dataset"
     schedule: Literal["cosine", "constant"] = "cosine"
     augment: Literal["none", "flip"] = "none"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
