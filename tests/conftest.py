@@ -135,7 +135,7 @@ def shared_folder(
 
 @pytest.fixture(scope="session")
 def small_store(shared_folder: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
-    """A prepared dataset of 40 made-up studies: 26 to train, 6 to validate, 8 to test."""
+    """A prepared dataset of the 45 studies with a frontal view and four sentences among 48 made-up ones."""
     from prior_fast.cli.main import main
 
     def make(root: Path) -> None:

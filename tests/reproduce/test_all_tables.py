@@ -105,8 +105,10 @@ def eventually(holds: Callable[[], bool], process: subprocess.Popen) -> None:
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_a_filled_table(made_up: Path, tmp_path: Path) -> None:
     """The command and its step are killed during pre-training; the same command then ends in a filled table."""
-    out = tmp_path / "out"
+    out, drawn = tmp_path / "out", tmp_path / "drawn"
+    assert main(["prepare", "chexpert5x200", "--images", str(made_up / "chexpert"), "--out", str(drawn)]) == 0
     words = [sys.executable, "-m", "prior_fast.cli.main", *arguments(made_up, out, "2"), "train.checkpoint_every=1"]
+    words += ["--list", str(drawn / "list.json")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(words, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
     eventually(lambda: any((out / "runs" / "prior" / "checkpoints").glob("step-*")), process)
@@ -118,5 +120,6 @@ def test_a_killed_run_goes_on_to_a_filled_table(made_up: Path, tmp_path: Path) -
     assert "data/mimic: finished before" in done.stdout
     row = table(out, "2")["rows"]["prior"]
     assert all(row[column.key]["mean"] is not None for column in TABLES["2"].columns)
-    assert row["accuracy"]["runs"] == len(plan.DRAWS) and row["accuracy"]["printed"] == "34.90"
+    assert (row["accuracy"]["runs"], row["precision_at_1"]["runs"]) == (1, len(plan.DRAWS))
+    assert row["accuracy"]["printed"] == "34.90"
     assert "PRIOR, printed" in (out / "tables" / "2.md").read_text()
