@@ -28,16 +28,6 @@ from prior_fast.weights.structure import structure_of_tensors
 from tests.released_files import released_names, small_released
 
 
-@pytest.fixture(scope="module")
-def dataset(small_store: Path) -> PreparedDataset:
-    return PreparedDataset.open(small_store, "test")
-
-
-@pytest.fixture(scope="module")
-def model(dataset: PreparedDataset) -> PRIORModel:
-    return small_released(dataset.vocab_size)
-
-
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_whole_checkpoint_becomes_one_here(
     wrapped: bool, model: PRIORModel, dataset: PreparedDataset, tmp_path: Path

@@ -20,16 +20,6 @@ from prior_fast.weights.convert import inspect
 from tests.released_files import released_names, small_released
 
 
-@pytest.fixture(scope="module")
-def dataset(small_store: Path) -> PreparedDataset:
-    return PreparedDataset.open(small_store, "test")
-
-
-@pytest.fixture(scope="module")
-def model(dataset: PreparedDataset) -> PRIORModel:
-    return small_released(dataset.vocab_size)
-
-
 def converted(content: Any, dataset: PreparedDataset, folder: Path, name: str = "last.ckpt", *words: str) -> Checkpoint:
     """The checkpoint that the command makes of a file with `content`."""
     torch.save(content, folder / name)
