@@ -75,9 +75,14 @@ def test_generated_reports_leave_the_running_statistics_alone(config, rng: np.ra
         assert torch.equal(statistic, projections[1][name]), name
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("kind", [RowNorm, SyncRowNorm])
-def test_untracked_rows_are_normalized_by_their_own_statistics(kind: type[nn.Module], rng: np.random.Generator) -> None:
+def test_untracked_rows_are_normalized_by_their_own_statistics(
+    kind: type[nn.Module], compiled: bool, rng: np.random.Generator
+) -> None:
     norm = kind(6).train()
+    if compiled:
+        norm.compile(fullgraph=True, backend="aot_eager")
     x = torch.tensor(rng.normal(3, 2, size=(5, 4, 6)), dtype=torch.float32)
     rows = x.double().flatten(0, 1)
     expected = (rows - rows.mean(0)) / (rows.var(0, correction=0) + norm.eps).sqrt()
