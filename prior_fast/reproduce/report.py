@@ -34,7 +34,8 @@ def write_report(
     values = {place: _value(table, place, steps) for place, steps in cells.items()}
     rows = [_row(table, variant, values, outcome, cells) for variant in table.variants] if table.columns else []
     shown = [(VARIANTS[name].title, _where(step)) for name, step in pictures.items()]
-    notes = [*facts, *table.differences, *_sources(table)]
+    steps = [step for place in cells.values() for step in place] + list(pictures.values())
+    notes = [*_failures(steps, outcome), *facts, *table.differences, *_sources(table)]
     header = ["model", *(column.title for column in table.columns)] if table.columns else ["model", "pictures"]
     body = [cells for pair in rows for cells in pair] if table.columns else [list(row) for row in shown]
     title = f"{table.label}: {table.title}"
@@ -72,6 +73,15 @@ def _row(
 
 def _printed(table: Table, variant: str, column: Column) -> Printed | None:
     return PRINTED.get((table.name, variant, column.printed or column.key))
+
+
+def _failures(steps: Sequence[Step], outcome: Outcome) -> list[str]:
+    """The steps without a result, and why."""
+    names = dict.fromkeys(step.name for step in steps)
+    failed = [f"{name} (exit code {outcome.failed[name]})" for name in names if name in outcome.failed]
+    left_out = [name for name in names if name in outcome.left_out]
+    lines = [f"Failed: {', '.join(failed)}; the command's last line says why."] if failed else []
+    return lines + ([f"Left out, since a step that they need failed: {', '.join(left_out)}."] if left_out else [])
 
 
 def _sources(table: Table) -> list[str]:

@@ -62,6 +62,8 @@ def test_a_table_shows_measured_beside_printed_numbers(tmp_path: Path, capsys: p
     assert rows["softmax attention, printed"] == ["86.01 ± 0.68"] * 3 + ["45.65 ± 1.31"] * 3
     assert rows["PRIOR"] == ["failed", "failed", "not run", "not run", "not run", "50.00 ± 1.00"]
     assert rows["PRIOR, printed"] == ["86.16 ± 0.64"] * 3 + ["46.01 ± 1.03"] * 3
+    assert "- Failed: prior-classification-1 (exit code 1); the command's last line says why." in lines
+    assert "- Left out, since a step that they need failed: prior-classification-10." in lines
     assert "- Settings that differ: x." in lines
     assert "- Printed numbers: the supplement's table 3." in lines
     assert all(f"- {note}" in lines for note in table.differences)
