@@ -15,6 +15,7 @@ from prior_fast.reproduce.report import Cells, write_report
 from prior_fast.reproduce.steps import Step
 from prior_fast.reproduce.tables import Table, find_tables
 from prior_fast.training.checkpoint import open_checkpoint
+from prior_fast.training.signals import EXIT_CODE
 
 SCRIPT = "plan.sh"
 
@@ -91,6 +92,9 @@ def reproduce(options: ReproduceOptions, words: Sequence[str]) -> bool:
         check_plan(planner.out, planner.steps)
         write_text(planner.out / SCRIPT, script(planner))
         outcome = execute(planner.steps.values(), lock)
+    if outcome.stopped:
+        stdout.print(f"stopped by a signal (exit code {EXIT_CODE}); the same command goes on in {planner.out}")
+        return True
     facts = _facts(options, words, checkpoint)
     for table in tables:
         write_report(table, cells[table.name], pictures[table.name], facts, outcome, planner.out / "tables")
@@ -100,7 +104,7 @@ def reproduce(options: ReproduceOptions, words: Sequence[str]) -> bool:
             f"{len(outcome.failed)} of {len(planner.steps)} steps failed ({', '.join(outcome.failed)}): mend the cause "
             "and give the same command again; finished steps are kept"
         )
-    return outcome.stopped
+    return False
 
 
 def script(planner: Planner) -> str:

@@ -1,6 +1,7 @@
 """The steps of the tables: each once, in an order in which they can run, with the paper's datasets and seeds."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from prior_fast.cli.main import main, parse
 from prior_fast.config import PRESETS
 from prior_fast.errors import UsageError
+from prior_fast.reproduce import reproduce
 from prior_fast.reproduce.downloads import DOWNLOADS, Given, given_datasets, missing
+from prior_fast.reproduce.execute import Outcome
 from prior_fast.reproduce.plan import DRAWS, Planner, split_settings
 from prior_fast.reproduce.printed import PRINTED
 from prior_fast.reproduce.reproduce import script
@@ -221,6 +224,28 @@ def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.Capture
     assert (out / "plan.sh").read_text().count("\nprior-fast evaluate") == 6
     assert main(["reproduce", "--table", "5", "--out", str(out), "--plan"]) == 2
     assert "--table 5: there is no such table; 1, 2, 3, 4, supplement-3" in capsys.readouterr().err
+
+
+def test_a_stopped_run_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    data = []
+    for name in ("mimic", "chexpert"):
+        for group in DOWNLOADS[name].holds:
+            (tmp_path / name / group[0]).mkdir(parents=True)
+        data += ["--data", f"{name}={tmp_path / name}"]
+    asked: list[str] = []
+
+    def stop(steps: Iterable[Step], lock: int) -> Outcome:
+        asked.extend(step.name for step in steps)
+        return Outcome(stopped=True)
+
+    monkeypatch.setattr(reproduce, "execute", stop)
+    out = tmp_path / "out"
+    assert main(["reproduce", "--table", "2", "--out", str(out), *data]) == 75
+    assert f"the same command goes on in {out}" in " ".join(capsys.readouterr().out.split())
+    assert asked[:3] == ["data/chexpert5x200-114514", "data/mimic", "train/prior"]
+    assert (out / "plan.sh").is_file() and not (out / "tables").exists()
 
 
 def test_a_run_is_finished_when_its_metrics_say_so(tmp_path: Path) -> None:
