@@ -37,7 +37,7 @@ def write_report(
     steps = [step for place in cells.values() for step in place] + list(pictures.values())
     notes = [*_failures(steps, outcome), *facts, *table.differences, *_sources(table)]
     header = ["model", *(column.title for column in table.columns)] if table.columns else ["model", "pictures"]
-    body = [cells for pair in rows for cells in pair] if table.columns else [list(row) for row in shown]
+    body = [line for model in rows for line in model] if table.columns else [list(row) for row in shown]
     title = f"{table.label}: {table.title}"
     lines = [f"# {title}", "", *markdown_table(header, body), "", *(f"- {note}" for note in notes)]
     write_text(out / f"{table.name}.md", "\n".join(lines) + "\n")

@@ -23,12 +23,17 @@ def folded(gather: Mapping[str, Tensor], projection: Mapping[str, Tensor]) -> di
         {query,key}.{weight,bias} with weight [H / 8, H]; rows of zeros fill up a wider H.
 
     Raises:
-        UsageError: the tokens are narrower than the projected ones.
+        UsageError: the tokens are narrower than the projected ones, or the tensors do not fit each other.
     """
     project, shift = projection["weight"].double(), projection["bias"].double()
     rows, found = project.shape[1] // 8, {}
     for name in _LAYERS:
         weight = gather[f"{name}.weight"]
+        if weight.shape[1:] != project.shape[:1]:
+            raise UsageError(
+                f"item_gather.attention_pool.{name}.weight has shape {list(weight.shape)}, but "
+                f"local_text_projection.weight {list(project.shape)}: the second number must be {project.shape[0]}"
+            )
         if weight.shape[0] > rows:
             raise UsageError(
                 f"item_gather.attention_pool.{name}.weight has {weight.shape[0]} rows: a pool over tokens of width "

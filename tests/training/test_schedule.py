@@ -24,7 +24,7 @@ def test_each_stage_warms_up_and_anneals_to_zero() -> None:
         assert 0 < s.learning_rate(stage, s.steps(stage) - 1) < 1e-8
         assert s.learning_rate(stage, warmup - 1) == pytest.approx(1e-5)
         assert s.learning_rate(stage, warmup - 2) < 0.999e-5
-        rising = [s.learning_rate(stage, step) for step in range(warmup)]
+        rising = [s.learning_rate(stage, step) for step in range(warmup + 1)]
         falling = [s.learning_rate(stage, step) for step in range(warmup, s.steps(stage))]
         assert rising == sorted(rising)
         assert falling == sorted(falling, reverse=True)

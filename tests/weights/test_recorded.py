@@ -149,6 +149,16 @@ def test_a_pool_that_is_there_but_not_stated_is_refused(
         inspect(tmp_path / "file.ckpt")
 
 
+def test_a_pool_that_does_not_fit_the_projection_is_refused(
+    model: PRIORModel, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    state = with_attention_pool(model, rng)
+    state["item_gather.attention_pool.key.weight"] = torch.zeros(8, 63)
+    torch.save(state, tmp_path / "file.ckpt")
+    with pytest.raises(UsageError, match=r"key.weight has shape \[8, 63\], .* the second number must be 64"):
+        inspect(tmp_path / "file.ckpt")
+
+
 def test_half_a_pool_is_refused(model: PRIORModel, tmp_path: Path, rng: np.random.Generator) -> None:
     state = with_attention_pool(model, rng)
     del state["item_gather.attention_pool.key.bias"]
