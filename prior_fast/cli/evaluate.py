@@ -21,6 +21,23 @@ SETTINGS = """settings (key=value; docs/zero-shot.md has the protocols):
   batch_size=N         images or texts encoded at once (64)
   device=auto|cpu|cuda
 """
+LEARNED_TASKS = {
+    "generation": "measure what the decoders generate: reconstructed findings, and findings of generated prototypes",
+    "bank": "measure the purity of the prototypes: whether each stands for one finding, side and presence",
+}
+LEARNED_SPLITS = {"generation": "test", "bank": "train"}
+LEARNED_SETTINGS = """settings (key=value; docs/what-it-learns.md has the measures):
+  studies=N            studies drawn, at most (1000); 0: all
+{own}  seed=N               seed of the draws, the masked channels and the chance levels (0)
+  batch_size=N         images or texts encoded at once (64)
+  device=auto|cpu|cuda
+"""
+OWN_LEARNED_SETTINGS = {
+    "generation": """  bank_studies=N       training studies that give the prototypes their meaning, at most (1000)
+""",
+    "bank": """  context=report|alone encode sentences in their reports, as in training, or each alone (report)
+""",
+}
 FINE_TUNED_SETTINGS = """settings (key=value; docs/tasks.md has the defaults of each dataset):
   percent=1|10|100     percentage of the training images (100)
   splits=A,B,...       splits of the dataset (default: all of PRIOR's)
@@ -60,7 +77,7 @@ GOES_ON = "After a stop by Ctrl-C or a signal, the same command resumes where it
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser = subparsers.add_parser(
         "evaluate",
-        help="zero-shot classification, retrieval, classification, segmentation, detection",
+        help="zero-shot classification, retrieval, what the model learned, classification, segmentation, detection",
         description="Measure a checkpoint on a task.",
         epilog="example: prior-fast evaluate zero-shot --checkpoint run --data prepared --out zero-shot",
     )
@@ -74,6 +91,12 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
             help="split of a prepared dataset, or part of a labelled dataset's split, to measure on (default: test)",
         )
         task.set_defaults(run=run, settings=[])
+    for name, description in LEARNED_TASKS.items():
+        settings = LEARNED_SETTINGS.format(own=OWN_LEARNED_SETTINGS[name])
+        task = _add_task(tasks, name, description, settings, "a prepared dataset", "--data prepared --out out seed=1")
+        split = LEARNED_SPLITS[name]
+        task.add_argument("--split", default=split, help=f"split to measure on (default: {split})")
+        task.set_defaults(run=run_learned, settings=[])
     for name in fine_tuned.TASKS:
         own = fine_tuned.settings_of(name)
         settings = FINE_TUNED_SETTINGS + own.SETTINGS + f"\n{GOES_ON}\n"
@@ -89,6 +112,16 @@ def run(args: argparse.Namespace) -> int:
     from prior_fast.evaluation.evaluate import evaluate
 
     evaluate(args.task, args.checkpoint, args.data, args.out, args.split, args.settings)
+    return 0
+
+
+def run_learned(args: argparse.Namespace) -> int:
+    from prior_fast.evaluation.learned_config import learned_config
+
+    learned_config(args.settings, args.task)  # before the import of the model, which takes seconds
+    from prior_fast.evaluation.learned import measure
+
+    measure(args.task, args.checkpoint, args.data, args.out, args.split, args.settings)
     return 0
 
 
@@ -112,7 +145,7 @@ def _add_task(
         epilog=f"{settings}\nexample: prior-fast evaluate {name} --checkpoint run {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    encoders = "" if name in TASKS else ", or a file with a ResNet's weights"
+    encoders = ", or a file with a ResNet's weights" if name in fine_tuned.TASKS else ""
     wanted = f"a run's folder (its newest checkpoint) or one checkpoint{encoders}"
     task.add_argument("--checkpoint", type=Path, required=True, help=wanted)
     task.add_argument("--data", type=Path, required=True, help=data)

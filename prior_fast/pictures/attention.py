@@ -9,8 +9,8 @@ import torch
 from prior_fast.evaluation.attention_map import attention_maps, departure_maps, typical_maps, upsample
 from prior_fast.evaluation.encode import first_image_rows
 from prior_fast.evaluation.pointing import targets
+from prior_fast.evaluation.statements import FINDINGS, OTHER, named_finding
 from prior_fast.pictures.config import PictureInputs
-from prior_fast.pictures.findings import FINDINGS, OTHER, named_finding
 from prior_fast.pictures.page import Picture, Section
 from prior_fast.plotting.figures import new_figure, outline, save, show_attention, show_image, wrap
 from prior_fast.radiology.labels import CHEXPERT_LABELS, present

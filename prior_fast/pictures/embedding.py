@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from sklearn.manifold import TSNE
 
 from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.evaluation.statements import FINDINGS, OTHER, SEVERAL, named_finding
 from prior_fast.pictures.config import PictureInputs
-from prior_fast.pictures.findings import FINDINGS, OTHER, SEVERAL, named_finding
 from prior_fast.pictures.page import Picture, Section
 from prior_fast.plotting.figures import new_figure, save
 

@@ -12,10 +12,10 @@ from prior_fast.config import preset
 from prior_fast.data.loader import evaluation_batches
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
+from prior_fast.evaluation.statements import named_finding
 from prior_fast.pictures.attention import attention_section, choose_examples, choose_sentences
 from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.embedding import draw_sentences, project
-from prior_fast.pictures.findings import named_finding
 from prior_fast.pictures.losses import find_log, read_log
 from prior_fast.pictures.page import Picture, Section, write_page
 from prior_fast.pictures.prototypes import prototypes_section, read_prototypes
