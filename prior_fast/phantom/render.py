@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from prior_fast.phantom.anatomy import Patient, draw_chest
+from prior_fast.phantom.anatomy import draw_chest
 from prior_fast.phantom.contents import DEVICES, FINDINGS, StudyContents, stream
 from prior_fast.phantom.devices import draw_device
-from prior_fast.phantom.findings import Mask, cardiothoracic_ratio, draw_finding, elevation
-from prior_fast.phantom.textures import Array, Grid, noise_field
+from prior_fast.phantom.findings import cardiothoracic_ratio, draw_finding, elevation
+from prior_fast.phantom.masks import Mask, resize_mask
+from prior_fast.phantom.patient import Patient
+from prior_fast.phantom.textures import Array, Grid, Noise, keep_freed_memory
 
 # The drawing always has this size, so that a seed gives the same picture at every output size.
 _DRAWN_LONGER_SIDE = 384
@@ -34,6 +36,7 @@ def render_frontal(patient: Patient, contents: StudyContents, seed: int, study: 
 
     size: the longer side in pixels.
     """
+    keep_freed_memory()
     pose = stream(seed, 3, study, image)
     for finding in contents.findings:
         if finding.name == "Cardiomegaly":
@@ -48,7 +51,7 @@ def render_frontal(patient: Patient, contents: StudyContents, seed: int, study: 
     for device in contents.devices:
         draw_device(chest, device, stream(seed, 5, study, DEVICES.index(device)))
     pixels = expose(chest.attenuation(), size, pose)
-    return Drawing(pixels, {name: _resize_mask(mask, pixels.shape) for name, mask in masks.items()})
+    return Drawing(pixels, {name: resize_mask(mask, pixels.shape) for name, mask in masks.items()})
 
 
 def expose(attenuation: Array, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -56,14 +59,31 @@ def expose(attenuation: Array, size: int, rng: np.random.Generator) -> NDArray[n
 
     size: the longer side of the result in pixels.
     """
-    light = np.float32(0.03) * noise_field(rng, attenuation.shape, 0.8 * max(attenuation.shape))
-    relative = np.clip((attenuation + light) / np.float32(rng.uniform(1.35, 1.6)), 0, 1.2)
+    noise = Noise.draw(rng, (attenuation.shape[0], attenuation.shape[1]), 0.8 * max(attenuation.shape))
+    thickest = rng.uniform(1.35, 1.6)
     black, white, gamma = rng.uniform(0, 40), rng.uniform(185, 255), rng.uniform(0.75, 1.35)
-    gray = np.float32(black) + np.float32(white - black) * relative ** np.float32(gamma)
-    height, width = _scaled(attenuation.shape, size)
-    gray = np.asarray(Image.fromarray(gray).resize((width, height), Image.Resampling.BICUBIC), np.float32)
-    quantum = rng.standard_normal((height, width), dtype=np.float32) * np.float32(rng.uniform(1.5, 5.0))
-    return np.clip(np.rint(gray + quantum), 0, 255).astype(np.uint8)
+    shape = _scaled(attenuation.shape, size)
+    # The film's curve is computed at the smaller of the two sizes; both orders give the same picture but for rounding.
+    first = shape[0] <= attenuation.shape[0]
+    gray = _resize(attenuation, shape) if first else attenuation.copy()
+    light = noise.resized((gray.shape[0], gray.shape[1]))
+    gray += np.float32(0.03) * light
+    gray *= np.float32(1 / thickest)
+    np.clip(gray, 0, 1.2, out=gray)
+    np.power(gray, np.float32(gamma), out=gray)
+    gray *= np.float32(white - black)
+    gray += np.float32(black)
+    gray = gray if first else _resize(gray, shape)
+    quantum = rng.standard_normal(shape, dtype=np.float32)
+    quantum *= np.float32(rng.uniform(1.5, 5.0))
+    gray += quantum
+    np.rint(gray, out=gray)
+    return np.clip(gray, 0, 255, out=gray).astype(np.uint8)
+
+
+def _resize(values: Array, shape: tuple[int, int]) -> Array:
+    image = Image.fromarray(values).resize(shape[::-1], Image.Resampling.BICUBIC)
+    return np.array(image)
 
 
 def _sample_grid(rng: np.random.Generator) -> Grid:
@@ -78,8 +98,3 @@ def _sample_grid(rng: np.random.Generator) -> Grid:
 def _scaled(shape: tuple[int, ...], size: int) -> tuple[int, int]:
     longer = max(shape)
     return max(1, round(shape[0] * size / longer)), max(1, round(shape[1] * size / longer))
-
-
-def _resize_mask(mask: Mask, shape: tuple[int, ...]) -> Mask:
-    smooth = Image.fromarray(mask.astype(np.uint8) * 255).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    return np.asarray(smooth) > 127

@@ -1,16 +1,21 @@
-"""The drawing functions of the phantom: soft edges, smooth noise, branching lines."""
+"""The pixels of a drawing in patient units, soft edges, and smooth noise."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image
 
 Array = NDArray[np.float32]
-Line = tuple[NDArray[np.float64], float, float]
-"""Points [n, 2] in patient units, width in patient units, strength in [0, 1]."""
+Box = tuple[slice, slice]
+"""Rows and columns of a part of an image, with steps of 1 and neither open nor negative ends."""
+
+# A quarter of a gray level at the sharpest edges, which are about four pixels wide.
+_ENTRIES_PER_PIXEL = 8
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class Grid:
         scale: pixels per unit.
         origin: pixel (column, row) of x = y = 0.
         angle: rotation of the patient in radians, clockwise as seen.
+        x_table, y_table: the values of x and y in steps of a part of a pixel, [n] and [m] float32.
+        x_entry, y_entry: the entries of the tables that are next to each pixel's x and y, [H, W].
     """
 
     x: Array
@@ -31,13 +38,20 @@ class Grid:
     scale: float
     origin: tuple[float, float]
     angle: float
+    x_table: Array
+    y_table: Array
+    x_entry: NDArray[np.intp]
+    y_entry: NDArray[np.intp]
 
     @classmethod
     def make(cls, shape: tuple[int, int], scale: float, origin: tuple[float, float], angle: float) -> "Grid":
-        rows, columns = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-        right, down = (columns - origin[0]) / scale, (rows - origin[1]) / scale
-        cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-        return cls(right * cos + down * sin, down * cos - right * sin, scale, origin, angle)
+        down = ((np.arange(shape[0]) - origin[1]) / scale)[:, None]
+        right = (np.arange(shape[1]) - origin[0]) / scale
+        cos, sin = np.cos(angle), np.sin(angle)
+        x = (right * cos).astype(np.float32) + (down * sin).astype(np.float32)
+        y = (down * cos).astype(np.float32) - (right * sin).astype(np.float32)
+        (x_table, x_entry), (y_table, y_entry) = _tabulate(x, scale), _tabulate(y, scale)
+        return cls(x, y, scale, origin, angle, x_table, y_table, x_entry, y_entry)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,74 +63,108 @@ class Grid:
         turned = points @ np.array([[cos, sin], [-sin, cos]])
         return turned * self.scale + np.array(self.origin)
 
+    def box(self, x: tuple[float, float], y: tuple[float, float]) -> Box:
+        """The smallest box that has all pixels of the image with these ranges of x and y."""
+        cos, sin = math.cos(self.angle) * self.scale, math.sin(self.angle) * self.scale
+        columns = [self.origin[0] + a * cos - b * sin for a in x for b in y]
+        rows = [self.origin[1] + a * sin + b * cos for a in x for b in y]
+        return clip_box(min(rows), max(rows), min(columns), max(columns), self.shape)
+
+    def crop(self, box: Box) -> "Grid":
+        """The grid of the pixels in `box`. It shares the memory of this one."""
+        origin = self.origin[0] - box[1].start, self.origin[1] - box[0].start
+        return replace(
+            self,
+            x=self.x[box],
+            y=self.y[box],
+            origin=origin,
+            x_entry=self.x_entry[box],
+            y_entry=self.y_entry[box],
+        )
+
+    def of_x(self, function: Callable[[Array], NDArray[Any]]) -> Array:
+        """`function` of each pixel's x, [H, W] float32. It is called once, with `x_table`."""
+        return look_up(function(self.x_table), self.x_entry)
+
+    def of_y(self, function: Callable[[Array], NDArray[Any]]) -> Array:
+        """`function` of each pixel's y, [H, W] float32. It is called once, with `y_table`."""
+        return look_up(function(self.y_table), self.y_entry)
+
+
+def look_up(table: NDArray[Any], entries: NDArray[np.intp]) -> Array:
+    """The values of `table` [n] at `entries` [H, W], which are all in range."""
+    values: Array = table.astype(np.float32, copy=False)
+    # Clipping is faster than a check of the entries.
+    return values.take(entries, mode="clip")
+
+
+def _tabulate(values: Array, scale: float) -> tuple[Array, NDArray[np.intp]]:
+    """A table of the range of `values` [H, W], which are linear in row and column, and the entry of each pixel."""
+    corners = values[:: max(1, values.shape[0] - 1), :: max(1, values.shape[1] - 1)]
+    begin, density = float(corners.min()), _ENTRIES_PER_PIXEL * scale
+    count = int((float(corners.max()) - begin) * density) + 2
+    table = (begin + np.arange(count) / density).astype(np.float32)
+    nearest = values * np.float32(density)
+    nearest += np.float32(0.5 - begin * density)
+    return table, nearest.astype(np.intp)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of freed arrays for the next ones, which saves a tenth of the time.
+
+    glibc returns a freed block of 128 KiB or more to the system, which clears its pages when they are next used. Once
+    a larger block was freed, smaller ones are kept (M_MMAP_THRESHOLD in mallopt(3)). No page of this one is used.
+    """
+    np.empty(1 << 24, np.uint8)
+
+
+def clip_box(top: float, bottom: float, left: float, right: float, shape: tuple[int, ...]) -> Box:
+    """The pixels of an image of `shape` from row `top` to `bottom` and column `left` to `right`; it can be empty."""
+    ends = []
+    for low, high, extent in ((top, bottom, shape[0]), (left, right, shape[1])):
+        begin = min(max(math.floor(low), 0), extent)
+        ends.append(slice(begin, min(max(math.ceil(high) + 1, begin), extent)))
+    return ends[0], ends[1]
+
 
 def smoothstep(value: NDArray[Any]) -> Array:
     """0 below 0, 1 above 1, and smooth in between."""
-    t = np.clip(value, 0, 1).astype(np.float32, copy=False)
-    return t * t * (3 - 2 * t)
+    t: Array = np.clip(value, 0, 1).astype(np.float32, copy=False)
+    slope = t * np.float32(-2)
+    slope += 3
+    t *= t
+    t *= slope
+    return t
 
 
-def noise_field(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Array:
-    """Smooth noise [H, W] of about unit variance whose blobs are `cell` pixels wide."""
-    rows, columns = (max(2, round(extent / cell) + 2) for extent in shape)
-    coarse = Image.fromarray(rng.standard_normal((rows, columns), dtype=np.float32))
-    # Bicubic interpolation of white noise keeps about two thirds of its standard deviation.
-    return np.asarray(coarse.resize((shape[1], shape[0]), Image.Resampling.BICUBIC), np.float32) * np.float32(1.5)
+@dataclass(frozen=True)
+class Noise:
+    """Smooth noise of about unit variance over an image of `shape`. It is computed only where it is asked for.
 
-
-def draw_lines(grid: Grid, lines: Iterable[Line], blur: float = 0.7) -> Array:
-    """Lines [H, W] in [0, 1], edges blurred by `blur` pixels."""
-    canvas = Image.new("L", (grid.shape[1], grid.shape[0]))
-    pen = ImageDraw.Draw(canvas)
-    lines = list(lines)
-    ends = np.cumsum([len(points) for points, _, _ in lines])[:-1]
-    pixels = np.split(grid.to_pixels(np.concatenate([points for points, _, _ in lines])), ends)
-    for (_, width, strength), line in zip(lines, pixels):
-        thickness = max(1, round(width * grid.scale))
-        # Joints are visible only if a line is thicker than two pixels.
-        joint = "curve" if thickness > 2 else None
-        pen.line(line.ravel().tolist(), fill=round(255 * strength), width=thickness, joint=joint)
-    return np.asarray(canvas.filter(ImageFilter.GaussianBlur(blur)), np.float32) / np.float32(255)
-
-
-def fill_polygon(grid: Grid, points: NDArray[np.float64], blur: float) -> Array:
-    """A polygon [H, W] in [0, 1] with edges blurred by `blur` pixels; points [n, 2] in patient units."""
-    canvas = Image.new("L", (grid.shape[1], grid.shape[0]))
-    ImageDraw.Draw(canvas).polygon(grid.to_pixels(points).ravel().tolist(), fill=255)
-    return np.asarray(canvas.filter(ImageFilter.GaussianBlur(blur)), np.float32) / np.float32(255)
-
-
-def curve(points: Sequence[tuple[float, float]], steps: int = 8) -> NDArray[np.float64]:
-    """A Catmull-Rom curve [n, 2] through `points`."""
-    p = np.array([points[0], *points, points[-1]], dtype=np.float64)
-    t = np.linspace(0.0, 1.0, steps, endpoint=False)[:, None]
-    pieces = []
-    for a, b, c, d in zip(p[:-3], p[1:-2], p[2:-1], p[3:]):
-        pieces.append(b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a))))
-    return np.concatenate([*pieces, p[-1:]])
-
-
-def tree(
-    rng: np.random.Generator,
-    start: tuple[float, float],
-    angle: float,
-    length: float,
-    width: float,
-    generations: int,
-) -> list[Line]:
-    """A branching vessel or bronchus: lines that get thinner and fainter.
-
-    angle: heading in radians, 0 along x, pi / 2 down.
+    Attributes:
+        coarse: a value for each blob, [h, w] float32.
     """
-    lines: list[Line] = []
-    ends, headings, reaches = np.array([start]), np.array([angle]), np.array([length])
-    for generation in range(generations):
-        turned = headings[:, None] + np.cumsum(rng.normal(0.0, 0.10, (len(ends), 4)), axis=1)
-        steps = np.stack([np.cos(turned), np.sin(turned)], axis=2) * (reaches[:, None, None] / 4)
-        paths = np.concatenate([ends[:, None], ends[:, None] + np.cumsum(steps, axis=1)], axis=1)
-        lines += [(path, width * 0.68**generation, 0.8**generation) for path in paths]
-        forks = rng.uniform(0.2, 0.6, (len(ends), 2)) * (1, -1)
-        ends = np.repeat(paths[:, -1], 2, axis=0)
-        headings = (turned[:, -1:] + forks).ravel()
-        reaches = np.repeat(reaches, 2) * rng.uniform(0.55, 0.85, len(ends))
-    return lines
+
+    coarse: Image.Image
+    shape: tuple[int, int]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, shape: tuple[int, int], cell: float) -> "Noise":
+        """Noise whose blobs are `cell` pixels wide."""
+        rows, columns = (max(2, round(extent / cell) + 2) for extent in shape)
+        # Bicubic interpolation of white noise keeps about two thirds of its standard deviation.
+        return cls(Image.fromarray(rng.standard_normal((rows, columns), dtype=np.float32) * np.float32(1.5)), shape)
+
+    def __getitem__(self, box: Box) -> Array:
+        """The noise in `box`, [h, w]."""
+        size = box[1].stop - box[1].start, box[0].stop - box[0].start
+        if 0 in size:
+            return np.zeros(size[::-1], np.float32)
+        across, down = self.coarse.width / self.shape[1], self.coarse.height / self.shape[0]
+        source = box[1].start * across, box[0].start * down, box[1].stop * across, box[0].stop * down
+        return np.asarray(self.coarse.resize(size, Image.Resampling.BICUBIC, box=source))
+
+    def resized(self, shape: tuple[int, int]) -> Array:
+        """The noise over the whole image at another `shape`."""
+        return np.asarray(self.coarse.resize(shape[::-1], Image.Resampling.BICUBIC))

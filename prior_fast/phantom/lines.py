@@ -1,0 +1,142 @@
+"""Lines and filled shapes with soft edges, curves, and branching trees of lines."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from prior_fast.phantom.textures import Array, Box, Grid, clip_box
+
+Points = NDArray[np.float64]
+Line = tuple[Points, float, float]
+"""Points [n, 2] in patient units, width in patient units, strength in [0, 1]."""
+Patch = tuple[Box, Array]
+"""A part of an image and its values, float32. The image is 0 elsewhere."""
+Numbers = list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]
+"""The random numbers of a tree. Each generation of n lines has bends [n, 4], forks [n, 2] and shares of length [2n]."""
+
+
+def draw_lines(grid: Grid, lines: Iterable[Line], blur: float = 0.7) -> Patch:
+    """Lines in [0, 1], edges blurred by `blur` pixels.
+
+    Each piece of a line is a rectangle. The gaps between them are smaller than a pixel, because lines are thin or bend
+    little from point to point.
+    """
+    lines = list(lines)
+    pixels = grid.to_pixels(np.concatenate([points for points, _, _ in lines]))
+    thickness = [max(1, round(width * grid.scale)) for _, width, _ in lines]
+
+    def draw(pen: ImageDraw.ImageDraw, flat: list[float]) -> None:
+        begin = 0
+        for (points, _, strength), width in zip(lines, thickness):
+            end = begin + 2 * len(points)
+            pen.line(flat[begin:end], round(255 * strength), width)
+            begin = end
+
+    return _blurred(grid, pixels, max(thickness) / 2 + 1, blur, draw)
+
+
+def fill_polygon(grid: Grid, points: Points, blur: float) -> Patch:
+    """A polygon in [0, 1] with edges blurred by `blur` pixels; points [n, 2] in patient units."""
+    return _blurred(grid, grid.to_pixels(points), 1.0, blur, lambda pen, flat: pen.polygon(flat, fill=255))
+
+
+def _blurred(
+    grid: Grid, pixels: Points, border: float, sigma: float, draw: Callable[[ImageDraw.ImageDraw, list[float]], Any]
+) -> Patch:
+    """Draw at `pixels` (column, row) [n, 2] and blur, in the smallest box that has the pixels, `border` and the blur.
+
+    draw: is given the pen and the pixels in one list, relative to the pen's canvas.
+    """
+    reach = int(3 * sigma + 0.5)
+    (left, top), (right, bottom) = pixels.min(axis=0) - border - reach, pixels.max(axis=0) + border + reach
+    box = clip_box(top, bottom, left, right, grid.shape)
+    height, width = box[0].stop - box[0].start, box[1].stop - box[1].start
+    if not height or not width:
+        return box, np.zeros((height, width), np.float32)
+    # The canvas is larger than the box by the blur's reach, so that lines which leave the image do not end there.
+    canvas = Image.new("L", (width + 2 * reach, height + 2 * reach))
+    corner = (reach - box[1].start, reach - box[0].start)
+    draw(ImageDraw.Draw(canvas), (pixels + corner).ravel().tolist())
+    weights = np.exp(-0.5 * (np.arange(reach + 1) / sigma) ** 2)
+    weights /= 2 * weights.sum() - weights[0]
+    values = _convolve(np.asarray(canvas, np.float32), weights / 255, width)
+    return box, _convolve(values.T, weights, height).T
+
+
+def _convolve(values: Array, weights: NDArray[np.float64], extent: int) -> Array:
+    """The sums over columns with symmetric weights, [H, W] -> [H, extent]; weights[0] belongs to the middle."""
+    reach = len(weights) - 1
+    middle, *others = weights.astype(np.float32)
+    total: Array = values[:, reach : reach + extent] * middle
+    for distance, weight in enumerate(others, 1):
+        before, after = reach - distance, reach + distance
+        pair = values[:, before : before + extent] + values[:, after : after + extent]
+        pair *= weight
+        total += pair
+    return total
+
+
+def curve(points: Sequence[tuple[float, float]], steps: int = 8) -> Points:
+    """A Catmull-Rom curve [n, 2] through `points`."""
+    p = np.array([points[0], *points, points[-1]], dtype=np.float64)
+    t = np.linspace(0.0, 1.0, steps, endpoint=False)[:, None]
+    a, b, c, d = p[:-3, None], p[1:-2, None], p[2:-1, None], p[3:, None]
+    pieces = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+    return np.concatenate([pieces.reshape(-1, 2), p[-1:]])
+
+
+def tree(
+    rng: np.random.Generator,
+    start: tuple[float, float],
+    angle: float,
+    length: float,
+    width: float,
+    generations: int,
+) -> list[Line]:
+    """A branching vessel or bronchus: lines that get thinner and fainter.
+
+    angle: heading in radians, 0 along x, pi / 2 down.
+    """
+    return grow_trees([start], [angle], [length], [draw_numbers(rng, generations)], width)
+
+
+def draw_numbers(rng: np.random.Generator, generations: int) -> Numbers:
+    """The random numbers of one tree for `grow_trees`."""
+    numbers = []
+    for count in (2**generation for generation in range(generations)):
+        bends = rng.normal(0.0, 0.10, (count, 4))
+        numbers.append((bends, rng.uniform(0.2, 0.6, (count, 2)), rng.uniform(0.55, 0.85, 2 * count)))
+    return numbers
+
+
+def grow_trees(
+    starts: Sequence[tuple[float, float]],
+    angles: Sequence[float],
+    lengths: Sequence[float],
+    numbers: Sequence[Numbers],
+    width: float,
+) -> list[Line]:
+    """The lines of several trees of one width, tree after tree, each from its own random numbers."""
+    ends, headings, reaches = np.array(starts)[:, None], np.array(angles)[:, None], np.array(lengths)[:, None]
+    generations = []
+    for drawn in zip(*numbers):
+        bends, forks, shares = (np.stack(part) for part in zip(*drawn))
+        turned = headings[:, :, None] + np.cumsum(bends, axis=2)
+        steps = np.stack([np.cos(turned), np.sin(turned)], axis=3) * (reaches[:, :, None, None] / 4)
+        paths = np.concatenate([ends[:, :, None], ends[:, :, None] + np.cumsum(steps, axis=2)], axis=2)
+        # Two branches of one fork are drawn as one line, from tip to tip.
+        joined = np.concatenate([paths[:, ::2, ::-1], paths[:, 1::2, 1:]], axis=2) if paths.shape[1] > 1 else paths
+        generations.append(joined)
+        ends = np.repeat(paths[:, :, -1], 2, axis=1)
+        headings = (turned[:, :, -1:] + forks * (1, -1)).reshape(len(ends), -1)
+        reaches = np.repeat(reaches, 2, axis=1) * shares
+    looks = [(width * 0.68**generation, 0.8**generation) for generation in range(len(generations))]
+    return [
+        (path, *look)
+        for paths_of_tree in zip(*generations)
+        for paths, look in zip(paths_of_tree, looks)
+        for path in paths
+    ]
