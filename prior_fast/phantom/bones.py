@@ -1,10 +1,13 @@
 """The bones of a frontal image: ribs, spine, clavicles and shoulder blades. Each is a patch of attenuation."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from prior_fast.phantom.lines import Line, Patch, curve, draw_lines
 from prior_fast.phantom.patient import SIDES, Patient
-from prior_fast.phantom.textures import Array, Grid, look_up, smoothstep
+from prior_fast.phantom.textures import Array, Grid, smoothstep
 
 
 def draw_ribs(patient: Patient, grid: Grid, walls: Array, above: Array) -> Patch:
@@ -12,19 +15,21 @@ def draw_ribs(patient: Patient, grid: Grid, walls: Array, above: Array) -> Patch
     box = grid.box((-patient.width - 0.12, patient.width + 0.12), (patient.apex - 0.02, 9.0))
     part, wall = grid.crop(box), walls[box]
     lateral = np.abs(part.x)
-    reach = lateral / np.maximum(wall, np.float32(0.2))
-    reach *= np.float32(1000)
+    reach = part.of_y(lambda y: 1000 / np.maximum(patient.wall(y), 0.2))
+    reach *= lateral
     np.minimum(reach, np.float32(1050), out=reach)
     # How far a rib is from its level at the midline: polynomials would need more passes than a table.
     entry, table = reach.astype(np.intp), np.arange(1051, dtype=np.float32) / 1000
-    posterior = look_up(0.08 * np.sin(3.1 * table) - patient.rib_slope * table**2.2, entry)
-    anterior = look_up(0.55 * (1 - table) - 0.30 * table**3, entry)
+    posterior = _look_up(0.08 * np.sin(3.1 * table) - patient.rib_slope * table**2.2, entry)
+    anterior = _look_up(0.55 * (1 - table) - 0.30 * table**3, entry)
+    # The number of ribs between two levels is their distance over the spacing.
     density = part.of_y(lambda y: 1 / (patient.rib_spacing * (1 + 0.10 * y)))
+    number = part.of_y(lambda y: y / (patient.rib_spacing * (1 + 0.10 * y)) + patient.rib_phase)
     bands, front = (
-        _tubes(level, part.y, density, patient.rib_phase, strength, half)
+        _tubes(level, density, number, strength, half)
         for level, strength, half in ((posterior, 0.12, 0.25), (anterior, 0.075, 0.22))
     )
-    bands *= lateral > 0.07
+    bands *= part.of_x(lambda x: np.abs(x) > 0.07)
     front *= part.of_x(lambda x: smoothstep((np.abs(x) - 0.42) / 0.2))
     bands += front
     beyond = np.subtract(lateral, wall, out=lateral)
@@ -47,22 +52,31 @@ def draw_ribs(patient: Patient, grid: Grid, walls: Array, above: Array) -> Patch
     return box, bands
 
 
-def _tubes(level: Array, y: Array, density: Array, phase: float, strength: float, half: float) -> Array:
+def _look_up(table: NDArray[Any], entries: NDArray[np.intp]) -> Array:
+    """The values of `table` [n] at `entries` [h, w], which are all in range."""
+    values: Array = table.astype(np.float32, copy=False)
+    # Clipping is faster than a check of the entries.
+    return values.take(entries, mode="clip")
+
+
+def _tubes(level: Array, density: Array, number: Array, strength: float, half: float) -> Array:
     """Ribs of one kind: bands of half width `half`, in parts of the spacing, that are denser at their edges.
 
-    level: how far the ribs are above their level at the midline, [h, w]; it is overwritten. density: ribs per unit.
+    Args:
+        level: how far the ribs are above their level at the midline, [h, w]; it is overwritten.
+        density: ribs per unit.
+        number: the number of ribs above each pixel, if they were level.
     """
     # A rib's profile repeats, so it is a table over one period.
     offset = np.arange(512, dtype=np.float32) / 512
     offset = np.minimum(offset, 1 - offset)
     profile = strength * smoothstep((half - offset) / 0.07) * (0.65 + 0.35 * (offset / half) ** 2)
-    level += y
     level *= density
-    level += np.float32(phase)
+    level += number
     level *= np.float32(512)
     entry = level.astype(np.intp)
     entry &= 511
-    return look_up(profile, entry)
+    return _look_up(profile, entry)
 
 
 def draw_spine(patient: Patient, grid: Grid) -> Patch:

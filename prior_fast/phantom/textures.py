@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Array = NDArray[np.float32]
+from prior_fast.phantom.ramp import Array, Ramp
+
 Box = tuple[slice, slice]
 """Rows and columns of a part of an image, with steps of 1 and neither open nor negative ends."""
-
-# A quarter of a gray level at the sharpest edges, which are about four pixels wide.
-_ENTRIES_PER_PIXEL = 8
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,7 @@ class Grid:
         scale: pixels per unit.
         origin: pixel (column, row) of x = y = 0.
         angle: rotation of the patient in radians, clockwise as seen.
-        x_table, y_table: the values of x and y in steps of a part of a pixel, [n] and [m] float32.
-        x_entry, y_entry: the entries of the tables that are next to each pixel's x and y, [H, W].
+        x_ramp, y_ramp: x and y, for fast functions of one of them.
     """
 
     x: Array
@@ -38,20 +35,19 @@ class Grid:
     scale: float
     origin: tuple[float, float]
     angle: float
-    x_table: Array
-    y_table: Array
-    x_entry: NDArray[np.intp]
-    y_entry: NDArray[np.intp]
+    x_ramp: Ramp
+    y_ramp: Ramp
 
     @classmethod
     def make(cls, shape: tuple[int, int], scale: float, origin: tuple[float, float], angle: float) -> "Grid":
-        down = ((np.arange(shape[0]) - origin[1]) / scale)[:, None]
-        right = (np.arange(shape[1]) - origin[0]) / scale
-        cos, sin = np.cos(angle), np.sin(angle)
+        cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+        # Column and row, each from the origin.
+        right, down = np.arange(shape[1]) - origin[0], np.arange(shape[0])[:, None] - origin[1]
         x = (right * cos).astype(np.float32) + (down * sin).astype(np.float32)
         y = (down * cos).astype(np.float32) - (right * sin).astype(np.float32)
-        (x_table, x_entry), (y_table, y_entry) = _tabulate(x, scale), _tabulate(y, scale)
-        return cls(x, y, scale, origin, angle, x_table, y_table, x_entry, y_entry)
+        x_ramp = Ramp.make(shape, -origin[0] * cos - origin[1] * sin, sin, cos, 1 / scale)
+        y_ramp = Ramp.make(shape, origin[0] * sin - origin[1] * cos, cos, -sin, 1 / scale)
+        return cls(x, y, scale, origin, angle, x_ramp, y_ramp)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -73,40 +69,16 @@ class Grid:
     def crop(self, box: Box) -> "Grid":
         """The grid of the pixels in `box`. It shares the memory of this one."""
         origin = self.origin[0] - box[1].start, self.origin[1] - box[0].start
-        return replace(
-            self,
-            x=self.x[box],
-            y=self.y[box],
-            origin=origin,
-            x_entry=self.x_entry[box],
-            y_entry=self.y_entry[box],
-        )
+        x_ramp, y_ramp = self.x_ramp.crop(*box), self.y_ramp.crop(*box)
+        return Grid(self.x[box], self.y[box], self.scale, origin, self.angle, x_ramp, y_ramp)
 
     def of_x(self, function: Callable[[Array], NDArray[Any]]) -> Array:
-        """`function` of each pixel's x, [H, W] float32. It is called once, with `x_table`."""
-        return look_up(function(self.x_table), self.x_entry)
+        """`function` of each pixel's x, [H, W] float32. It is called once, with a table of values of x."""
+        return self.x_ramp.of(function)
 
     def of_y(self, function: Callable[[Array], NDArray[Any]]) -> Array:
-        """`function` of each pixel's y, [H, W] float32. It is called once, with `y_table`."""
-        return look_up(function(self.y_table), self.y_entry)
-
-
-def look_up(table: NDArray[Any], entries: NDArray[np.intp]) -> Array:
-    """The values of `table` [n] at `entries` [H, W], which are all in range."""
-    values: Array = table.astype(np.float32, copy=False)
-    # Clipping is faster than a check of the entries.
-    return values.take(entries, mode="clip")
-
-
-def _tabulate(values: Array, scale: float) -> tuple[Array, NDArray[np.intp]]:
-    """A table of the range of `values` [H, W], which are linear in row and column, and the entry of each pixel."""
-    corners = values[:: max(1, values.shape[0] - 1), :: max(1, values.shape[1] - 1)]
-    begin, density = float(corners.min()), _ENTRIES_PER_PIXEL * scale
-    count = int((float(corners.max()) - begin) * density) + 2
-    table = (begin + np.arange(count) / density).astype(np.float32)
-    nearest = values * np.float32(density)
-    nearest += np.float32(0.5 - begin * density)
-    return table, nearest.astype(np.intp)
+        """`function` of each pixel's y, [H, W] float32. It is called once, with a table of values of y."""
+        return self.y_ramp.of(function)
 
 
 @cache
