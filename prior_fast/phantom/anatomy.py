@@ -16,6 +16,13 @@ from prior_fast.phantom.textures import Array, Box, Grid, Noise, smoothstep
 AIR = 0.62
 """How much less a fully aerated lung attenuates than soft tissue, whose attenuation is about 1."""
 
+# Trachea and main bronchi, full of air.
+_AIRWAY: list[Line] = [
+    (curve([(0.0, -1.6), (0.0, -0.8), (-0.01, -0.32)]), 0.10, 1.0),
+    (curve([(-0.01, -0.34), (-0.12, -0.20), (-0.24, -0.08)]), 0.06, 0.7),
+    (curve([(-0.01, -0.34), (0.13, -0.22), (0.27, -0.14)]), 0.05, 0.6),
+]
+
 
 @dataclass
 class Lung:
@@ -96,7 +103,7 @@ def draw_chest(patient: Patient, grid: Grid, elevation: dict[str, float], rng: n
     dense *= body
     fade = 1 - np.float32(0.85) * smoothstep(above[heart_box] * np.float32(-1 / 0.12))
     dense[heart_box] += np.float32(0.10) * heart_patch * fade
-    box, airway = _airway(grid)
+    box, airway = draw_lines(grid, _AIRWAY, blur=2.0)
     dense[box] -= np.float32(0.16) * airway
     return Chest(patient, grid, lungs, above, tissue, air, markings, dense, heart)
 
@@ -203,17 +210,6 @@ def _mediastinum(patient: Patient, grid: Grid) -> Array:
 
 def _bell(middle: float, width: float) -> Callable[[Array], NDArray[Any]]:
     return lambda values: np.exp(-(((values - middle) / width) ** 2))
-
-
-def _airway(grid: Grid) -> Patch:
-    """Trachea and main bronchi, full of air."""
-    trachea = [(0.0, -1.6), (0.0, -0.8), (-0.01, -0.32)]
-    lines: list[Line] = [
-        (curve(trachea), 0.10, 1.0),
-        (curve([(-0.01, -0.34), (-0.12, -0.20), (-0.24, -0.08)]), 0.06, 0.7),
-        (curve([(-0.01, -0.34), (0.13, -0.22), (0.27, -0.14)]), 0.05, 0.6),
-    ]
-    return draw_lines(grid, lines, blur=2.0)
 
 
 def _soft_tissue(patient: Patient, grid: Grid, above: Array) -> tuple[Array, Array]:

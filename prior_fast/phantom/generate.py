@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,7 +103,7 @@ def contents_of(seed: int, place: Place) -> StudyContents:
 def write_study(place: Place, root: Path, seed: int, size: int) -> StudyRows:
     """Draw and describe one study, write its files below `root`, and return its rows of the tables."""
     contents = contents_of(seed, place)
-    patient = Patient.sample(stream(seed, 8, place.subject))
+    patient = _patient_of(seed, place.subject)
     rng = stream(seed, 7, place.study)
     views = sample_views(rng)
     key = "PA AND LAT" if "LATERAL" in views else views[0]
@@ -143,6 +143,12 @@ def write_study(place: Place, root: Path, seed: int, size: int) -> StudyRows:
         rows.metadata.append({"dicom_id": name, **ids, **exam, **facts})
         rows.split.append({"dicom_id": name, **ids, "split": place.split})
     return rows
+
+
+@lru_cache(maxsize=4)
+def _patient_of(seed: int, subject: int) -> Patient:
+    """The patient whose number is `subject`. The studies of a patient follow one another."""
+    return Patient.sample(stream(seed, 8, subject))
 
 
 def summarize(options: PhantomOptions, studies: list[StudyRows]) -> dict[str, Any]:

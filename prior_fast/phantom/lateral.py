@@ -55,7 +55,7 @@ def render_lateral(
     spine = np.exp(np.negative(spine, out=spine), out=spine)
     spine *= grid.of_y(lambda y: 0.16 + 0.05 * np.cos(2 * np.pi * y / patient.rib_spacing))
     ribs = np.cos((y - np.float32(0.45) * x) * np.float32(2 * np.pi / patient.rib_spacing))
-    texture = Noise.draw(rng, grid.shape, 6.0).resized(grid.shape) * np.float32(0.02)
+    texture = Noise.draw(rng, grid.shape, 6.0)[:, :] * np.float32(0.02)
     texture += np.float32(0.03) * ribs
     texture -= np.float32(AIR)
     texture *= air

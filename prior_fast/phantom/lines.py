@@ -51,7 +51,7 @@ def _blurred(
     draw: is given the pen and the pixels in one list, relative to the pen's canvas.
     """
     reach = int(3 * sigma + 0.5)
-    (left, top), (right, bottom) = pixels.min(axis=0) - border - reach, pixels.max(axis=0) + border + reach
+    (left, right), (top, bottom) = ((line.min() - border - reach, line.max() + border + reach) for line in pixels.T)
     box = clip_box(top, bottom, left, right, grid.shape)
     height, width = box[0].stop - box[0].start, box[1].stop - box[1].start
     if not height or not width:
@@ -62,20 +62,29 @@ def _blurred(
     draw(ImageDraw.Draw(canvas), (pixels + corner).ravel().tolist())
     weights = np.exp(-0.5 * (np.arange(reach + 1) / sigma) ** 2)
     weights /= 2 * weights.sum() - weights[0]
-    values = _convolve(np.asarray(canvas, np.float32), weights / 255, width)
-    return box, _convolve(values.T, weights, height).T
+    values = np.asarray(canvas, np.float32).ravel()
+    values = _convolve(values, weights / 255, canvas.width)[: height * canvas.width]
+    values = _convolve(values, weights, 1)
+    return box, values.reshape(-1, canvas.width)[:height, :width]
 
 
-def _convolve(values: Array, weights: NDArray[np.float64], extent: int) -> Array:
-    """The sums over columns with symmetric weights, [H, W] -> [H, extent]; weights[0] belongs to the middle."""
+def _convolve(values: Array, weights: NDArray[np.float64], step: int) -> Array:
+    """Sums [n] with symmetric weights of an image's pixels [n], row by row; weights[0] belongs to the middle.
+
+    Each sum begins with its first pixel and takes every `step`-th: 1 along rows, the image's width along columns. The
+    last sums, which would need pixels beyond the image's end, are unspecified. The image is one long row here, because
+    numpy is slower if there are many short ones.
+    """
     reach = len(weights) - 1
-    middle, *others = weights.astype(np.float32)
-    total: Array = values[:, reach : reach + extent] * middle
+    total, (middle, *others) = np.empty_like(values), weights.astype(np.float32)
+    count = len(values) - 2 * reach * step
+    sums = np.multiply(values[reach * step :][:count], middle, out=total[:count])
+    pair = np.empty_like(sums)
     for distance, weight in enumerate(others, 1):
-        before, after = reach - distance, reach + distance
-        pair = values[:, before : before + extent] + values[:, after : after + extent]
+        before, after = (reach - distance) * step, (reach + distance) * step
+        np.add(values[before:][:count], values[after:][:count], out=pair)
         pair *= weight
-        total += pair
+        sums += pair
     return total
 
 

@@ -66,7 +66,7 @@ def expose(attenuation: Array, size: int, rng: np.random.Generator) -> NDArray[n
     # The film's curve is computed at the smaller of the two sizes; both orders give the same picture but for rounding.
     first = shape[0] <= attenuation.shape[0]
     gray = _resize(attenuation, shape) if first else attenuation.copy()
-    light = noise.resized((gray.shape[0], gray.shape[1]))
+    light = noise.stretched((gray.shape[0], gray.shape[1]))
     gray += np.float32(0.03) * light
     gray *= np.float32(1 / thickest)
     np.clip(gray, 0, 1.2, out=gray)

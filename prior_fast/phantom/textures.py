@@ -130,13 +130,21 @@ class Noise:
 
     def __getitem__(self, box: Box) -> Array:
         """The noise in `box`, [h, w]."""
-        size = box[1].stop - box[1].start, box[0].stop - box[0].start
-        if 0 in size:
-            return np.zeros(size[::-1], np.float32)
+        (top, bottom, _), (left, right, _) = (part.indices(extent) for part, extent in zip(box, self.shape))
+        if top == bottom or left == right:
+            return np.zeros((bottom - top, right - left), np.float32)
         across, down = self.coarse.width / self.shape[1], self.coarse.height / self.shape[0]
-        source = box[1].start * across, box[0].start * down, box[1].stop * across, box[0].stop * down
-        return np.asarray(self.coarse.resize(size, Image.Resampling.BICUBIC, box=source))
+        source = left * across, top * down, right * across, bottom * down
+        return np.asarray(self.coarse.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=source))
 
-    def resized(self, shape: tuple[int, int]) -> Array:
-        """The noise over the whole image at another `shape`."""
-        return np.asarray(self.coarse.resize(shape[::-1], Image.Resampling.BICUBIC))
+    def stretched(self, shape: tuple[int, int]) -> Array:
+        """The noise over the whole image at another `shape`. It is fast if there are few blobs from top to bottom."""
+        height, width = shape
+        count = self.coarse.height
+        rows = np.asarray(self.coarse.resize((width, count), Image.Resampling.BICUBIC))
+        # What each row of blobs gives to each row of the image.
+        shares = Image.fromarray(np.eye(count, dtype=np.float32)).resize((count, height), Image.Resampling.BICUBIC)
+        total = np.zeros(shape, np.float32)
+        for share, row in zip(np.asarray(shares).T, rows):
+            total += share[:, None] * row
+        return total
