@@ -14,8 +14,8 @@ Line = tuple[Points, float, float]
 """Points [n, 2] in patient units, width in patient units, strength in [0, 1]."""
 Patch = tuple[Box, Array]
 """A part of an image and its values, float32. The image is 0 elsewhere."""
-Numbers = list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]
-"""The random numbers of a tree. Each generation of n lines has bends [n, 4], forks [n, 2] and shares of length [2n]."""
+Numbers = list[tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""The random numbers of a tree: for each generation of n lines normal ones [4n] and uniform ones [4n]."""
 
 
 def draw_lines(grid: Grid, lines: Iterable[Line], blur: float = 0.7) -> Patch:
@@ -114,11 +114,7 @@ def tree(
 
 def draw_numbers(rng: np.random.Generator, generations: int) -> Numbers:
     """The random numbers of one tree for `grow_trees`."""
-    numbers = []
-    for count in (2**generation for generation in range(generations)):
-        bends = rng.normal(0.0, 0.10, (count, 4))
-        numbers.append((bends, rng.uniform(0.2, 0.6, (count, 2)), rng.uniform(0.55, 0.85, 2 * count)))
-    return numbers
+    return [(rng.standard_normal(4 << n), rng.random(4 << n)) for n in range(generations)]
 
 
 def grow_trees(
@@ -132,7 +128,10 @@ def grow_trees(
     ends, headings, reaches = np.array(starts)[:, None], np.array(angles)[:, None], np.array(lengths)[:, None]
     generations = []
     for drawn in zip(*numbers):
-        bends, forks, shares = (np.stack(part) for part in zip(*drawn))
+        normal, uniform = (np.array(part) for part in zip(*drawn))
+        count = normal.shape[1] // 4
+        bends, forks = 0.10 * normal.reshape(-1, count, 4), 0.2 + 0.4 * uniform[:, : 2 * count].reshape(-1, count, 2)
+        shares = 0.55 + 0.3 * uniform[:, 2 * count :]
         turned = headings[:, :, None] + np.cumsum(bends, axis=2)
         steps = np.stack([np.cos(turned), np.sin(turned)], axis=3) * (reaches[:, :, None, None] / 4)
         paths = np.concatenate([ends[:, :, None], ends[:, :, None] + np.cumsum(steps, axis=2)], axis=2)
