@@ -18,9 +18,9 @@ example: prior-fast pictures --checkpoint run --data prepared --out pictures cou
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser = subparsers.add_parser(
         "pictures",
-        help="attention maps, reconstructions, prototypes, loss curves",
-        description="Show what a checkpoint has learned: attention over X-rays, reconstructed images, sentence "
-        "embeddings, prototypes and loss curves, as PNG files and a page, index.html.",
+        help="zero-shot curves, attention maps, reconstructions, prototypes, loss curves",
+        description="Show what a checkpoint has learned: zero-shot classification, attention over X-rays, "
+        "reconstructed images, sentence embeddings, prototypes and loss curves, as PNG files and a page, index.html.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,141 +1,144 @@
-"""Attention of sentences over X-rays (supplement 4.2, figure 3)."""
+"""Attention of sentences over X-rays (supplement 4.2, figure 3): where it hits a finding, and where it misses."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from prior_fast.evaluation.attention_map import attention_maps, departure_maps, typical_maps, upsample
+from prior_fast.evaluation.attention_map import attention_maps, upsample
 from prior_fast.evaluation.encode import first_image_rows
-from prior_fast.evaluation.pointing import targets
-from prior_fast.evaluation.statements import FINDINGS, OTHER, named_finding
+from prior_fast.evaluation.statements import OTHER, named_finding
+from prior_fast.pictures.attention_examples import (
+    KINDS,
+    PROMPT,
+    Kind,
+    Labelled,
+    Pointed,
+    Shown,
+    labelled_examples,
+    pointed_examples,
+)
 from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.page import Picture, Section
-from prior_fast.plotting.figures import new_figure, outline, save, show_attention, show_image, wrap
-from prior_fast.radiology.labels import CHEXPERT_LABELS, present
+from prior_fast.plotting.figures import RIGHT, WRONG, wrap
+from prior_fast.plotting.overlay import common_scale, show_overlay, show_scale
+from prior_fast.plotting.sheet import Sheet
 
 KEY, TITLE = "attention", "Attention over the image"
-PROMPT = "{} is observed"
 SENTENCES_SHOWN = 3
-TYPICAL_IMAGES = 128
-
-
-@dataclass(frozen=True)
-class Example:
-    """An image with a finding, and the mask of the finding, if it is annotated."""
-
-    image_row: int
-    finding: str
-    mask: np.ndarray | None
 
 
 def attention_section(inputs: PictureInputs) -> Section:
-    """Heat maps of prompts, and of the sentences of a few reports."""
+    """Heat maps of prompts on images with the finding, and of the sentences of a few reports."""
     if not inputs.encoder.aligns_locally:
         reason = "This model was trained with model.use_local_alignment=false: its attention shows no alignment."
         return Section(KEY, TITLE, absent=reason)
     text = (
-        "Each heat map is the sigmoid attention between one sentence and the 7x7 patches of the image: the mean of "
-        "both directions, enlarged bilinearly. Its colours run from the smallest to the greatest weight in the image."
+        f"Each overlay is the {inputs.encoder.model.config.attention} attention between one sentence and the 7x7 "
+        "patches of the image, enlarged bilinearly. Its opacity grows with the value, and all images beside a colour bar share "
+        "its scale. The weight is the mean of both directions, from 0 to 1. The departure is not a weight: it is the "
+        f"difference of the weights from the sentence's mean weights over {len(inputs.sample)} images, up or down, "
+        "summed over both directions, from 0 to 2. The cross marks the greatest value, the cyan outline the annotation "
+        "of the finding."
     )
     if inputs.encoder.model.config.layout == "released":
         text += " layout=released mixes positions with channels, so the maps do not show positions in the image."
-    pictures = []
-    examples = choose_examples(inputs)
-    if examples:
-        pictures.append(_findings_picture(inputs, examples))
+    pictures, facts = [], {}
+    for kind in KINDS:
+        pointed = pointed_examples(inputs, kind)
+        if pointed:
+            pictures.append(_pointed_picture(inputs, kind, pointed))
+            facts[kind.key] = {each.finding: [each.hits, each.targets] for each in pointed}
+        elif not inputs.dataset.annotations():
+            shown = labelled_examples(inputs, kind)
+            pictures += [_labelled_picture(inputs, kind, shown)] if shown else []
     pictures.append(_reports_picture(inputs))
-    facts = {"examples": {example.finding: example.image_row for example in examples}}
-    return Section(KEY, TITLE, text, tuple(pictures), facts=facts)
+    return Section(KEY, TITLE, text, tuple(pictures), facts={"hits": facts})
 
 
-def choose_examples(inputs: PictureInputs) -> list[Example]:
-    """For each finding an annotated image, or, if the dataset has no annotations, an image of a study labelled so."""
-    dataset, rng = inputs.dataset, inputs.rng(0)
-    marked = targets(dataset.annotations(), FINDINGS)
-    labelled = present(dataset.labels, CHEXPERT_LABELS, FINDINGS)
-    examples = []
-    for index, finding in enumerate(FINDINGS):
-        own = [target for target in marked if target.finding == finding]
-        studies = np.flatnonzero(labelled[:, index])
-        if own:
-            target = own[rng.integers(len(own))]
-            examples.append(Example(target.image_row, finding, target.mask))
-        elif not marked and len(studies):
-            row = int(first_image_rows(dataset, rng.choice(studies, 1))[0])
-            examples.append(Example(row, finding, None))
-    return examples
-
-
-def maps_of(inputs: PictureInputs, image_rows: Sequence[int], sentences: Sequence[str]) -> np.ndarray:
-    """The heat map of each image with its sentence: [N, 224, 224]."""
-    patches = inputs.encoder.images(inputs.dataset.images, image_rows).patches
-    prototypes = inputs.encoder.texts([[sentence] for sentence in sentences]).prototypes
-    with torch.inference_mode():
-        return upsample(attention_maps(inputs.encoder.model, patches, prototypes)).cpu().numpy()
-
-
-def departures_of(inputs: PictureInputs, image_rows: Sequence[int], sentences: Sequence[str]) -> np.ndarray:
-    """The departure of each image's attention from its sentence's mean over some images: [N, 224, 224]."""
-    dataset, encoder = inputs.dataset, inputs.encoder
-    studies = inputs.rng(2).permutation(len(dataset))[:TYPICAL_IMAGES]
-    prototypes = encoder.texts([[sentence] for sentence in sentences]).prototypes
-    some = encoder.images(dataset.images, first_image_rows(dataset, studies)).patches
-    own = encoder.images(dataset.images, image_rows).patches
-    typical = typical_maps(encoder.model, some, prototypes)
-    return upsample(departure_maps(encoder.model, own, prototypes, typical)).cpu().numpy()
-
-
-def _findings_picture(inputs: PictureInputs, examples: list[Example]) -> Picture:
-    prompts, image_rows = [PROMPT.format(e.finding) for e in examples], [e.image_row for e in examples]
-    rows = {
-        "attention": maps_of(inputs, image_rows, prompts),
-        "departure": departures_of(inputs, image_rows, prompts),
-    }
-    figure = new_figure(10 * len(examples) / len(FINDINGS) + 0.2, 5.7)
-    axes = figure.subplots(1 + len(rows), len(examples), squeeze=False)
-    for column, example in enumerate(examples):
-        image = inputs.dataset.image(example.image_row)
-        show_image(axes[0, column], image, example.finding)
-        for row, attention in enumerate(rows.values(), start=1):
-            show_attention(axes[row, column], image, attention[column])
-            y, x = np.unravel_index(attention[column].argmax(), image.shape)
-            axes[row, column].plot(x, y, "+", color="white", markersize=9, markeredgewidth=1.6)
-        if example.mask is not None:
-            for row in range(1 + len(rows)):
-                outline(axes[row, column], example.mask)
-    for row, name in enumerate(("X-ray", *rows)):
-        axes[row, 0].set_ylabel(name)
-    save(figure, inputs.out / "attention-findings.png")
-    marks = ", the cyan outline is the annotation of the finding" if examples[0].mask is not None else ""
-    caption = (
-        f'Attention of "<finding> is observed" over an image that shows the finding, and how far it departs from '
-        f"the sentence's mean over {TYPICAL_IMAGES} images, up or down. The cross is the maximum{marks}."
+def _pointed_picture(inputs: PictureInputs, kind: Kind, pointed: Sequence[Pointed]) -> Picture:
+    """For each finding an image whose maximum hits it and one whose maximum misses it, each also without overlay."""
+    outcomes: tuple[tuple[str, str, str, Callable[[Pointed], Shown | None]], ...] = (
+        ("hit", "maximum inside", RIGHT, lambda each: each.hit),
+        ("miss", "maximum outside", WRONG, lambda each: each.miss),
     )
-    return Picture("attention-findings.png", caption)
+    scale = common_scale([s.values for each in pointed for s in (each.hit, each.miss) if s], kind.unit, kind.most)
+    sheet = Sheet(len(pointed), above=(2, 0, 1, 0), below=(0, 0, 0, 0), bar=True)
+    for line, (outcome, name, color, which) in enumerate(outcomes):
+        plain, heat = 2 * line, 2 * line + 1
+        sheet.name(plain, "X-ray")
+        sheet.name(heat, name, color, "bold")
+        for column, each in enumerate(pointed):
+            shown = which(each)
+            if shown is None:
+                sheet.inside(plain, column, f"no {outcome}\namong {each.targets}")
+                continue
+            image = inputs.dataset.image(shown.image_row)
+            sheet.image(plain, column, image)
+            show_overlay(sheet, heat, column, image, shown.values, scale)
+            for row in (plain, heat):
+                sheet.outline(row, column, shown.mask)
+    for column, each in enumerate(pointed):
+        sheet.above(0, column, f"{each.finding}\n{each.hits} of {each.targets} hit")
+    show_scale(sheet, range(4), scale)
+    file = f"attention-{kind.key}.png"
+    sheet.save(inputs.out / file)
+    hits, targets = sum(each.hits for each in pointed), sum(each.targets for each in pointed)
+    chance = sum(each.chance * each.targets for each in pointed) / targets
+    caption = (
+        f'{kind.name} of "{PROMPT.format("<finding>")}". Above, an image whose maximum lies inside the finding; below, '
+        f"one whose maximum lies outside; both drawn at random. Over {targets} findings of {len(inputs.sample)} images "
+        f"the maximum is inside for {hits / targets:.1%}; a random place would be for {chance:.1%}."
+    )
+    return Picture(file, caption)
+
+
+def _labelled_picture(inputs: PictureInputs, kind: Kind, shown: dict[str, Labelled]) -> Picture:
+    """An image of each finding; without annotations nobody knows where the finding is."""
+    scale = common_scale([each.values for each in shown.values()], kind.unit, kind.most)
+    sheet = Sheet(len(shown), above=(1, 0), below=(0, 0), bar=True)
+    for column, (finding, each) in enumerate(shown.items()):
+        image = inputs.dataset.image(each.image_row)
+        sheet.above(0, column, finding)
+        sheet.image(0, column, image)
+        show_overlay(sheet, 1, column, image, each.values, scale)
+    show_scale(sheet, range(2), scale)
+    file = f"attention-{kind.key}.png"
+    sheet.save(inputs.out / file)
+    caption = f'{kind.name} of "{PROMPT.format("<finding>")}" over an image of a study that is labelled so.'
+    return Picture(file, caption)
 
 
 def _reports_picture(inputs: PictureInputs) -> Picture:
-    dataset, rng = inputs.dataset, inputs.rng(1)
+    dataset, rng, kind = inputs.dataset, inputs.rng(1), KINDS[0]
     count = min(inputs.config.count, len(dataset))
     studies = np.sort(rng.choice(len(dataset), count, replace=False))
     rows = first_image_rows(dataset, studies)
     chosen = [choose_sentences(dataset.sentences(int(study))) for study in studies]
     pairs = [(int(row), sentence) for row, sentences in zip(rows, chosen) for sentence in sentences]
-    maps = iter(maps_of(inputs, [row for row, _ in pairs], [sentence for _, sentence in pairs]))
-    figure = new_figure(10, 3.2 * count)
-    axes = figure.subplots(count, 1 + SENTENCES_SHOWN, squeeze=False)
+    maps = iter(weights_of(inputs, [row for row, _ in pairs], [sentence for _, sentence in pairs]))
+    sheet = Sheet(1 + SENTENCES_SHOWN, [3] * count, [0] * count, cell=320, bar=True)
     for line, (study, row, sentences) in enumerate(zip(studies, rows, chosen)):
-        show_image(axes[line, 0], dataset.image(int(row)), f"study {dataset.study_ids[study]}")
-        for column in range(SENTENCES_SHOWN):
-            if column < len(sentences):
-                title = wrap(sentences[column], 32, lines=3)
-                show_attention(axes[line, 1 + column], dataset.image(int(row)), next(maps), title)
-            else:
-                axes[line, 1 + column].set_axis_off()
-    save(figure, inputs.out / "attention-reports.png")
-    return Picture("attention-reports.png", "Attention of sentences from the studies' own reports.")
+        image, own = dataset.image(int(row)), [next(maps) for _ in sentences]
+        sheet.above(line, 0, f"study {dataset.study_ids[study]}")
+        sheet.image(line, 0, image)
+        scale = common_scale(own, kind.unit, kind.most)
+        for column, (sentence, values) in enumerate(zip(sentences, own), start=1):
+            sheet.above(line, column, wrap(sentence, 30, lines=3))
+            show_overlay(sheet, line, column, image, values, scale)
+        show_scale(sheet, [line], scale)
+    sheet.save(inputs.out / "attention-reports.png")
+    caption = "Attention weight of sentences from the studies' own reports. Each row has its own scale."
+    return Picture("attention-reports.png", caption)
+
+
+@torch.inference_mode()
+def weights_of(inputs: PictureInputs, image_rows: Sequence[int], sentences: Sequence[str]) -> np.ndarray:
+    """The attention weights of each image with its sentence: [N, 224, 224]."""
+    patches: Tensor = inputs.encoder.images(inputs.dataset.images, image_rows).patches
+    prototypes = inputs.encoder.texts([[sentence] for sentence in sentences]).prototypes
+    return upsample(attention_maps(inputs.encoder.model, patches, prototypes)).cpu().numpy()
 
 
 def choose_sentences(sentences: Sequence[str]) -> list[str]:

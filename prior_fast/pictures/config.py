@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,9 @@ import numpy as np
 from prior_fast.config import apply_overrides
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
-from prior_fast.evaluation.encode import Encoder
+from prior_fast.evaluation.encode import Encoder, first_image_rows
+
+SAMPLE = 256
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,12 @@ class PictureInputs:
         if not self.encoder.model.config.use_bank:
             return "This model was trained with model.use_bank=false: it has no trained bank."
         return "This checkpoint is from stage 1: the bank is trained from stage 2 on."
+
+    @cached_property
+    def sample(self) -> np.ndarray:
+        """Rows of the first images of up to `SAMPLE` random studies, on which rates and means are computed: int64."""
+        studies = np.sort(self.rng(2).permutation(len(self.dataset))[:SAMPLE])
+        return first_image_rows(self.dataset, studies)
 
     def rng(self, stream: int) -> np.random.Generator:
         """The random generator of one of the independent choices."""

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.page import Picture, Section
-from prior_fast.plotting.figures import TRAINED, VALIDATED, new_figure, save
+from prior_fast.plotting.figures import FAINT, TRAINED, VALIDATED, new_figure, save
 
 KEY, TITLE, FILE = "losses", "Loss curves", "losses.png"
 TERMS = (
@@ -17,6 +17,8 @@ TERMS = (
     *("image_reconstruction", "prototype_generation", "prototype_kl", "report_generation"),
 )
 COLUMNS = 3
+SHADES = ("#e3e8ee", "#f6f8fa", "#edf1f5")  # of stages 3, 1 and 2
+NARROW = 0.18  # share of the axis below which a stage is named by its number alone
 Line = dict[str, Any]
 
 
@@ -43,7 +45,8 @@ def losses_section(inputs: PictureInputs) -> Section:
     steps = max(line["total_steps"] for line in lines)
     text = (
         "Means over the steps between two lines of the log. The terms are unweighted. The loss is their weighted sum, "
-        "so it jumps where a stage adds terms. Validation follows each epoch, without noise and masking."
+        "so it jumps where a stage adds terms. The shades are the stages; a term is shown from the stage on that adds "
+        "it. Validation follows each epoch, without noise and masking."
     )
     caption = (
         f"Loss terms over {steps} steps (nats for contrastive and KL terms, mean absolute differences for others)."
@@ -87,16 +90,41 @@ def draw_term(axes: Axes, name: str, lines: list[Line]) -> None:
         marker = marker if len(points) > 1 else "o"
         shown = None if kind in labelled else label
         labelled.add(kind)
-        axes.plot(x, y, dash, color=color, marker=marker, markersize=3, linewidth=1.4, label=shown)
-    last = max(line["total_steps"] for line in lines)
-    for stage in sorted({line["stage"] for line in lines}):
-        first = max((line["total_steps"] for line in lines if line["stage"] < stage), default=0)
-        if first:
-            axes.axvline(first, color="#aeb8c4", linewidth=0.8, linestyle=":")
-        axes.text(
-            first / last, 1.0, f" stage {stage}", transform=axes.transAxes, fontsize=7.5, va="bottom", color="#566070"
-        )
-    axes.set_xlim(0, last)
+        axes.plot(x, y, dash, color=color, marker=marker, markersize=3, linewidth=1.4, label=shown, clip_on=False)
+    _mark_stages(axes, name, lines)
     axes.set_title(name.replace("_", " "), pad=14, loc="left")
     axes.set_xlabel("step")
     axes.set_ylabel("weighted sum" if name == "loss" else "unweighted")
+
+
+def stage_spans(lines: list[Line]) -> dict[int, tuple[int, int]]:
+    """The first and the last step of each stage in the log, counted over the run; a stage begins where one ends."""
+    spans, first = {}, 0
+    for stage in sorted({line["stage"] for line in lines}):
+        last = max(line["total_steps"] for line in lines if line["stage"] == stage)
+        spans[stage], first = (first, last), last
+    return spans
+
+
+def _mark_stages(axes: Axes, name: str, lines: list[Line]) -> None:
+    """Shade the stages and name them. The axis begins with the first stage that has the term."""
+    spans = {
+        stage: span
+        for stage, span in stage_spans(lines).items()
+        if stage >= min(line["stage"] for line in lines if name in line)
+    }
+    begin, end = min(first for first, _ in spans.values()), max(last for _, last in spans.values())
+    for stage, (first, last) in spans.items():
+        axes.axvspan(first, last, color=SHADES[stage % len(SHADES)], linewidth=0, zorder=0)
+        share = (last - first) / max(end - begin, 1)
+        axes.text(
+            (first + last) / 2,
+            1.01,
+            f"stage {stage}" if share > NARROW else str(stage),
+            transform=axes.get_xaxis_transform(),
+            fontsize=7.5,
+            va="bottom",
+            ha="center",
+            color=FAINT,
+        )
+    axes.set_xlim(begin, end)

@@ -7,9 +7,9 @@ import matplotlib
 
 from prior_fast.console import print_table, progress, stdout
 from prior_fast.data.prepared_dataset import PreparedDataset
-from prior_fast.evaluation.encode import Encoder
 from prior_fast.files import write_json
 from prior_fast.pictures.attention import attention_section
+from prior_fast.pictures.cached_encoder import CachedEncoder
 from prior_fast.pictures.config import PictureInputs, pictures_config
 from prior_fast.pictures.embedding import embedding_section
 from prior_fast.pictures.losses import losses_section
@@ -17,10 +17,12 @@ from prior_fast.pictures.page import Section, write_page
 from prior_fast.pictures.prototypes import prototypes_section
 from prior_fast.pictures.queries import queries_section, read_groups
 from prior_fast.pictures.reconstruction import reconstruction_section
+from prior_fast.pictures.zero_shot import zero_shot_section
 from prior_fast.plotting.figures import STYLE
 from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
 
 SECTIONS: tuple[Callable[[PictureInputs], Section], ...] = (
+    zero_shot_section,
     attention_section,
     reconstruction_section,
     embedding_section,
@@ -43,7 +45,7 @@ def make_pictures(checkpoint_path: Path, data: Path, out: Path, split: str, word
         read_groups(Path(config.sentences))  # reports an unreadable file before anything is drawn
     checkpoint = open_checkpoint(checkpoint_path)
     dataset = PreparedDataset.open(data, split)
-    encoder = Encoder(checkpoint, config.device, config.batch_size)
+    encoder = CachedEncoder(checkpoint, config.device, config.batch_size)
     out.mkdir(parents=True, exist_ok=True)
     inputs, sections = PictureInputs(encoder, dataset, config, out), []
     with progress() as bar, matplotlib.rc_context(STYLE):

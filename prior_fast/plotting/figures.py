@@ -4,16 +4,14 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib as matplotlib  # for modules that draw with STYLE
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from prior_fast.files import atomic_path
 
 DPI = 150
-DIMMED = 0.65  # brightness of an X-ray under a heat map, so that bright bones do not bleach the colours
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.titlesize": 10,
@@ -32,6 +30,7 @@ STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
 }
 TRAINED, VALIDATED, MARK = "#1f5fa8", "#d1620f", "#19d3e6"
+RIGHT, WRONG, PLAIN, FAINT = "#1b7f4d", "#b3261e", "#1c2430", "#566070"
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -42,7 +41,7 @@ def new_figure(width: float, height: float) -> Figure:
 def save(figure: Figure, path: Path) -> None:
     """Write the figure as a PNG file, whole or not at all."""
     with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=DPI)
+        figure.savefig(partial, format="png", dpi=DPI, pil_kwargs={"compress_level": 4})
 
 
 def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
@@ -53,17 +52,6 @@ def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
     axes.spines[:].set_visible(False)
     if title:
         axes.set_title(title)
-
-
-def show_attention(axes: Axes, image: np.ndarray, attention: np.ndarray, title: str = "") -> None:
-    """Show an X-ray uint8 [H, W] under a heat map, scaled from its smallest to its greatest weight, named below it."""
-    show_image(axes, DIMMED * image / 255, title)
-    low, high = float(attention.min()), float(attention.max())
-    strength = (attention - low) / max(high - low, 1e-12)
-    colors = matplotlib.colormaps["inferno"](Normalize(0, 1)(strength))
-    colors[..., 3] = 0.15 + 0.5 * strength
-    axes.imshow(colors)
-    axes.set_xlabel(f"weight {low:.3f} to {high:.3f}", labelpad=2, fontsize=8.5)
 
 
 def outline(axes: Axes, mask: np.ndarray) -> None:

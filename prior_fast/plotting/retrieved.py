@@ -8,9 +8,8 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
-from prior_fast.plotting.figures import STYLE, new_figure, save, show_image, wrap
+from prior_fast.plotting.figures import PLAIN, RIGHT, STYLE, WRONG, new_figure, save, show_image, wrap
 
-RIGHT, WRONG, PLAIN = "#1b7f4d", "#b3261e", "#1c2430"
 WIDTH, LINES = 40, 17  # size of a report in its cell, in characters and lines
 
 

@@ -12,9 +12,11 @@ from prior_fast.cli.main import main
 from prior_fast.config import preset
 from tests.evaluation.fake_store import write_checkpoint
 
+ZERO_SHOT = {"zero-shot-roc.png", "zero-shot-confusion.png"}
+ATTENTION = {"attention-weight.png", "attention-departure.png", "attention-reports.png"}
 ALL = {
-    "attention-findings.png",
-    "attention-reports.png",
+    *ZERO_SHOT,
+    *ATTENTION,
     "reconstruction.png",
     "embedding.png",
     "prototype-use.png",
@@ -54,11 +56,24 @@ def test_stage_3_shows_everything(
     assert "index.html shows them" in capsys.readouterr().out
 
 
+def test_zero_shot_is_that_of_the_evaluation(store: Path, run_folder: Path, tmp_path: Path) -> None:
+    assert pictures(run_folder, store, tmp_path / "page", "count=1", "seed=3") == 0
+    words = ["--checkpoint", str(run_folder), "--data", str(store), "--out", str(tmp_path / "own")]
+    assert main(["evaluate", "zero-shot", *words, "seed=3"]) == 0
+    shown = json.loads((tmp_path / "page" / "report.json").read_text())["sections"]["zero-shot"]
+    own = json.loads((tmp_path / "own" / "metrics.json").read_text())
+    assert shown["images"] == own["data"]["selected"]
+    assert shown["accuracy"] == pytest.approx(own["metrics"]["accuracy"]["value"])
+    for name, value in own["metrics"]["auroc"].items():
+        assert shown["auroc"][name] == pytest.approx(value["value"])
+    assert f"Accuracy {shown['accuracy']:.3f}, chance 0.200" in (tmp_path / "page" / "index.html").read_text()
+
+
 def test_stage_1_says_what_it_cannot_show(store: Path, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "elsewhere", store, stage=1)
     out = tmp_path / "out"
     assert pictures(checkpoint, store, out, "count=1") == 0
-    assert shown_files(out) == {"attention-findings.png", "attention-reports.png", "embedding.png"}
+    assert shown_files(out) == ZERO_SHOT | ATTENTION | {"embedding.png"}
     sections = json.loads((out / "report.json").read_text())["sections"]
     page = (out / "index.html").read_text()
     for key, reason in (
