@@ -36,11 +36,11 @@ def attention_section(inputs: PictureInputs) -> Section:
         return Section(KEY, TITLE, absent=reason)
     text = (
         f"Each overlay is the {inputs.encoder.model.config.attention} attention between one sentence and the 7x7 "
-        "patches of the image, enlarged bilinearly. Its opacity grows with the value, and all images beside a colour bar share "
-        "its scale. The weight is the mean of both directions, from 0 to 1. The departure is not a weight: it is the "
-        f"difference of the weights from the sentence's mean weights over {len(inputs.sample)} images, up or down, "
-        "summed over both directions, from 0 to 2. The cross marks the greatest value, the cyan outline the annotation "
-        "of the finding."
+        "patches of the image, enlarged bilinearly. Its opacity grows with the value, and all images beside a colour "
+        "bar share its scale. The weight is the mean of both directions, from 0 to 1. The departure is not a weight: "
+        f"it is the difference of the weights from the sentence's mean weights over {len(inputs.sample)} images, up or "
+        "down, summed over both directions, from 0 to 2. The cross marks the greatest value, the cyan outline the "
+        "annotation of the finding."
     )
     if inputs.encoder.model.config.layout == "released":
         text += " layout=released mixes positions with channels, so the maps do not show positions in the image."

@@ -17,7 +17,7 @@ from prior_fast.plotting.figures import TRAINED, VALIDATED, new_figure, save
 
 KEY, TITLE = "prototypes", "The prototypes"
 FILE, TABLE_FILE = "prototype-use.png", "prototypes.json"
-STUDIES = 400
+STUDIES = 300
 ROWS, ROWS_OTHER = 25, 5  # rows of the table: prototypes that stand for a finding, and for none
 
 
