@@ -150,3 +150,13 @@ def test_sentences_are_encoded_in_their_reports(encoder: Encoder, store: Path) -
     assert np.abs(read.embedded - alone.sentences.numpy()).max() > 1e-3
     bank = encoder.model.sentence_bank.embed.weight.detach().numpy()
     np.testing.assert_array_equal(read.prototype, (read.embedded @ bank.T).argmax(axis=1))
+
+
+def test_a_report_that_is_too_long_keeps_its_first_sentences(encoder: Encoder) -> None:
+    long = [f"Pulmonary edema is {word} ." for word in ("mild", "moderate", "severe") for _ in range(30)]
+    long = ["The bones are intact .", *long, "No pneumothorax ."]
+    read = read_sentences(encoder, [long, ["Lungs are well expanded ."]])
+    count = len(read.sentences) - 1
+    assert 10 < count < len(long)
+    assert read.sentences == [*long[:count], "Lungs are well expanded ."]
+    assert len(read.embedded) == len(read.prototype) == len(read.statements) == count + 1
