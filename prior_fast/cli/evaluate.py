@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from prior_fast.downstream import config as fine_tuned
+from prior_fast.evaluation.learned_config import SPLITS
 
 TASKS = {
     "zero-shot": "classify X-rays by prompts, without training; with annotations, play the pointing game too",
@@ -25,7 +26,6 @@ LEARNED_TASKS = {
     "generation": "measure what the decoders generate: reconstructed findings, and findings of generated prototypes",
     "bank": "measure the purity of the prototypes: whether each stands for one finding, side and presence",
 }
-LEARNED_SPLITS = {"generation": "test", "bank": "train"}
 LEARNED_SETTINGS = """settings (key=value; docs/what-it-learns.md has the measures):
   studies=N            studies drawn, at most (1000); 0: all
 {own}  seed=N               seed of the draws, the masked channels and the chance levels (0)
@@ -94,7 +94,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     for name, description in LEARNED_TASKS.items():
         settings = LEARNED_SETTINGS.format(own=OWN_LEARNED_SETTINGS[name])
         task = _add_task(tasks, name, description, settings, "a prepared dataset", "--data prepared --out out seed=1")
-        split = LEARNED_SPLITS[name]
+        split = SPLITS[name]
         task.add_argument("--split", default=split, help=f"split to measure on (default: {split})")
         task.set_defaults(run=run_learned, settings=[])
     for name in fine_tuned.TASKS:
