@@ -8,9 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from prior_fast.evaluation.encode import Advance, Encoder
 from prior_fast.ops.common.philox import uniform
+
+SIZE = 224  # pixels of a side of an image of a prepared dataset
 
 
 def channel_masks(encoder: Encoder, count: int, seed: int) -> Tensor | None:
@@ -38,6 +41,8 @@ def reconstruct(
     The encoder can't encode a report without sentences. The context of such a report is zero: the sum that sigmoid
     attention computes over no sentence.
 
+    Smaller images of the decoder are enlarged bilinearly, as training reduces the image for its loss.
+
     masks: factors [N, D] for the channels of the image; None: all channels.
     """
     parts = []
@@ -45,7 +50,9 @@ def reconstruct(
         part = slice(first, first + encoder.batch_size)
         context = contexts(encoder, patches[part], reports[part])
         mask = None if masks is None else masks[part]
-        pixels = encoder.model.reconstruct_images(patches[part], context, mask)[:, 0].float()
+        pixels = encoder.model.reconstruct_images(patches[part], context, mask).float()
+        # A decoder of fewer blocks makes smaller images.
+        pixels = F.interpolate(pixels, size=(SIZE, SIZE), mode="bilinear", align_corners=True)[:, 0]
         gray = pixels * encoder.checkpoint.image_std + encoder.checkpoint.image_mean
         parts.append(gray.clamp(0, 1).cpu().numpy())
         if advance:

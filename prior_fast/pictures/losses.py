@@ -13,7 +13,7 @@ from prior_fast.plotting.figures import FAINT, TRAINED, VALIDATED, new_figure, s
 
 KEY, TITLE, FILE = "losses", "Loss curves", "losses.png"
 TERMS = (
-    *("loss", "global_alignment", "local_image", "local_text", "prototype"),
+    *("loss", "global_alignment", "local_image", "local_text", "attention_alignment", "prototype"),
     *("image_reconstruction", "prototype_generation", "prototype_kl", "report_generation"),
 )
 COLUMNS = 3

@@ -145,3 +145,22 @@ def test_a_report_without_sentences_has_a_zero_context(encoder: Encoder, store: 
     images = reconstruct(encoder, patches, reports)
     assert images.shape == (3, 224, 224) and images.min() >= 0 and images.max() <= 1
     assert reconstruct(encoder, patches[:1], [[]]).shape == (1, 224, 224)
+
+
+class SmallDecoder(torch.nn.Module):
+    """Makes images of 112 x 112 whose left half is darker than their right half."""
+
+    def forward(self, image_map: torch.Tensor, text_map: torch.Tensor) -> torch.Tensor:
+        halves = torch.tensor([-0.5, 0.5]).repeat_interleave(56)
+        return halves.expand(len(image_map), 1, 112, 112)
+
+
+def test_smaller_images_of_the_decoder_are_enlarged(checkpoint: Path, store: Path) -> None:
+    encoder = Encoder(open_checkpoint(checkpoint), "cpu")
+    encoder.model.image_decoder = SmallDecoder()
+    patches = encoder.images(PreparedDataset.open(store, "test").images, [0]).patches
+    (image,) = reconstruct(encoder, patches, [["Edema is mild ."]])
+    assert image.shape == (224, 224)
+    mean, deviation = encoder.checkpoint.image_mean, encoder.checkpoint.image_std
+    np.testing.assert_allclose(image[:, :110], mean - deviation / 2, atol=1e-6)
+    np.testing.assert_allclose(image[:, 114:], mean + deviation / 2, atol=1e-6)

@@ -82,7 +82,7 @@ def test_reconstruction_compares_three_reports(inputs: PictureInputs) -> None:
     assert list(found) == ["own report", "another report", "no report"]
     for first, second in ((0, 1), (0, 2), (1, 2)):
         images = list(found.values())
-        assert np.abs(images[first] - images[second]).max() > 1e-4
+        assert np.abs(images[first] - images[second]).max() > 1e-6
     section = reconstruction.reconstruction_section(inputs)
     assert "context of zeros" in section.text and "inside the cyan outline" in section.pictures[0].caption
 
