@@ -76,8 +76,11 @@ class ModelConfig:
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
     temperature: float = 0.01  # logit scales start at 1 / temperature
     mask_ratio: float = 0.5  # share of the image embedding's channels that image reconstruction masks
+    decoder_blocks: int = 5  # of the image decoder; each doubles the side of the reconstructed image, from 7 pixels
     decoder_norm: Literal["after_relu", "before_relu"] = "after_relu"
     layout: Literal["patches", "released"] = "patches"
+    use_attention_alignment: bool = False  # ours: each stage also trains the attention to choose a sentence's image
+    attention_bias: float = 0.0  # of the attention's logits, at the start
     # For ablations. A part that is turned off keeps its weights, untrained, so that checkpoints have one shape.
     use_bank: bool = True  # false: stages 2 and 3 use the sentences themselves
     use_local_alignment: bool = True  # false: no stage has the local terms
@@ -103,6 +106,7 @@ class LossWeights:
     global_alignment: tuple[float, float, float] = (1.0, 1.0, 10.0)  # one per stage
     local_image: float = 1.0
     local_text: float = 1.0
+    attention_alignment: float = 1.0
     prototype: float = 10.0
     image_reconstruction: float = 1.0
     prototype_generation: float = 10.0
@@ -116,6 +120,7 @@ class DataConfig:
 
     max_tokens: int = 256
     shuffle_sentences: bool = True
+    sentence_sampling: float = 1.0  # a report keeps a share of its sentences that is drawn between this and 1
     rotation: float = 5.0  # degrees, at most, to either side
     interpolation: Literal["bilinear", "nearest"] = "bilinear"  # of the rotation
     flip: bool = False  # mirror half of the images left to right
@@ -142,6 +147,7 @@ class RunConfig:
     batch_size: int = 128  # pairs per step, over all ranks
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: tuple[float, float, float] = (1e-5, 1e-5, 1e-5)  # one per stage
+    text_learning_rate: float = 1.0  # of the text encoder, as a factor of learning_rate
     learning_rate_start: tuple[float, float, float] = (1e-7, 1e-7, 1e-8)  # of the warm-up
     warmup_epochs: tuple[float, float, float] = (1.0, 1.0, 5.0)
     weight_decay: float = 1e-6
@@ -152,6 +158,9 @@ class RunConfig:
     cudnn_benchmark: bool = True  # on GPUs: cuDNN times its algorithms for each convolution and uses the fastest
     sync_batch_norm: bool = True  # with several processes: use statistics of the joined batch, like a single process
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    # On a CPU: processes that share a batch; 0: one for each thread that torch would use, as far as they can share the
+    # batch evenly, at most 4
+    processes: int = 0
     seed: int = 0
     log_every: int = 10  # steps
     checkpoint_every: int = 500  # steps; one is also written at the end of each stage

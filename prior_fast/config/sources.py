@@ -162,7 +162,12 @@ SOURCES: dict[str, FieldSource] = {
         released=released("prior.py:35-38"),
     ),
     "model.sentence_pool": FieldSource(
-        paper("2.2", "via self-attention pooling"), released=released("prior.yaml:38", "`avg`")
+        paper("2.2", "via self-attention pooling"),
+        released=released("prior.yaml:38", "`avg`"),
+        tiny=ours(
+            "as in the released code: the supplement's pool starts with the weight on a single token, and the loss "
+            "falls later"
+        ),
     ),
     "model.report_pool_heads": FieldSource(released("sentence_pool.py:6", "of the pool of sentences to a report")),
     "model.attention": FieldSource(
@@ -176,6 +181,10 @@ SOURCES: dict[str, FieldSource] = {
         ),
     ),
     "model.mask_ratio": FieldSource(released("prior.yaml:33", "of the image embedding's channels")),
+    "model.decoder_blocks": FieldSource(
+        released("image.py:131-136", "five blocks, from 7x7 to 224x224 pixels"),
+        tiny=ours("reconstructs 56x56 pixels: the last two blocks took most of a step"),
+    ),
     "model.decoder_norm": FieldSource(
         paper("2.3", "followed by a ReLU activation function and a batch normalization layer"),
         released=released("image.py:18-33", "segmentation_models_pytorch's Conv2dReLU normalizes before the ReLU"),
@@ -183,6 +192,14 @@ SOURCES: dict[str, FieldSource] = {
     "model.layout": FieldSource(
         paper("2.2", "we take the feature map", "a patch is the 2048 channels at one position of the 7x7 map"),
         released=released("resnet.py:94", "a view that mixes positions and channels"),
+    ),
+    "model.use_attention_alignment": FieldSource(
+        ours("the paper has no such term ([below](#attention-alignment))"),
+        tiny=ours("fixes the sign and the place of the attention ([below](#attention-alignment))"),
+    ),
+    "model.attention_bias": FieldSource(
+        ours("0: the paper names no bias"),
+        tiny=ours("-log 49: the weights of an image's patches add up to about 1, as with a softmax"),
     ),
     "model.use_bank": FieldSource(ours("the paper's model; `false` for [ablations](#ablations) of the bank")),
     "model.use_local_alignment": FieldSource(
@@ -197,6 +214,10 @@ SOURCES: dict[str, FieldSource] = {
     ),
     "loss.local_image": FieldSource(released("prior.py:558-561", "no factor in any stage")),
     "loss.local_text": FieldSource(released("prior.py:558-561", "no factor in any stage")),
+    "loss.attention_alignment": FieldSource(
+        ours("used only with model.use_attention_alignment=true"),
+        tiny=ours("of 3, 10 and 20, 3 gave the best retrieval, and the same attention"),
+    ),
     "loss.prototype": FieldSource(released("prior.yaml:34", "`lambda_proto`")),
     "loss.image_reconstruction": FieldSource(released("prior.py:562-565", "no factor")),
     "loss.prototype_generation": FieldSource(released("prior.py:323", "`lambda_proto`")),
@@ -240,6 +261,10 @@ SOURCES: dict[str, FieldSource] = {
     "learning_rate": FieldSource(
         paper("2.4", "a learning rate of 1e-5"), released=released("train_prior.yaml:17-23"), tiny=_FEW_STEPS
     ),
+    "text_learning_rate": FieldSource(
+        ours("1: the paper has one learning rate"),
+        tiny=ours("the image encoder learns fastest at 3e-3, the text encoder at a quarter of it"),
+    ),
     "learning_rate_start": FieldSource(released("train_prior.yaml:18-24", "where the warm-up begins"), tiny=_FEW_STEPS),
     "warmup_epochs": FieldSource(released("train_prior.yaml:32-34", "the supplement has no warm-up"), tiny=_FEW_STEPS),
     "weight_decay": FieldSource(paper("2.4", "a weight decay of 1e-6")),
@@ -255,6 +280,7 @@ SOURCES: dict[str, FieldSource] = {
     "cudnn_benchmark": FieldSource(ours("faster: all images have one size")),
     "sync_batch_norm": FieldSource(released("train_prior.yaml:55", "applies to several processes")),
     "device": FieldSource(ours("a GPU if there is one")),
+    "processes": FieldSource(ours("0: on CPUs one for each thread; they wait less for each other than threads do")),
     "seed": FieldSource(ours("any number serves; the released code's is 114514 (base_config.yaml:3)")),
     "log_every": FieldSource(ours("steps between lines of the log")),
     "checkpoint_every": FieldSource(ours("steps between checkpoints"), tiny=ours("its stages are short")),

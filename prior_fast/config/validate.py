@@ -6,7 +6,7 @@ from prior_fast.errors import UsageError
 
 def validate_config(config: RunConfig) -> None:
     """Raise UsageError, with the field's name, for the first value that can't be used."""
-    model, bank = config.model, config.model.bank
+    model, bank, data = config.model, config.model.bank, config.data
     _require(config.batch_size >= 2, "batch_size", config.batch_size, "at least 2: a contrastive loss needs negatives")
     _require(min(config.stage_epochs) >= 0, "stage_epochs", config.stage_epochs, "0 or more each")
     _require(sum(config.stage_epochs) > 0, "stage_epochs", config.stage_epochs, "at least one epoch in total")
@@ -29,12 +29,28 @@ def validate_config(config: RunConfig) -> None:
         model.image.shrink,
         f"{224 // (7 * 2 ** (stages + 1))} with the {stages} stages of model.image.depths, for a map of 7x7",
     )
+    _require(2 <= model.decoder_blocks <= 5, "model.decoder_blocks", model.decoder_blocks, "2 to 5")
+    _require(config.text_learning_rate >= 0, "text_learning_rate", config.text_learning_rate, "0 or more")
+    _require(model.attention_bias <= 0, "model.attention_bias", model.attention_bias, "0 or less")
+    _require(
+        model.use_local_alignment or not model.use_attention_alignment,
+        "model.use_attention_alignment",
+        model.use_attention_alignment,
+        "false with model.use_local_alignment=false",
+    )
     for name in ("max_steps_per_stage", "weight_decay", "clip_norm", "seed"):
         _require(getattr(config, name) >= 0, name, getattr(config, name), "0 or more")
+    _require(config.processes >= 0, "processes", config.processes, "0 or more")
+    _require(
+        config.processes == 0 or config.batch_size % config.processes == 0,
+        "processes",
+        config.processes,
+        f"a divisor of batch_size={config.batch_size}, which they share evenly",
+    )
     for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
-    data = config.data
     _require(data.workers >= 0, "data.workers", data.workers, "0 or more")
+    _require(0 < data.sentence_sampling <= 1, "data.sentence_sampling", data.sentence_sampling, "more than 0, at most 1")
     _require(0 <= data.token_bucket <= 512, "data.token_bucket", data.token_bucket, "0 to 512")
     _require(not data.jpegs or data.source == "dali", "data.jpegs", data.jpegs, "empty unless data.source=dali")
     _require(model.embed_dim % 16 == 0, "model.embed_dim", model.embed_dim, "a multiple of 16, for the image decoder")

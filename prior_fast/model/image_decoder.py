@@ -12,8 +12,6 @@ from prior_fast.model.padded_conv import PaddedConv2d
 from prior_fast.model.precision import widen
 from prior_fast.model.upsampled_conv import UpsampledConv2d
 
-BLOCKS = 5
-
 
 class DecoderBlock(nn.Module):
     """Nearest-neighbour x2 upsampling (released), then two 3x3 convolutions, each with ReLU and batch normalization."""
@@ -39,16 +37,17 @@ class ImageDecoder(nn.Module):
     """Reconstructs the image from its masked embedding and the text's context.
 
     norm: batch normalization after the ReLU (supplement 2.3), or before it (released).
+    blocks: each doubles the side and halves the channels.
     """
 
-    def __init__(self, channels: int, norm: Literal["after_relu", "before_relu"]) -> None:
+    def __init__(self, channels: int, norm: Literal["after_relu", "before_relu"], blocks: int = 5) -> None:
         super().__init__()
-        widths = [channels >> block for block in range(BLOCKS + 1)]
+        widths = [channels >> block for block in range(blocks + 1)]
         self.blocks = nn.ModuleList(DecoderBlock(a, b, norm) for a, b in pairwise(widths))
         self.output_head = nn.Sequential(NarrowConv2d(widths[-1], 1, 3))
 
     def forward(self, image_map: Tensor, text_map: Tensor) -> Tensor:
-        """image_map, text_map [B, D, 7, 7] -> [B, 1, 224, 224]."""
+        """image_map, text_map [B, D, 7, 7] -> [B, 1, h, h] with h = 7 * 2^blocks; 224 for five blocks."""
         x = torch.cat([image_map, text_map], dim=1)
         for block in self.blocks:
             x = block(x)

@@ -28,13 +28,21 @@ class LocalCrossAttention(nn.Module):
     image: JoinedLinear
     text: JoinedLinear
 
-    def __init__(self, channels: int, activation: Literal["sigmoid", "softmax"] = "sigmoid") -> None:
+    def __init__(self, channels: int, activation: Literal["sigmoid", "softmax"] = "sigmoid", bias: float = 0.0) -> None:
+        """bias: of the logits at the start, negative or 0; held by the biases of queries and keys."""
         super().__init__()
         # Each side is projected by one product.
         for number, side in ((1, "image"), (2, "text")):
             names = (f"query{number}", f"key{number}", f"value{number}")
             JoinedLinear(channels, channels, names).register(self, side)
         self.activation: Literal["sigmoid", "softmax"] = activation
+        if bias:
+            # The scaled product of the two constants is the bias.
+            constant = (-bias * channels**-0.5) ** 0.5
+            with torch.no_grad():
+                for joined in (self.image, self.text):
+                    joined.bias[:channels] = constant  # of the queries
+                    joined.bias[channels : 2 * channels] = -constant  # of the keys
 
     def forward(self, image: Tensor, text: Tensor, cu_sentences: Tensor, max_sentences: int) -> LocalContext:
         """image [B, P, D], text [S, D], cu_sentences [B + 1]."""

@@ -49,10 +49,10 @@ class PRIORModel(nn.Module):
         self.global_text_projection = ProjectionHead(width, width) if config.projection == "mlp" else NoProjection()
         self.global_text_attention = SentenceAttentionPool(width, config.report_pool_heads)
         self.sentence_bank = SentencePrototypeBank(config.bank.prototypes, width, config.bank.init)
-        self.local_cross_attention = LocalCrossAttention(width, config.attention)
+        self.local_cross_attention = LocalCrossAttention(width, config.attention, config.attention_bias)
         self.predictor = SimSiamPredictor(width)
         self.sentence_decoder = SentenceDecoder(config.sentence_decoder, width)
-        self.image_decoder = ImageDecoder(2 * width, config.decoder_norm)
+        self.image_decoder = ImageDecoder(2 * width, config.decoder_norm, config.decoder_blocks)
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self.local_logit_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         # Convolutions run faster with the channels innermost, on GPUs and CPUs. Values and shapes do not change.
@@ -93,7 +93,7 @@ class PRIORModel(nn.Module):
         return self.global_text_projection(pooled, tracked)
 
     def reconstruct_images(self, patches: Tensor, context: Tensor, channel_mask: Tensor | None = None) -> Tensor:
-        """Image patches and the text's context for them [B, P, D] -> images [B, 1, 224, 224].
+        """Image patches and the text's context for them [B, P, D] -> images [B, 1, h, h] (`ImageDecoder`).
 
         channel_mask: factors [B, D] for the image embedding's channels; None: no masking.
         """

@@ -36,8 +36,11 @@ class TextEncoder(nn.Module):
             positions=config.positions,
             token_types=config.token_types,
         )
-        # BERT's 0.02 suits widths near 768. With small widths, attention would stay nearly uniform for many steps.
-        self.encoder = Bert(structure, vocab_size, std=config.hidden_size**-0.5)
+        # BERT's 0.02 for all weights but the words'. Positions and layers then change the words little at first: the
+        # encoder starts as a bag of words. With hidden_size^-0.5 for all, a small model's contrastive loss stays at
+        # chance for three times as many steps.
+        self.encoder = Bert(structure, vocab_size)
+        nn.init.normal_(self.encoder.embeddings.word_embeddings.weight, std=config.hidden_size**-0.5)
         self.out_channels = config.hidden_size
 
     def forward(self, token_ids: Tensor, position_ids: Tensor, cu_tokens: Tensor, max_tokens: int) -> Tensor:

@@ -13,7 +13,6 @@ from torchvision.models.resnet import Bottleneck
 
 from prior_fast.batch import PackedBatch
 from prior_fast.config import ImageEncoderConfig, ModelConfig
-from prior_fast.model.image_decoder import BLOCKS
 from prior_fast.model.image_encoder import MAP_SIZE
 
 IMAGE_SIZE = 224
@@ -85,6 +84,12 @@ def forward_operations(model: ModelConfig, stage: int, sizes: Sizes) -> Counts:
     }
     if model.use_local_alignment:
         products["local_alignment"] = _local_alignment(width, sizes)
+        if model.use_attention_alignment:
+            # Both directions of all sentences with the patches of all images; steps of one batch size.
+            images = sizes.squared_pairs // max(pairs, 1)
+            products["attention_alignment"] = (
+                2 * PATCHES * sentences * images * width + 2 * (PATCHES * pairs + sentences) * width**2
+            )
     elif model.reconstructs(stage):
         products["local_alignment"] = _context_for_image(width, sizes)
     if model.reads_bank(stage):
@@ -95,7 +100,7 @@ def forward_operations(model: ModelConfig, stage: int, sizes: Sizes) -> Counts:
         products["report_pool"] *= 2
         products["global_alignment"] *= 2
         products["sentence_decoder"] = pairs * _sentence_decoder(model)
-        products["image_decoder"] = pairs * _image_decoder(2 * width)
+        products["image_decoder"] = pairs * _image_decoder(2 * width, model.decoder_blocks)
     return {name: 2 * count for name, count in products.items()}
 
 
@@ -163,10 +168,10 @@ def _sentence_decoder(model: ModelConfig) -> int:
     return decoder.layers * (decoder.queries * query + 2 * PATCHES * width**2)
 
 
-def _image_decoder(channels: int) -> int:
-    """For one image: five blocks of a transposed 4x4 and a 3x3 convolution, then a last 3x3 convolution."""
+def _image_decoder(channels: int, blocks: int) -> int:
+    """For one image: blocks of a transposed 4x4 and a 3x3 convolution, then a last 3x3 convolution."""
     count, side = 0, MAP_SIZE
-    for wide, narrow in pairwise(channels >> block for block in range(BLOCKS + 1)):
+    for wide, narrow in pairwise(channels >> block for block in range(blocks + 1)):
         count += side**2 * 16 * wide * narrow + (2 * side) ** 2 * 9 * narrow**2
         side *= 2
-    return count + side**2 * 9 * (channels >> BLOCKS)
+    return count + side**2 * 9 * (channels >> blocks)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from prior_fast.batch import PackedBatch
 from prior_fast.config import LossWeights
+from prior_fast.model.attention_alignment import attention_alignment
 from prior_fast.model.image_decoder import reconstruction_loss
 from prior_fast.model.local_alignment import LocalContext, simsiam_loss
 from prior_fast.model.precision import widen
@@ -54,7 +55,7 @@ def stage1(model: PRIORModel, batch: PackedBatch, step: StepContext) -> Terms:
     report = model.pool_report(sentences, batch.cu_sentences, batch.max_sentences)
     return {
         "global_alignment": global_alignment(model, image.whole, report, step),
-        **local_terms(model, batch, image, sentences),
+        **local_terms(model, batch, step, image, sentences),
     }
 
 
@@ -66,7 +67,7 @@ def stage2(model: PRIORModel, batch: PackedBatch, step: StepContext) -> Terms:
     report = model.pool_report(read, batch.cu_sentences, batch.max_sentences)
     return {
         "global_alignment": global_alignment(model, image.whole, report, step),
-        **local_terms(model, batch, image, read),
+        **local_terms(model, batch, step, image, read),
         **bank_term(batch, l1),
     }
 
@@ -79,7 +80,7 @@ def stage3(model: PRIORModel, batch: PackedBatch, step: StepContext) -> Terms:
     sentences = model.encode_sentences(batch)
     read, l1 = read_bank(model, batch, step, sentences)
     report = model.pool_report(read, batch.cu_sentences, batch.max_sentences)
-    local, for_image = local_terms_and_context(model, batch, image, read)
+    local, for_image = local_terms_and_context(model, batch, step, image, read)
     mask = channel_mask(image.patches, model.config.mask_ratio, batch, step.noise_seed(1))
     reconstructed = model.reconstruct_images(image.patches, for_image, mask)
     return {
@@ -137,24 +138,26 @@ def bank_term(batch: PackedBatch, l1: Tensor | None) -> Terms:
     return {} if l1 is None else {"prototype": l1 * batch.sentence_share}
 
 
-def local_terms(model: PRIORModel, batch: PackedBatch, image: ImageEmbedding, sentences: Tensor) -> Terms:
+def local_terms(
+    model: PRIORModel, batch: PackedBatch, step: StepContext, image: ImageEmbedding, sentences: Tensor
+) -> Terms:
     """The terms of `local_alignment`; none without local alignment."""
-    return local_alignment(model, batch, image, sentences)[0] if model.config.use_local_alignment else {}
+    return local_alignment(model, batch, step, image, sentences)[0] if model.config.use_local_alignment else {}
 
 
 def local_terms_and_context(
-    model: PRIORModel, batch: PackedBatch, image: ImageEmbedding, sentences: Tensor
+    model: PRIORModel, batch: PackedBatch, step: StepContext, image: ImageEmbedding, sentences: Tensor
 ) -> tuple[Terms, Tensor]:
     """`local_terms`, and the context [B, P, D] of the patches from the text, which image reconstruction reads."""
     if not model.config.use_local_alignment:
         attention = model.local_cross_attention
         return {}, attention.for_image(image.patches, sentences, batch.cu_sentences, batch.max_sentences)
-    terms, context = local_alignment(model, batch, image, sentences)
+    terms, context = local_alignment(model, batch, step, image, sentences)
     return terms, context.for_image
 
 
 def local_alignment(
-    model: PRIORModel, batch: PackedBatch, image: ImageEmbedding, sentences: Tensor
+    model: PRIORModel, batch: PackedBatch, step: StepContext, image: ImageEmbedding, sentences: Tensor
 ) -> tuple[Terms, LocalContext]:
     """SimSiam between patches and their text context, InfoNCE within a report between sentences and image context.
 
@@ -171,6 +174,11 @@ def local_alignment(
             batch.max_sentences,
         ),
     }
+    if model.config.use_attention_alignment:
+        loss = attention_alignment(
+            model.local_cross_attention, image.patches, sentences, batch.cu_sentences, step.group
+        )
+        terms["attention_alignment"] = loss * batch.sentence_share
     return terms, context
 
 

@@ -39,7 +39,7 @@ class StageTrainer:
         self.config = config
         self.ranks = ranks
         self.parameters = train_only(model, stage)
-        self.optimizer = make_optimizer(config, list(self.parameters.values()))
+        self.optimizer = make_optimizer(config, self.parameters)
         self.autocast = make_autocast(config.precision, ranks.device)
         self.loss: nn.Module = StageLoss(model, stage, config)
         self.compiled = compiles(config, ranks.device)
@@ -56,7 +56,7 @@ class StageTrainer:
     def step(self, batch: PackedBatch, context: StepContext, learning_rate: float) -> dict[str, Tensor]:
         """Forward, backward, update; returns the loss terms of the joined batch, still on the device."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         with self.autocast:
             terms = self.evaluate(batch, context)
         self.optimizer.zero_grad(set_to_none=True)
@@ -144,10 +144,15 @@ def train_only(model: PRIORModel, stage: int) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def make_optimizer(config: RunConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam (supplement 2.4) or AdamW (released)."""
+def make_optimizer(config: RunConfig, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam (supplement 2.4) or AdamW (released). A group's learning rate is that of the step times its `factor`."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return kind(parameters, weight_decay=config.weight_decay, fused=True)
+    factors = {name: config.text_learning_rate if name.startswith("text_encoder.") else 1.0 for name in parameters}
+    groups = [
+        {"params": [parameters[name] for name in parameters if factors[name] == factor], "factor": factor}
+        for factor in sorted(set(factors.values()))
+    ]
+    return kind(groups, weight_decay=config.weight_decay, fused=True)
 
 
 def make_autocast(precision: str, device: torch.device) -> AbstractContextManager:

@@ -78,6 +78,22 @@ def align_locally(model: PRIORModel, patches: Tensor, reports: list[Tensor]) -> 
     return torch.stack(image_losses).mean(), torch.stack(text_losses).mean(), torch.stack(contexts)
 
 
+def align_attention(model: PRIORModel, patches: Tensor, reports: list[Tensor]) -> Tensor:
+    """The loss [] of choosing each sentence's own image by its mean attention weight, mean over the sentences."""
+    attention, losses = model.local_cross_attention, []
+    scale = 1 / math.sqrt(patches.shape[-1])
+    for i in range(len(reports)):
+        query2, key2, _ = attention.text(reports[i])
+        means = []
+        for image in patches:
+            query1, key1, _ = attention.image(image)
+            weights = torch.sigmoid(wide(query2 @ key1.T * scale)) + torch.sigmoid(wide(key2 @ query1.T * scale))
+            means.append(weights.mean(dim=1) / 2)
+        logits = torch.log(torch.stack(means, dim=1))
+        losses.append(F.cross_entropy(logits, torch.full((len(logits),), i, device=logits.device), reduction="none"))
+    return torch.cat(losses).mean()
+
+
 def read_contexts(model: PRIORModel, patches: Tensor, reports: list[Tensor]) -> Tensor:
     """The context of each patch from its report [B, P, D], without the losses of `align_locally`."""
     pairs = zip(patches, reports, strict=True)

@@ -7,7 +7,17 @@ from prior_fast.model.image_decoder import reconstruction_loss
 from prior_fast.model.prior import ImageEmbedding, PRIORModel
 
 from .batch import PlainBatch
-from .head import align_locally, bank_kl, contrast, match, pool_reports, pool_sentences, read_bank, read_contexts
+from .head import (
+    align_attention,
+    align_locally,
+    bank_kl,
+    contrast,
+    match,
+    pool_reports,
+    pool_sentences,
+    read_bank,
+    read_contexts,
+)
 from .noise import Noise
 
 
@@ -35,6 +45,8 @@ def plain_terms(
     terms["global_alignment"] = contrast(image.whole, whole, model.logit_scale.exp())
     if config.use_local_alignment:
         terms["local_image"], terms["local_text"], context = align_locally(model, image.patches, reports)
+        if config.use_attention_alignment:
+            terms["attention_alignment"] = align_attention(model, image.patches, reports)
     elif config.reconstructs(stage):
         context = read_contexts(model, image.patches, reports)
     if config.reconstructs(stage):
