@@ -3,7 +3,10 @@
 import argparse
 import importlib
 
-TASKS = ("kernels", "convolutions", "train", "loader", "memory", "pretraining", "compare", "page", "picture")
+TASKS = (
+    *("kernels", "convolutions", "train", "loader", "memory", "pretraining", "ceiling", "demo"),
+    *("compare", "page", "picture"),
+)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:

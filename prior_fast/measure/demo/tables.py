@@ -1,0 +1,67 @@
+"""The tables of docs/demo.md, made from the files of bench/demo/."""
+
+from typing import Any
+
+from prior_fast.measure.demo.figure import shown
+from prior_fast.tables import markdown_table
+
+Report = dict[str, Any]
+# The columns of the defects: the key of a figure, and its name in the table.
+COLUMNS = {
+    "accuracy": "accuracy",
+    "image_to_text": "P@5, image to text",
+    "text_to_image": "P@5, text to image",
+    "hit_rate": "pointing game",
+    "inside_over_outside": "inside over outside",
+    "reconstruction": "reconstruction",
+    "f1": "generated F1",
+}
+MARK = "*"  # of a value that is no better than chance
+
+
+def seeds_table(report: Report) -> list[str]:
+    """A row for each figure: over the seeds its mean, least, greatest and spread, chance, and what stands beside it."""
+    count = len(report["seeds"])
+    rows = []
+    for row in report["figures"]:
+        beside = ", ".join(f"{name} {shown(value, 3)}" for name, value in row["beside"].items())
+        failed = sum(map(bool, row["open"]))
+        numbers = [shown(row[key], 3) for key in ("mean", "least", "greatest", "spread", "chance")]
+        rows.append((row["name"], *numbers, beside, f"in {failed} of {count} seeds" if failed else ""))
+    header = ("figure", "mean", "least", "greatest", "spread", "chance", "beside it", "open")
+    seeds = ", ".join(map(str, report["seeds"]))
+    table = markdown_table(header, rows, left=(0, 6, 7))
+    return [*table, "", f"Seeds {seeds}; {report['studies']:,} made-up studies each; {_settings(report)}."]
+
+
+def seconds_table(report: Report) -> list[str]:
+    """A row for each command of the demo: its seconds with each seed."""
+    rows = [(f"`{name}`", *(f"{value:,.0f}" for value in each)) for name, each in report["seconds"].items()]
+    totals = (sum(each) for each in zip(*report["seconds"].values()))
+    rows.append(("together", *(f"{total:,.0f}" for total in totals)))
+    return markdown_table(("command", *(f"seed {seed}, s" for seed in report["seeds"])), rows)
+
+
+def defects_table(report: Report) -> list[str]:
+    """A row for each defect, and one for chance."""
+    chance = [_value(report["defects"][0]["figures"].get(key, {}), "chance") for key in COLUMNS]
+    rows = [
+        (row["name"], *(_value(row["figures"].get(key, {}), "value") for key in COLUMNS)) for row in report["defects"]
+    ]
+    table = markdown_table(("defect", *COLUMNS.values()), [*rows, ("chance", *chance)])
+    return [*table, "", f"{report['data']['studies']:,} test studies; {_settings(report)}."]
+
+
+def planted_table(report: Report) -> list[str]:
+    """A row for each defect: what was planted."""
+    return markdown_table(("defect", "what was planted"), [(d["name"], d["what"]) for d in report["defects"]], (0, 1))
+
+
+def _settings(report: Report) -> str:
+    changed = report["settings"]
+    return f"preset tiny with {' '.join(f'`{word}`' for word in changed)}" if changed else "preset tiny"
+
+
+def _value(figure: Report, key: str) -> str:
+    mark = MARK if key == "value" and figure.get("open") else ""
+    return f"{shown(figure.get(key), 3)}{mark}"
