@@ -72,6 +72,7 @@ WIDTH = 50  # of a setting in the list, before its source
 # Settings that may change when a run is resumed. Changing any other setting would make it a different run.
 FREE = (
     "device",
+    "processes",
     "log_every",
     "checkpoint_every",
     "keep_checkpoints",

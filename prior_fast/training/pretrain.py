@@ -21,6 +21,7 @@ from prior_fast.training.checkpoint import Checkpoint, Position, prune_checkpoin
 from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import Ranks, join_ranks
 from prior_fast.training.fill_bank import fill_bank
+from prior_fast.training.job import Job
 from prior_fast.training.log import LossWindow, RunLog
 from prior_fast.training.meter import Meter
 from prior_fast.training.profile import record_stage
@@ -34,6 +35,8 @@ from prior_fast.training.validate import validate
 def train(config: RunConfig, data: Path, out: Path, checkpoint: Checkpoint | None, stop_after: int = 0) -> bool:
     """Train all stages, from the start or from `checkpoint`, into the folder `out`.
 
+    On a CPU it may start other processes, which share the batches (the setting `processes`) and end with it.
+
     stop_after: write a checkpoint and stop after this many steps of the whole run; 0: run to the end.
 
     Returns:
@@ -41,28 +44,35 @@ def train(config: RunConfig, data: Path, out: Path, checkpoint: Checkpoint | Non
 
     Raises:
         UsageError: the data, weights or settings can't be used together.
-        RunError: a loss became non-finite.
+        RunError: a loss became non-finite, or another process of the run died.
     """
-    with join_ranks(config) as ranks, cudnn_for_training(config.cudnn_benchmark):
-        run = Run(config, data, out, ranks, checkpoint)
+    job = Job(config, data, out, checkpoint.path if checkpoint else None, stop_after)
+    with join_ranks(job) as ranks:
+        return train_as(ranks, job, checkpoint)
+
+
+def train_as(ranks: Ranks, job: Job, checkpoint: Checkpoint | None) -> bool:
+    """Do the part of `ranks.rank` in a run; see `train`. All ranks call it with the same job."""
+    with cudnn_for_training(job.config.cudnn_benchmark):
+        run = Run(job.config, job.data, job.out, ranks, checkpoint)
         try:
-            with StopSignals(ranks.group) as signals:
-                return run.execute(stop_after, signals)
+            with StopSignals(run.ranks.group) as signals:
+                return run.execute(job.stop_after, signals)
         finally:
             run.close()
 
 
 class Run:
-    """The parts of a run, and the loop over stages and steps."""
+    """The parts of a run, and the loop over stages and steps. The processes of the run meet when each has loaded."""
 
     def __init__(self, config: RunConfig, data: Path, out: Path, ranks: Ranks, checkpoint: Checkpoint | None) -> None:
-        self.config, self.out, self.ranks, self.checkpoint = config, out, ranks, checkpoint
+        self.config, self.out, self.checkpoint = config, out, checkpoint
         self.position = checkpoint.position if checkpoint else Position()
         records_parts(config, ranks)  # raises for settings that don't work here, before anything is read
         # Every rank reads the files, but only one needs to check them for damage.
         self.dataset = PreparedDataset.open(data, "train", config.data.verify if ranks.writes else "sizes")
         self.validation = PreparedDataset.open(data, "validate") if has_split(self.dataset, "validate") else None
-        self.loader = TrainingLoader(self.dataset, self._loader_config(), ranks.device)
+        self.loader = TrainingLoader(self.dataset, loader_config(config, ranks), ranks.device)
         self.schedule = Schedule(config, len(self.loader))
         if checkpoint:
             checkpoint.check_dataset(self.dataset)
@@ -71,6 +81,7 @@ class Run:
             vocabulary = self.dataset.tokenizer().get_vocab()
             model, notes = build_model(config.model, self.dataset.vocab_size, config.seed, vocabulary)
         check_positions(structure_of(model), config.data)
+        self.ranks = ranks = ranks.joined()
         self.model = model.to(ranks.device).train()
         if ranks.group is not None and config.sync_batch_norm:
             join_batch_norms(self.model, ranks.group)
@@ -168,10 +179,6 @@ class Run:
                 yield batch
                 step += 1
 
-    def _loader_config(self) -> LoaderConfig:
-        config, ranks = self.config, self.ranks
-        return LoaderConfig(config.data, config.batch_size, config.seed, rank=ranks.rank, ranks=ranks.count)
-
     def _report(self, task: TaskID, values: dict[str, float], learning_rate: float, tau: float) -> None:
         if self.log is None:
             return
@@ -227,6 +234,11 @@ class Run:
         stdout.print(f"{state}: {steps} steps in {seconds:.0f} s, {rate:.0f} pairs/s, in {self.out}")
         if self.loader.source.replaced:
             stdout.print(f"{self.loader.source.replaced} images could not be read; the prepared ones were used instead")
+
+
+def loader_config(config: RunConfig, ranks: Ranks) -> LoaderConfig:
+    """How this rank's part of each batch is made."""
+    return LoaderConfig(config.data, config.batch_size, config.seed, rank=ranks.rank, ranks=ranks.count)
 
 
 def has_split(dataset: PreparedDataset, split: str) -> bool:

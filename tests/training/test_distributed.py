@@ -78,6 +78,15 @@ def test_processes_equal_one(
     check_equal(alone(stage_epochs), tmp_path / "run", small_store, small_settings)
 
 
+@pytest.mark.parametrize("stage_epochs", ["1,0,0", "0,0,1"])
+def test_processes_that_a_run_starts_equal_one(
+    stage_epochs: str, alone: Callable[[str], Path], small_store: Path, small_settings: list[str], tmp_path: Path
+) -> None:
+    command = words(small_store, small_settings, stage_epochs)
+    assert main([*command, "--out", str(tmp_path / "run"), "processes=2"]) == 0
+    check_equal(alone(stage_epochs), tmp_path / "run", small_store, small_settings)
+
+
 @pytest.mark.slow
 def test_processes_of_torchrun_equal_one(
     alone: Callable[[str], Path], small_store: Path, small_settings: list[str], tmp_path: Path
