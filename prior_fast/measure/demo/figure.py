@@ -34,19 +34,16 @@ class Figure:
     def problem(self) -> str:
         """What the value does not exceed; "" if it exceeds chance and the control."""
         if self.value is None:
-            return "is not defined"
+            return "not defined"
         if self.value <= self.chance + DEVIATIONS * self.noise:
-            return "is no better than chance"
+            return "no better than chance"
         control = self.beside.get(self.control)
-        return f"is no better than {self.control}" if control is not None and self.value <= control else ""
+        return f"no better than {self.control}" if control is not None and self.value <= control else ""
 
-    def beside_text(self, decimals: int = 2) -> str:
-        """The comparisons besides chance, such as "with labels 0.98"; "" for none."""
-        return ", ".join(f"{name} {shown(value, decimals)}" for name, value in self.beside.items() if value is not None)
-
-    def text(self, decimals: int = 2) -> str:
-        """The comparisons, chance first: "(chance 0.20; with labels 0.98)"."""
-        return f"({'; '.join(filter(None, [f'chance {shown(self.chance, decimals)}', self.beside_text(decimals)]))})"
+    def comparisons(self) -> str:
+        """What the value is compared with, chance first: "(chance 0.20; with labels 0.98)"."""
+        there = {"chance": self.chance, **self.beside}
+        return f"({'; '.join(f'{name} {shown(value)}' for name, value in there.items() if value is not None)})"
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file."""

@@ -19,11 +19,15 @@ class Line:
 
     @property
     def open(self) -> list[str]:
-        """What is no better than chance or its control."""
-        return [f"{figure.name} {figure.problem}" for figure in self.figures if figure.problem]
+        """What is no better than chance or its control: a sentence for each problem."""
+        names: dict[str, list[str]] = {}
+        for figure in self.figures:
+            if figure.problem:
+                names.setdefault(figure.problem, []).append(figure.name)
+        return [f"{' and '.join(each)} {'are' if len(each) > 1 else 'is'} {text}" for text, each in names.items()]
 
     def __str__(self) -> str:
-        return f"{self.text}; open: {', '.join(self.open)}" if self.open else self.text
+        return f"{self.text}; open: {'; '.join(self.open)}" if self.open else self.text
 
 
 def zero_shot_line(zero_shot: Report, ceiling: Report | None) -> Line:
@@ -49,7 +53,7 @@ def zero_shot_line(zero_shot: Report, ceiling: Report | None) -> Line:
     values = [figure.value for figure in aurocs]
     with_labels = f"; {LABELS} {_range([figure.beside[LABELS] for figure in aurocs])}" if best else ""
     text = (
-        f"zero-shot: {shown(accuracy.value)} of the findings named {accuracy.text()}; AUROC {_range(values)} "
+        f"zero-shot: {shown(accuracy.value)} of the findings named {accuracy.comparisons()}; AUROC {_range(values)} "
         f"(chance 0.50{with_labels})"
     )
     return Line(text, (accuracy, *aurocs))
@@ -62,7 +66,7 @@ def retrieval_line(retrieval: Report, ceiling: Report | None) -> Line:
         found = metrics[direction]["class_level"][AT]
         figures.append(
             Figure(
-                *(direction, f"precision at 5, {direction.replace('_', ' ')}"),
+                *(direction, f"precision at 5 from {direction.replace('_', ' ')}"),
                 *_value(found),
                 noise_of_share(found["chance"], metrics.get("studies") or metrics["images"]),
                 {LABELS: ceiling["metrics"][AT][direction]["value"]} if ceiling else {},
@@ -70,8 +74,8 @@ def retrieval_line(retrieval: Report, ceiling: Report | None) -> Line:
         )
     to_text, to_image = figures
     text = (
-        f"retrieval: {shown(to_text.value)} of an image's first five reports share its finding {to_text.text()}, "
-        f"{shown(to_image.value)} of a report's first five images {to_image.text()}"
+        f"retrieval: {shown(to_text.value)} of an image's first five reports share its finding "
+        f"{to_text.comparisons()}, {shown(to_image.value)} of a report's first five images {to_image.comparisons()}"
     )
     return Line(text, (to_text, to_image))
 
@@ -90,8 +94,8 @@ def attention_line(zero_shot: Report) -> Line:
     )
     ratio = Figure("inside_over_outside", "weights inside over outside", found["attention_inside_over_outside"], 1.0)
     text = (
-        f"attention: the maximum lies on the finding in {shown(hits.value)} of the images {hits.text()}; weights "
-        f"inside are {shown(ratio.value, 1)} times those outside {ratio.text(1)}"
+        f"attention: the maximum lies on the finding in {shown(hits.value)} of the images {hits.comparisons()}; "
+        f"weights inside are {shown(ratio.value)} times those outside {ratio.comparisons()}"
     )
     return Line(text, (hits, ratio))
 
@@ -112,7 +116,7 @@ def reconstruction_line(generation: Report) -> Line:
     )
     text = (
         f"reconstruction: {shown(figure.value)} of the findings are closer to the image with the report's sentences on "
-        f"the finding than without {figure.text()}"
+        f"the finding than without {figure.comparisons()}"
     )
     return Line(text, (figure,))
 
@@ -136,14 +140,14 @@ def prototypes_line(bank: Report, generation: Report) -> Line:
         )
         parts.append(
             f"{shown(purity['value'])} of the sentences name the finding that is most frequent in their prototype "
-            f"{figures[0].text()}"
+            f"{figures[0].comparisons()}"
         )
     generated = generation["metrics"]["generated_prototypes"]
     if "overall" not in generated:
         parts.append(f"generated findings not measured: {generated['note'].removeprefix('left out: ')}")
     else:
         figures.append(_generated(generated))
-        parts.append(f"generated findings: F1 {shown(figures[-1].value)} {figures[-1].text()}")
+        parts.append(f"generated findings: F1 {shown(figures[-1].value)} {figures[-1].comparisons()}")
     return Line(f"prototypes: {'; '.join(parts)}", tuple(figures))
 
 

@@ -15,7 +15,7 @@ LINES = [
     "retrieval: 0.88 of an image's first five reports share its finding (chance 0.20), "
     "0.90 of a report's first five images (chance 0.20)",
     "attention: the maximum lies on the finding in 0.31 of the images (chance 0.06); "
-    "weights inside are 3.4 times those outside (chance 1.0)",
+    "weights inside are 3.40 times those outside (chance 1.00)",
     "reconstruction: 0.80 of the findings are closer to the image with the report's sentences on the finding than "
     "without (chance 0.50; without as many other sentences 0.52)",
     "prototypes: 0.70 of the sentences name the finding that is most frequent in their prototype (chance 0.36; k-means "
@@ -63,13 +63,13 @@ def test_the_ceiling_stands_beside_what_it_has(tmp_path: Path, capsys: pytest.Ca
         (
             1,
             {"metrics": {"text_to_image": {"class_level": {"precision_at_5": {"value": 0.2}}}}},
-            "precision at 5, text to image is no better than chance",
+            "precision at 5 from text to image is no better than chance",
         ),
         (2, {"pointing_game": {"overall": {"hit_rate": 0.07}}}, "pointing game is no better than chance"),
         (
             2,
             {"pointing_game": {"overall": {"hit_rate": 0.0, "attention_inside_over_outside": 0.9}}},
-            "pointing game is no better than chance, weights inside over outside is no better than chance",
+            "pointing game and weights inside over outside are no better than chance",
         ),
     ],
 )
@@ -78,7 +78,7 @@ def test_what_chance_explains_is_open(line: int, change: dict[str, Any], text: s
     task = ("zero-shot", "retrieval", "zero-shot")[line]
     merge(made[task], change)
     found = lines(made, None)[line]
-    assert ", ".join(found.open) == text
+    assert "; ".join(found.open) == text
     assert str(found).endswith(f"; open: {text}") == bool(text)
 
 
