@@ -7,6 +7,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from prior_fast.model.joined_norm import all_have_kernels, joined_norm, joins
 from prior_fast.model.projection import RowNorm
 
 
@@ -29,14 +30,28 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class _Joined:
-    """Like torch.nn.SyncBatchNorm, which runs on GPUs only. Ranks may hold different numbers of rows."""
+    """Like torch.nn.SyncBatchNorm, which runs on GPUs only. Ranks may hold different numbers of rows.
+
+    Rows of contiguous channels are normalized by the library's kernels, where it is built. Other layouts and compiled
+    graphs use torch's operations; all ranks choose alike.
+    """
 
     group: ProcessGroup | None = None
+    kernels = False  # whether every rank has the kernels
 
     def forward(self: nn.BatchNorm2d, x: Tensor, tracked: bool = True) -> Tensor:  # type: ignore[misc]
         channels_last = isinstance(self, RowNorm)
         if not self.training:
             return super().forward(x)  # type: ignore[misc]
+        # A single row is contiguous with any stride, and ranks must choose alike: rows are made contiguous.
+        rows_last = x.contiguous() if channels_last else x.permute(0, 2, 3, 1)
+        if self.kernels and joins(rows_last, (self.weight, self.bias)):
+            group: Any = self.group
+            y, mean, unbiased = joined_norm(rows_last.flatten(0, -2), self.weight, self.bias, self.eps, group)
+            if tracked:
+                _track(self, mean, unbiased)
+            y = y.view(rows_last.shape)
+            return y if channels_last else y.permute(0, 3, 1, 2)
         dims = tuple(range(x.dim() - 1)) if channels_last else (0, 2, 3)
         wide = x.float()
         own = wide.sum(dims)
@@ -47,17 +62,22 @@ class _Joined:
         center = mean if channels_last else mean[:, None, None]
         variance = _SumOverRanks.apply((wide - center).square().sum(dims), self.group) / rows
         if tracked:
-            with torch.no_grad():
-                momentum = self.momentum or 0.0
-                self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-                self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
-                self.running_var.lerp_(variance * rows / (rows - 1), momentum)  # type: ignore[union-attr]
+            _track(self, mean, variance * rows / (rows - 1))
         scale = torch.rsqrt(variance + self.eps)
         scale = scale if self.weight is None else scale * self.weight
         shift = -mean * scale if self.bias is None else self.bias - mean * scale
         if not channels_last:
             scale, shift = scale[:, None, None], shift[:, None, None]
         return (wide * scale + shift).to(x.dtype)
+
+
+@torch.no_grad()
+def _track(norm: nn.BatchNorm2d, mean: Tensor, unbiased: Tensor) -> None:
+    """Move the running statistics towards the mean and the unbiased variance [C] of a batch."""
+    momentum = norm.momentum or 0.0
+    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    norm.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
+    norm.running_var.lerp_(unbiased, momentum)  # type: ignore[union-attr]
 
 
 class JoinedBatchNorm2d(_Joined, nn.BatchNorm2d):
@@ -86,16 +106,20 @@ def join_batch_norms(module: nn.Module, group: ProcessGroup) -> nn.Module:
     """Make the batch normalizations of `module` use statistics over the ranks of `group`; changes `module` in place.
 
     They become torch's synchronized layers on GPUs and `_Joined` layers on the CPU. Parameters, buffers and their names
-    do not change.
+    do not change. Every rank of `group` must call it.
     """
+    kernels = False
     if next(module.parameters()).is_cuda:
         joined: dict[type, type] = {RowNorm: SyncRowNorm, nn.BatchNorm2d: nn.SyncBatchNorm}
         name = "process_group"
     else:
         joined = {RowNorm: JoinedRowNorm, nn.BatchNorm2d: JoinedBatchNorm2d}
         name = "group"
+        kernels = all_have_kernels(group)
     for child in module.modules():
         if type(child) in joined:
             child.__class__ = joined[type(child)]
             setattr(child, name, group)
+            if isinstance(child, _Joined):
+                child.kernels = kernels
     return module

@@ -1,0 +1,92 @@
+"""Batch normalization over the rows of all ranks with the kernels of csrc/batch_norm_cpu.cpp.
+
+Each direction exchanges one small tensor. The passes over the rows are memory-bound; torch's operations would make
+several of them, in float32.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from prior_fast import extension
+
+# csrc/batch_norm_cpu.cpp implements them and describes their tensors.
+for _schema in (
+    "norm_moments(Tensor x, int rank, int ranks) -> Tensor",
+    "norm_scales(Tensor moments, Tensor? weight, Tensor? bias, float eps) -> Tensor",
+    "norm_apply(Tensor x, Tensor scales) -> Tensor",
+    "norm_gradient_sums(Tensor dy, Tensor x, Tensor scales) -> Tensor",
+    "norm_gradient(Tensor dy, Tensor x, Tensor scales, Tensor sums, Tensor moments) -> Tensor",
+):
+    _name, _, _rest = _schema.partition("(")
+    torch.library.define(f"prior_fast::{_name}", f"({_rest}")
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def all_have_kernels(group: ProcessGroup) -> bool:
+    """Whether the library is built on every rank of `group`; every rank must call it."""
+    built = torch.tensor([int(extension.unavailable("cpu") is None)])
+    torch.distributed.all_reduce(built, torch.distributed.ReduceOp.MIN, group=group)
+    return bool(built)
+
+
+def joins(x: Tensor, parameters: Sequence[Tensor | None]) -> bool:
+    """Whether `joined_norm` takes the rows `x` and may be called here: it is not for compiled graphs."""
+    return (
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.dtype in DTYPES
+        and x.is_contiguous()
+        and all(parameter is None or parameter.dtype == torch.float32 for parameter in parameters)
+    )
+
+
+def joined_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, group: ProcessGroup | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize the columns of the rows of all ranks; every rank must call it.
+
+    Args:
+        x: [N, C] float32 or bfloat16, contiguous, on the CPU; ranks may have different N, also 0.
+        weight, bias: [C] float32; None is 1 and 0.
+        eps: added to the variance.
+
+    Returns:
+        y [N, C] in the dtype of x, and the mean and the unbiased variance [C] float32, without a gradient. The
+        gradients of weight and bias are those of this rank's rows.
+    """
+    y, scales = _JoinedNorm.apply(x, weight, bias, eps, group)
+    return y, scales[0], scales[1]
+
+
+class _JoinedNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, group: ProcessGroup | None
+    ) -> tuple[Tensor, Tensor]:
+        rank, ranks = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
+        # One row for each rank, so that the sum over the ranks gathers them and all ranks join them in one order.
+        moments = torch.ops.prior_fast.norm_moments(x, rank, ranks)
+        torch.distributed.all_reduce(moments, group=group)
+        scales = torch.ops.prior_fast.norm_scales(moments, weight, bias, eps)
+        ctx.save_for_backward(x, scales, moments)
+        ctx.group = group
+        ctx.mark_non_differentiable(scales)
+        return torch.ops.prior_fast.norm_apply(x, scales), scales
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
+        x, scales, moments = ctx.saved_tensors
+        dy = dy.contiguous()
+        sums = torch.ops.prior_fast.norm_gradient_sums(dy, x, scales)
+        own = sums.float()
+        torch.distributed.all_reduce(sums, group=ctx.group)
+        dx = torch.ops.prior_fast.norm_gradient(dy, x, scales, sums, moments)
+        wanted = ctx.needs_input_grad
+        return dx, own[1] if wanted[1] else None, own[0] if wanted[2] else None, None, None
