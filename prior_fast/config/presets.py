@@ -50,7 +50,7 @@ def tiny() -> RunConfig:
             text=TextEncoderConfig(
                 weights="random",
                 hidden_size=128,
-                layers=2,
+                layers=1,
                 heads=4,
                 intermediate_size=256,
                 dropout=0.0,
@@ -63,13 +63,15 @@ def tiny() -> RunConfig:
             temperature=0.2,
             use_attention_alignment=True,
             attention_bias=-3.9,
-            decoder_blocks=4,
+            decoder_blocks=3,
         ),
         data=DataConfig(workers=1),
         # The global term has its stage 3 weight in every stage: from random weights, training on the local terms
         # alone makes no progress.
-        loss=LossWeights(global_alignment=(10.0, 10.0, 10.0), attention_alignment=3.0),
-        stage_epochs=(11, 1, 1),
+        loss=LossWeights(
+            global_alignment=(10.0, 10.0, 10.0), local_image=0.3, local_text=0.3, attention_alignment=3.0
+        ),
+        stage_epochs=(9, 1, 1),
         batch_size=64,
         learning_rate=(3e-3, 5e-4, 5e-4),
         text_learning_rate=0.25,

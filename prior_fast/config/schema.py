@@ -120,7 +120,6 @@ class DataConfig:
 
     max_tokens: int = 256
     shuffle_sentences: bool = True
-    sentence_sampling: float = 1.0  # a report keeps a share of its sentences that is drawn between this and 1
     rotation: float = 5.0  # degrees, at most, to either side
     interpolation: Literal["bilinear", "nearest"] = "bilinear"  # of the rotation
     flip: bool = False  # mirror half of the images left to right

@@ -50,7 +50,6 @@ def validate_config(config: RunConfig) -> None:
     for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
     _require(data.workers >= 0, "data.workers", data.workers, "0 or more")
-    _require(0 < data.sentence_sampling <= 1, "data.sentence_sampling", data.sentence_sampling, "more than 0, at most 1")
     _require(0 <= data.token_bucket <= 512, "data.token_bucket", data.token_bucket, "0 to 512")
     _require(not data.jpegs or data.source == "dali", "data.jpegs", data.jpegs, "empty unless data.source=dali")
     _require(model.embed_dim % 16 == 0, "model.embed_dim", model.embed_dim, "a multiple of 16, for the image decoder")

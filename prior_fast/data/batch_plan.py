@@ -128,12 +128,6 @@ class EpochPlan:
         report = np.repeat(np.arange(len(studies)), counts)
         if data.shuffle_sentences:
             rows = rows[np.lexsort((self._words(rows, _OF_SENTENCE)[0], report))]
-        if data.sentence_sampling < 1:
-            draws = self._words(dataset.study_ids[studies], _OF_STUDY)[3] / 2**32
-            shares = data.sentence_sampling + (1 - data.sentence_sampling) * draws
-            # At least one sentence, since no share is 0.
-            kept = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts) < (shares * counts)[report]
-            rows, report = rows[kept], report[kept]
         return cut_reports(rows, dataset.sentence_lengths[rows], report, data.max_tokens, self.config.max_sentences)
 
     def _words(self, counters: np.ndarray, stream: int) -> list[np.ndarray]:
