@@ -31,7 +31,7 @@ FLOORS = (
     ("cli",),
 )
 # Scripts and tests in bench/, besides the cases: nothing imports them.
-SCRIPTS = re.compile(r"prior_fast\.bench\.(gpu\..+|conftest|test_.+)")
+SCRIPTS = re.compile(r"prior_fast\.bench\.((gpu|demo)\..+|conftest|test_.+)")
 
 
 def room(module: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from prior_fast.measure.demo.figure import Figure, noise_of_auroc, noise_of_f1, noise_of_share, shown
+from prior_fast.measure.demo.figure import DEVIATIONS, Figure, noise_of_auroc, noise_of_f1, noise_of_share, shown
 
 Report = dict[str, Any]
 LABELS, FEWER, K_MEANS, REPORTS = "with labels", "without as many other sentences", "k-means", "from the report itself"
@@ -92,7 +92,11 @@ def attention_line(zero_shot: Report) -> Line:
         found["chance"],
         noise_of_share(found["chance"], found["targets"]),
     )
-    ratio = Figure("inside_over_outside", "weights inside over outside", found["attention_inside_over_outside"], 1.0)
+    # The deviation by chance is not known. A ratio that is shown as 1.00 is at least no better.
+    ratio = Figure(
+        *("inside_over_outside", "ratio of weights inside to outside"),
+        *(found["attention_inside_over_outside"], 1.0, 0.005 / DEVIATIONS),
+    )
     text = (
         f"attention: the maximum lies on the finding in {shown(hits.value)} of the images {hits.comparisons()}; "
         f"weights inside are {shown(ratio.value)} times those outside {ratio.comparisons()}"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from statistics import mean, median
 from typing import Any
 
+from prior_fast.measure.demo import tables as demo
 from prior_fast.measure.kernels.rows import PASSES, pairs, times_ours
 from prior_fast.measure.ladder import report as ladder
 from prior_fast.tables import markdown_table
@@ -149,6 +150,10 @@ KINDS: dict[str, Callable[[Report], list[str]]] = {
     "slower": slower,
     "memory": memory,
     "pretraining": pretraining,
+    "demo-seeds": demo.seeds_table,
+    "demo-seconds": demo.seconds_table,
+    "demo-defects": demo.defects_table,
+    "demo-planted": demo.planted_table,
     "steps": steps,
     "parts": parts,
     "machine": machine,

@@ -68,8 +68,13 @@ def test_the_ceiling_stands_beside_what_it_has(tmp_path: Path, capsys: pytest.Ca
         (2, {"pointing_game": {"overall": {"hit_rate": 0.07}}}, "pointing game is no better than chance"),
         (
             2,
+            {"pointing_game": {"overall": {"attention_inside_over_outside": 1.004}}},
+            "ratio of weights inside to outside is no better than chance",
+        ),
+        (
+            2,
             {"pointing_game": {"overall": {"hit_rate": 0.0, "attention_inside_over_outside": 0.9}}},
-            "pointing game and weights inside over outside are no better than chance",
+            "pointing game and ratio of weights inside to outside are no better than chance",
         ),
     ],
 )
