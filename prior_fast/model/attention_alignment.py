@@ -67,8 +67,11 @@ def log_mean_weights(
     if group is not None:
         query1, key1 = (_OfAllRanks.apply(x, group) for x in (query1, key1))
     scale = image.shape[-1] ** -0.5
-    weights = [
-        torch.sigmoid(widen(rows @ columns.flatten(0, 1).T * scale)).unflatten(1, (-1, image.shape[1])).mean(dim=2)
+    # The smaller factor is scaled. Log-sigmoids and a log-sum-exp would be exact below -87 too, where float32 has no
+    # sigmoid; on a CPU they take 2.6 times as long (39 instead of 15 ms for 540 sentences and 64 images, one thread).
+    one, other = (
+        torch.sigmoid(widen(rows * scale @ columns.flatten(0, 1).T)).unflatten(1, (-1, image.shape[1])).mean(dim=2)
         for rows, columns in ((query2, key1), (key2, query1))
-    ]
-    return torch.log((weights[0] + weights[1]) / 2)
+    )
+    mean = (one + other) / 2
+    return torch.log(mean.clamp_min(torch.finfo(mean.dtype).tiny))

@@ -100,3 +100,14 @@ def test_the_bias_is_that_of_the_logits_at_the_start(bias: float) -> None:
     one = torch.tensor([0, 1], dtype=torch.int32)
     for weights in attention.weights(torch.zeros(1, 4, 64), torch.zeros(1, 64), one, 1):
         torch.testing.assert_close(weights, torch.full_like(weights, 1 / (1 + np.exp(-bias))))
+
+
+def test_weights_that_round_to_zero_have_a_finite_loss() -> None:
+    """Logits near -200, whose sigmoid is 0 in float32: all images are equal, and no gradient is nan."""
+    attention = LocalCrossAttention(WIDTH, bias=-200.0)
+    torch.manual_seed(5)
+    image, text = torch.randn(2, 3, WIDTH, requires_grad=True), torch.randn(2, WIDTH)
+    loss = attention_alignment(attention, image, text, torch.tensor([0, 1, 2], dtype=torch.int32))
+    (gradient,) = torch.autograd.grad(loss, image)
+    assert loss.item() == pytest.approx(np.log(2))
+    assert gradient.isfinite().all()
