@@ -1,6 +1,6 @@
 // Batch normalization on the CPU in parts, between which processes exchange sums: moments, normalization, and the two
-// of the gradient. Rows [N, C] are contiguous, float32 or bfloat16; the arithmetic is float32, and sums over many rows
-// are float64.
+// of the gradient. Tensors of any shape are rows [N, C] in memory, float32 or bfloat16; the arithmetic is float32, and
+// sums over many rows are float64.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -229,14 +229,14 @@ std::vector<float> repeated(const float* values, int64_t channels, int64_t width
   return out;
 }
 
-// x [N, C] -> [ranks, 1 + 2 C] float64: in row `rank` N, the channels' means, and their sums of squared deviations;
+// x, rows [N, channels] in memory -> [ranks, 1 + 2 C] float64: in row `rank` N, the channels' means, and their sums of squared deviations;
 // zeros in the other rows, which the sum over all ranks fills.
-Tensor norm_moments(const Tensor& x, int64_t rank, int64_t ranks) {
-  const int64_t rows = x.size(0), channels = x.size(1), stride = 1 + 2 * channels;
+Tensor norm_moments(const Tensor& x, int64_t channels, int64_t rank, int64_t ranks) {
+  const int64_t rows = x.numel() / channels, stride = 1 + 2 * channels;
   Tensor out = torch::stable::new_empty(x, {ranks, stride}, ScalarType::Double);
   double* found = write<double>(out);
   std::fill_n(found, ranks * stride, 0.0);
-  if (rows == 0 || channels == 0) return out;
+  if (rows == 0) return out;
   found += rank * stride;
   const Parts parts(rows, channels);
   std::vector<double> each(parts.count * 2 * channels);
@@ -289,12 +289,12 @@ Tensor norm_scales(const Tensor& moments, const std::optional<Tensor>& weight, c
   return out;
 }
 
-// x [N, C] -> x * scale + shift, in the dtype of x.
+// x -> x * scale + shift, like x in shape, memory and dtype.
 Tensor norm_apply(const Tensor& x, const Tensor& scales) {
-  const int64_t rows = x.size(0), channels = x.size(1), numbers = rows * channels;
-  Tensor out = torch::stable::new_empty(x, {rows, channels});
+  const int64_t channels = scales.size(1), numbers = x.numel();
+  Tensor out = torch::stable::empty_like(x);
   if (numbers == 0) return out;
-  const int64_t width = Block(rows, channels).width;
+  const int64_t width = Block(numbers / channels, channels).width;
   const std::vector<float> scale = repeated(read<float>(scales) + kScale * channels, channels, width);
   const std::vector<float> shift = repeated(read<float>(scales) + kShift * channels, channels, width);
   torch::stable::parallel_for(0, (numbers + width - 1) / width, std::max<int64_t>(1, kGrain / width),
@@ -308,13 +308,13 @@ Tensor norm_apply(const Tensor& x, const Tensor& scales) {
   return out;
 }
 
-// dy, x [N, C] of one dtype -> [2, C] float64: the sums over the rows of dy, and of dy times the normalized x.
+// dy, x, of one dtype and one order in memory -> [2, C] float64: the sums over the rows of dy, and of dy times the normalized x.
 Tensor norm_gradient_sums(const Tensor& dy, const Tensor& x, const Tensor& scales) {
-  const int64_t rows = x.size(0), channels = x.size(1);
+  const int64_t channels = scales.size(1), rows = x.numel() / channels;
   Tensor out = torch::stable::new_empty(x, {2, channels}, ScalarType::Double);
   double* sums = write<double>(out);
   std::fill_n(sums, 2 * channels, 0.0);
-  if (rows == 0 || channels == 0) return out;
+  if (rows == 0) return out;
   const float* mean = read<float>(scales) + kMean * channels;
   const Parts parts(rows, channels);
   std::vector<double> each(parts.count * 2 * channels);
@@ -336,15 +336,15 @@ Tensor norm_gradient_sums(const Tensor& dy, const Tensor& x, const Tensor& scale
   return out;
 }
 
-// dy, x [N, C], sums [2, C] and moments [ranks, 1 + 2 C] of all ranks -> the gradient of x.
+// dy and x likewise, sums [2, C] and moments [ranks, 1 + 2 C] of all ranks -> the gradient of x.
 Tensor norm_gradient(const Tensor& dy, const Tensor& x, const Tensor& scales, const Tensor& sums,
                      const Tensor& moments) {
-  const int64_t rows = x.size(0), channels = x.size(1), numbers = rows * channels;
-  Tensor out = torch::stable::new_empty(x, {rows, channels});
+  const int64_t channels = scales.size(1), numbers = x.numel();
+  Tensor out = torch::stable::empty_like(x);
   if (numbers == 0) return out;
   double count = 0.0;
   for (int64_t rank = 0; rank < moments.size(0); ++rank) count += read<double>(moments)[rank * moments.size(1)];
-  const int64_t width = Block(rows, channels).width;
+  const int64_t width = Block(numbers / channels, channels).width;
   const float* all = read<float>(scales);
   std::vector<float> offset(width), slope(width);
   for (int64_t w = 0; w < width; ++w) {

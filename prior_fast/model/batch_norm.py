@@ -44,14 +44,13 @@ class _Joined:
         if not self.training:
             return super().forward(x)  # type: ignore[misc]
         # A single row is contiguous with any stride, and ranks must choose alike: rows are made contiguous.
-        rows_last = x.contiguous() if channels_last else x.permute(0, 2, 3, 1)
-        if self.kernels and joins(rows_last, (self.weight, self.bias)):
+        dense = x.flatten(0, -2).contiguous() if channels_last else x
+        if self.kernels and joins(dense, (self.weight, self.bias)):
             group: Any = self.group
-            y, mean, unbiased = joined_norm(rows_last.flatten(0, -2), self.weight, self.bias, self.eps, group)
+            y, mean, unbiased = joined_norm(dense, self.weight, self.bias, self.eps, group)
             if tracked:
                 _track(self, mean, unbiased)
-            y = y.view(rows_last.shape)
-            return y if channels_last else y.permute(0, 3, 1, 2)
+            return y if y.shape == x.shape else y.view(x.shape)
         dims = tuple(range(x.dim() - 1)) if channels_last else (0, 2, 3)
         wide = x.float()
         own = wide.sum(dims)

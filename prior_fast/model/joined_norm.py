@@ -16,7 +16,7 @@ from prior_fast import extension
 
 # csrc/batch_norm_cpu.cpp implements them and describes their tensors.
 for _schema in (
-    "norm_moments(Tensor x, int rank, int ranks) -> Tensor",
+    "norm_moments(Tensor x, int channels, int rank, int ranks) -> Tensor",
     "norm_scales(Tensor moments, Tensor? weight, Tensor? bias, float eps) -> Tensor",
     "norm_apply(Tensor x, Tensor scales) -> Tensor",
     "norm_gradient_sums(Tensor dy, Tensor x, Tensor scales) -> Tensor",
@@ -36,12 +36,12 @@ def all_have_kernels(group: ProcessGroup) -> bool:
 
 
 def joins(x: Tensor, parameters: Sequence[Tensor | None]) -> bool:
-    """Whether `joined_norm` takes the rows `x` and may be called here: it is not for compiled graphs."""
+    """Whether `joined_norm` takes `x` and may be called here: it is not for compiled graphs."""
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and x.dtype in DTYPES
-        and x.is_contiguous()
+        and _as_rows(x).is_contiguous()
         and all(parameter is None or parameter.dtype == torch.float32 for parameter in parameters)
     )
 
@@ -49,29 +49,31 @@ def joins(x: Tensor, parameters: Sequence[Tensor | None]) -> bool:
 def joined_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, group: ProcessGroup | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize the columns of the rows of all ranks; every rank must call it.
+    """Normalize the channels over the rows, or pixels, of all ranks; every rank must call it.
 
     Args:
-        x: [N, C] float32 or bfloat16, contiguous, on the CPU; ranks may have different N, also 0.
+        x: [N, C], or [B, C, h, w] with the channels last in memory, float32 or bfloat16, on the CPU. Ranks may have
+            different N, also 0.
         weight, bias: [C] float32; None is 1 and 0.
         eps: added to the variance.
 
     Returns:
-        y [N, C] in the dtype of x, and the mean and the unbiased variance [C] float32, without a gradient. The
-        gradients of weight and bias are those of this rank's rows.
+        y like x, and the mean and the unbiased variance [C] float32, without a gradient. The gradients of weight and
+        bias are those of this rank's rows.
     """
     y, scales = _JoinedNorm.apply(x, weight, bias, eps, group)
     return y, scales[0], scales[1]
 
 
 class _JoinedNorm(torch.autograd.Function):
+    # Its output has the final shape: a view of it would make a ReLU in place copy the whole gradient.
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, group: ProcessGroup | None
     ) -> tuple[Tensor, Tensor]:
         rank, ranks = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
         # One row for each rank, so that the sum over the ranks gathers them and all ranks join them in one order.
-        moments = torch.ops.prior_fast.norm_moments(x, rank, ranks)
+        moments = torch.ops.prior_fast.norm_moments(x, x.shape[1], rank, ranks)
         torch.distributed.all_reduce(moments, group=group)
         scales = torch.ops.prior_fast.norm_scales(moments, weight, bias, eps)
         ctx.save_for_backward(x, scales, moments)
@@ -83,10 +85,16 @@ class _JoinedNorm(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
         x, scales, moments = ctx.saved_tensors
-        dy = dy.contiguous()
+        if not _as_rows(dy).is_contiguous():
+            dy = torch.empty_like(x).copy_(dy)
         sums = torch.ops.prior_fast.norm_gradient_sums(dy, x, scales)
         own = sums.float()
         torch.distributed.all_reduce(sums, group=ctx.group)
         dx = torch.ops.prior_fast.norm_gradient(dy, x, scales, sums, moments)
         wanted = ctx.needs_input_grad
         return dx, own[1] if wanted[1] else None, own[0] if wanted[2] else None, None, None
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    """A view whose last dimension is the channels."""
+    return x.permute(0, 2, 3, 1) if x.dim() == 4 else x

@@ -72,7 +72,7 @@ def test_kernels_equal_torch(
     # The second rank has a single row, the third, between them, has none.
     parts = {1: [count], 2: [count - 1, 1], 3: [count - 1, 0, 1]}[ranks]
     xs, dys = x.split(parts), dy.split(parts)
-    moments = sum(OPS.norm_moments(part, rank, ranks) for rank, part in enumerate(xs))
+    moments = sum(OPS.norm_moments(part, channels, rank, ranks) for rank, part in enumerate(xs))
     assert moments[:, 0].tolist() == parts
     scales = OPS.norm_scales(moments, weight, bias, 1e-5)
     sums = [OPS.norm_gradient_sums(dy, part, scales) for dy, part in zip(dys, xs, strict=True)]
@@ -105,7 +105,7 @@ def test_many_rows_keep_their_digits(mean: float, first: float, rng: np.random.G
     """Six million rows far from zero, or after a row that is far from all others; torch's own loses digits."""
     x = torch.tensor(rng.normal(size=(6_000_001, 1)) + mean, dtype=torch.float32)
     x[0] = first
-    scales = OPS.norm_scales(OPS.norm_moments(x, 0, 1), None, None, 1e-5)
+    scales = OPS.norm_scales(OPS.norm_moments(x, x.shape[1], 0, 1), None, None, 1e-5)
     assert float(scales[0]) == pytest.approx(float(x.double().mean()), rel=2e-7, abs=1e-9)
     assert float(scales[1]) == pytest.approx(float(x.double().var()), rel=1e-6)
 
@@ -117,7 +117,7 @@ def test_rounding_does_not_depend_on_the_threads(rows: Callable[..., Tensor]) ->
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            moments = OPS.norm_moments(x, 0, 1)
+            moments = OPS.norm_moments(x, x.shape[1], 0, 1)
             scales = OPS.norm_scales(moments, None, None, 1e-5)
             sums = OPS.norm_gradient_sums(dy, x, scales)
             found.append((moments, sums, OPS.norm_apply(x, scales), OPS.norm_gradient(dy, x, scales, sums, moments)))
@@ -131,7 +131,7 @@ def test_what_is_not_finite_stays_so(rows: Callable[..., Tensor]) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         x = rows(300, 2, dtype)
         x[17, 0] = torch.nan
-        scales = OPS.norm_scales(OPS.norm_moments(x, 0, 1), None, None, 1e-5)
+        scales = OPS.norm_scales(OPS.norm_moments(x, x.shape[1], 0, 1), None, None, 1e-5)
         y = OPS.norm_apply(x, scales)
         assert y[:, 0].isnan().all() and y[:, 1].isfinite().all()
 
