@@ -1,4 +1,4 @@
-# make demo: make data, train and evaluate a small model, and draw its pictures
+# make demo: make data, train and evaluate a small model, and draw its pictures; SEED=2 makes other data and weights
 # make tasks: the gain of pre-training on fine-tuned tasks, after make demo; about half an hour
 # make test: the tests except the slow ones; make test-slow: the slow tests; make test-all: both
 # make lint: linter, formatter and type checker
@@ -16,6 +16,7 @@ VENV ?= .venv
 LOCK ?= locks/lock.txt
 BIN := $(VENV)/bin
 DEMO ?= demo
+SEED ?= 1
 RUN := $(BIN)/prior-fast
 INSTALL = $(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(LOCK))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
@@ -74,13 +75,16 @@ lock:
 demo: build
 	$(RUN) doctor
 	rm -rf $(DEMO)
-	$(RUN) phantom --out $(DEMO)/phantom --studies 3500 --size 256 --seed 1
+	$(RUN) phantom --out $(DEMO)/phantom --studies 4500 --size 256 --seed $(SEED)
 	$(RUN) prepare mimic --images $(DEMO)/phantom --out $(DEMO)/prepared
-	$(RUN) train --preset tiny --data $(DEMO)/prepared --out $(DEMO)/run
+	$(RUN) train --preset tiny --data $(DEMO)/prepared --out $(DEMO)/run seed=$(SEED)
 	$(RUN) evaluate zero-shot --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/zero-shot
 	$(RUN) evaluate retrieval --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/retrieval
+	$(RUN) evaluate bank --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/bank
+	$(RUN) evaluate generation --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/generation studies=200
 	$(RUN) pictures --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/pictures
 	@echo "Open $(DEMO)/pictures/index.html to see what the model learned."
+	@$(RUN) bench demo $(DEMO)
 
 tasks: build
 	test -d $(DEMO)/run || $(MAKE) demo

@@ -71,9 +71,9 @@ def tiny() -> RunConfig:
         loss=LossWeights(
             global_alignment=(10.0, 10.0, 10.0), local_image=0.3, local_text=0.3, attention_alignment=3.0
         ),
-        stage_epochs=(9, 1, 1),
+        stage_epochs=(13, 1, 2),
         batch_size=64,
-        learning_rate=(3e-3, 5e-4, 5e-4),
+        learning_rate=(3e-3, 5e-4, 1.5e-3),
         text_learning_rate=0.25,
         learning_rate_start=(1e-5, 1e-5, 1e-5),
         warmup_epochs=(0.5, 0.2, 0.2),

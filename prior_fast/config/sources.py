@@ -254,7 +254,7 @@ SOURCES: dict[str, FieldSource] = {
     "stage_epochs": FieldSource(
         paper("2.4", "for 20 epochs ... for 30 epochs ... for 50 epochs"),
         released=released("train_prior.yaml:27-29", "`max_epochs` is 150, not the supplement's 100"),
-        tiny=ours("ten minutes on two CPU cores"),
+        tiny=ours("three minutes on two CPU cores"),
     ),
     "max_steps_per_stage": FieldSource(ours("0: no limit; for tests and trials")),
     "batch_size": FieldSource(
