@@ -7,6 +7,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from prior_fast.model.exchange import Exchange
 from prior_fast.model.joined_norm import all_have_kernels, joined_norm, joins
 from prior_fast.model.projection import RowNorm
 
@@ -38,6 +39,7 @@ class _Joined:
 
     group: ProcessGroup | None = None
     kernels = False  # whether every rank has the kernels
+    exchange: Exchange | None = None
 
     def forward(self: nn.BatchNorm2d, x: Tensor, tracked: bool = True) -> Tensor:  # type: ignore[misc]
         channels_last = isinstance(self, RowNorm)
@@ -46,8 +48,8 @@ class _Joined:
         # A single row is contiguous with any stride, and ranks must choose alike: rows are made contiguous.
         dense = x.flatten(0, -2).contiguous() if channels_last else x
         if self.kernels and joins(dense, (self.weight, self.bias)):
-            group: Any = self.group
-            y, mean, unbiased = joined_norm(dense, self.weight, self.bias, self.eps, group)
+            ranks: Any = (self.group, self.exchange)
+            y, mean, unbiased = joined_norm(dense, self.weight, self.bias, self.eps, *ranks)
             if tracked:
                 _track(self, mean, unbiased)
             return y if y.shape == x.shape else y.view(x.shape)
@@ -101,11 +103,13 @@ class SyncRowNorm(nn.SyncBatchNorm):
         return normalized
 
 
-def join_batch_norms(module: nn.Module, group: ProcessGroup) -> nn.Module:
+def join_batch_norms(module: nn.Module, group: ProcessGroup, exchange: Exchange | None = None) -> nn.Module:
     """Make the batch normalizations of `module` use statistics over the ranks of `group`; changes `module` in place.
 
     They become torch's synchronized layers on GPUs and `_Joined` layers on the CPU. Parameters, buffers and their names
     do not change. Every rank of `group` must call it.
+
+    exchange: between the ranks of `group`, if they are processes of one machine.
     """
     kernels = False
     if next(module.parameters()).is_cuda:
@@ -120,5 +124,5 @@ def join_batch_norms(module: nn.Module, group: ProcessGroup) -> nn.Module:
             child.__class__ = joined[type(child)]
             setattr(child, name, group)
             if isinstance(child, _Joined):
-                child.kernels = kernels
+                child.kernels, child.exchange = kernels, exchange
     return module

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from prior_fast import extension
+from prior_fast.model.exchange import Exchange
 
 # csrc/batch_norm_cpu.cpp implements them and describes their tensors.
 for _schema in (
@@ -47,7 +48,12 @@ def joins(x: Tensor, parameters: Sequence[Tensor | None]) -> bool:
 
 
 def joined_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, group: ProcessGroup | None
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    group: ProcessGroup | None,
+    exchange: Exchange | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize the channels over the rows, or pixels, of all ranks; every rank must call it.
 
@@ -56,12 +62,13 @@ def joined_norm(
             different N, also 0.
         weight, bias: [C] float32; None is 1 and 0.
         eps: added to the variance.
+        exchange: sums small tensors over the ranks of `group` with less work, if there is one.
 
     Returns:
         y like x, and the mean and the unbiased variance [C] float32, without a gradient. The gradients of weight and
         bias are those of this rank's rows.
     """
-    y, scales = _JoinedNorm.apply(x, weight, bias, eps, group)
+    y, scales = _JoinedNorm.apply(x, weight, bias, eps, group, exchange)
     return y, scales[0], scales[1]
 
 
@@ -69,30 +76,43 @@ class _JoinedNorm(torch.autograd.Function):
     # Its output has the final shape: a view of it would make a ReLU in place copy the whole gradient.
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, group: ProcessGroup | None
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        group: ProcessGroup | None,
+        exchange: Exchange | None,
     ) -> tuple[Tensor, Tensor]:
         rank, ranks = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
         # One row for each rank, so that the sum over the ranks gathers them and all ranks join them in one order.
         moments = torch.ops.prior_fast.norm_moments(x, x.shape[1], rank, ranks)
-        torch.distributed.all_reduce(moments, group=group)
+        _sum_over_ranks(moments, group, exchange)
         scales = torch.ops.prior_fast.norm_scales(moments, weight, bias, eps)
         ctx.save_for_backward(x, scales, moments)
-        ctx.group = group
+        ctx.ranks = group, exchange
         ctx.mark_non_differentiable(scales)
         return torch.ops.prior_fast.norm_apply(x, scales), scales
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, scales, moments = ctx.saved_tensors
         if not _as_rows(dy).is_contiguous():
             dy = torch.empty_like(x).copy_(dy)
         sums = torch.ops.prior_fast.norm_gradient_sums(dy, x, scales)
         own = sums.float()
-        torch.distributed.all_reduce(sums, group=ctx.group)
+        _sum_over_ranks(sums, *ctx.ranks)
         dx = torch.ops.prior_fast.norm_gradient(dy, x, scales, sums, moments)
         wanted = ctx.needs_input_grad
-        return dx, own[1] if wanted[1] else None, own[0] if wanted[2] else None, None, None
+        return dx, own[1] if wanted[1] else None, own[0] if wanted[2] else None, None, None, None
+
+
+def _sum_over_ranks(x: Tensor, group: ProcessGroup | None, exchange: Exchange | None) -> None:
+    if exchange is not None and exchange.takes(x):
+        exchange.sum_(x)
+    else:
+        torch.distributed.all_reduce(x, group=group)
 
 
 def _as_rows(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch.distributed
 from torch.distributed import ProcessGroup
 
 from prior_fast.errors import UsageError
+from prior_fast.model.exchange import Exchange
 from prior_fast.training.job import Job
 from prior_fast.training.local_processes import LocalProcesses, local_threads, process_count
 
@@ -24,6 +25,7 @@ class Ranks:
         group: the process group; None in a single process, and before the processes have met.
         device: where this process computes.
         meet: waits for the other processes and makes the group; None if there is nothing to wait for.
+        exchange: sums small tensors over the processes of one machine.
     """
 
     rank: int
@@ -31,6 +33,7 @@ class Ranks:
     group: ProcessGroup | None
     device: torch.device
     meet: Callable[[], ProcessGroup] | None = None
+    exchange: Exchange | None = None
 
     @property
     def writes(self) -> bool:
@@ -77,7 +80,7 @@ def join_ranks(job: Job) -> Iterator[Ranks]:
         torch.cuda.set_device(device)
     if local > 1:
         with quiet_about_names(), local_threads(local), LocalProcesses(job, local) as others:
-            yield Ranks(0, local, None, device, others.meet)
+            yield Ranks(0, local, None, device, others.meet, others.exchange)
         return
     if count == 1:
         yield Ranks(0, 1, None, device)

@@ -6,6 +6,7 @@ no faster than with one. Processes wait only where they exchange sums.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from torch.distributed import ProcessGroup
 
 from prior_fast.config import RunConfig
 from prior_fast.errors import RunError, UsageError
+from prior_fast.model.exchange import Exchange
 from prior_fast.processes import usable_cores
 from prior_fast.training.job import Job
 from prior_fast.training.local_group import all_came, leave_group, make_group, open_store, over_loopback
@@ -92,6 +94,8 @@ class LocalProcesses:
         self._store = open_store()
         self._loopback = over_loopback()
         self._started: list[tuple[subprocess.Popen, IO[bytes]]] = []
+        self._ends = connect_all(count)
+        self.exchange = Exchange(0, self._ends[0])
 
     def __enter__(self) -> "LocalProcesses":
         self._loopback.__enter__()
@@ -129,7 +133,9 @@ class LocalProcesses:
 
     def _start(self, rank: int) -> None:
         said = tempfile.TemporaryFile()  # noqa: SIM115
-        words = {"rank": rank, "count": self.count, "port": self._store.port}
+        ends = {other: end.fileno() for other, end in self._ends[rank].items()}
+        sockets = ",".join(f"{other}:{number}" for other, number in ends.items())
+        words = {"rank": rank, "count": self.count, "port": self._store.port, "sockets": sockets}
         threads = torch.get_num_threads()
         environment = {
             **os.environ,
@@ -150,9 +156,13 @@ class LocalProcesses:
                 stderr=said,
                 bufsize=0,
                 process_group=0,
+                pass_fds=list(ends.values()),
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        # Only the worker has its ends now: they are closed when it ends.
+        for end in self._ends[rank].values():
+            end.close()
         self._started.append((process, said))
         assert process.stdin is not None
         with suppress(BrokenPipeError):  # `meet` finds that it has ended
@@ -199,5 +209,17 @@ class LocalProcesses:
             assert process.stdin is not None
             process.stdin.close()
             said.close()
+        for ends in self._ends:
+            for end in ends.values():
+                end.close()
         leave_group()
         self._loopback.__exit__(None, None, None)
+
+
+def connect_all(count: int) -> list[dict[int, socket.socket]]:
+    """For each of `count` processes the ends of its connections to the others, by their rank."""
+    ends: list[dict[int, socket.socket]] = [{} for _ in range(count)]
+    for one in range(count):
+        for other in range(one + 1, count):
+            ends[one][other], ends[other][one] = socket.socketpair()
+    return ends

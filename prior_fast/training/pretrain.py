@@ -84,7 +84,7 @@ class Run:
         self.ranks = ranks = ranks.joined()
         self.model = model.to(ranks.device).train()
         if ranks.group is not None and config.sync_batch_norm:
-            join_batch_norms(self.model, ranks.group)
+            join_batch_norms(self.model, ranks.group, ranks.exchange)
         half = runs_in_bf16(config.precision, ranks.device)
         self.meter = Meter(structure_of(self.model), config.data.max_tokens, ranks, half)
         self.log: RunLog | None = None

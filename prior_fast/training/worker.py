@@ -6,6 +6,7 @@
 import argparse
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -20,6 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     for name in ("--rank", "--count", "--port"):
         parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--sockets", required=True, help="RANK:NUMBER,..., the open sockets to the other processes")
     args = parser.parse_args()
     line = read_line()
     # Before the imports, which take seconds.
@@ -27,7 +29,7 @@ def main() -> int:
     from prior_fast.training.local_processes import BROKEN, FAILED, USAGE
 
     try:
-        take_part(line, args.rank, args.count, args.port)
+        take_part(line, args)
     except UsageError as error:
         return tell(str(error), USAGE)
     except RunError as error:
@@ -37,10 +39,11 @@ def main() -> int:
     return 0
 
 
-def take_part(line: str, rank: int, count: int, port: int) -> None:
-    """Train as process `rank` of `count`, which meet at `port`."""
+def take_part(line: str, args: argparse.Namespace) -> None:
+    """Train as process `args.rank` of `args.count`, which meet at `args.port`."""
     import torch
 
+    from prior_fast.model.exchange import Exchange
     from prior_fast.training.checkpoint import open_checkpoint
     from prior_fast.training.distributed import Ranks
     from prior_fast.training.job import Job
@@ -50,7 +53,12 @@ def take_part(line: str, rank: int, count: int, port: int) -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     job = Job.from_json(line)
     checkpoint = None if job.checkpoint is None else open_checkpoint(job.checkpoint)
-    ranks = Ranks(rank, count, None, torch.device("cpu"), lambda: make_group(come_to(port, rank), rank, count))
+    rank, count = args.rank, args.count
+    sockets = (map(int, pair.split(":")) for pair in args.sockets.split(","))
+    exchange = Exchange(rank, {other: socket.socket(fileno=number) for other, number in sockets})
+    ranks = Ranks(
+        rank, count, None, torch.device("cpu"), lambda: make_group(come_to(args.port, rank), rank, count), exchange
+    )
     try:
         train_as(ranks, job, checkpoint)
     finally:

@@ -19,7 +19,7 @@ from prior_fast.model.build import build_model
 from prior_fast.training.checkpoint import list_checkpoints
 from prior_fast.training.meter import MEASURED
 from tests.training.compiled_ranks import traced
-from tests.training.forked import Forked, wait_for_all
+from tests.training.forked import Forked, main_with_statistics, wait_for_all
 
 # Dropout of BERT draws per process, so it can't be the same for one process and two.
 # Adam divides by the root of a gradient's square, so if a gradient is only rounding, rounding decides the whole step:
@@ -85,6 +85,20 @@ def test_processes_that_a_run_starts_equal_one(
     command = words(small_store, small_settings, stage_epochs)
     assert main([*command, "--out", str(tmp_path / "run"), "processes=2"]) == 0
     check_equal(alone(stage_epochs), tmp_path / "run", small_store, small_settings)
+
+
+def test_running_statistics_are_equal_on_all_ranks(
+    small_store: Path, small_settings: list[str], tmp_path: Path, fork_ranks: Callable[..., list[Forked]]
+) -> None:
+    found = {}
+    for name in ("true", "false"):
+        command = [*words(small_store, small_settings, "0,0,1"), f"sync_batch_norm={name}"]
+        ranks = fork_ranks(2, [*command, "--out", str(tmp_path / name)], main=main_with_statistics)
+        wait_for_all(ranks)
+        said = [line for rank in ranks for line in rank.stdout.splitlines() if line.startswith("statistics")]
+        assert len(said) == 2
+        found[name] = set(said)
+    assert len(found["true"]) == 1 and len(found["false"]) == 2
 
 
 @pytest.mark.slow
