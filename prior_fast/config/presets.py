@@ -68,9 +68,7 @@ def tiny() -> RunConfig:
         data=DataConfig(workers=1),
         # The global term has its stage 3 weight in every stage: from random weights, training on the local terms
         # alone makes no progress.
-        loss=LossWeights(
-            global_alignment=(10.0, 10.0, 10.0), local_image=0.3, local_text=0.3, attention_alignment=3.0
-        ),
+        loss=LossWeights(global_alignment=(10.0, 10.0, 10.0), local_image=0.3, local_text=0.3, attention_alignment=3.0),
         stage_epochs=(13, 1, 2),
         batch_size=64,
         learning_rate=(3e-3, 5e-4, 1.5e-3),
