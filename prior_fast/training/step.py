@@ -2,6 +2,7 @@
 
 import dataclasses
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -147,12 +148,16 @@ def train_only(model: PRIORModel, stage: int) -> dict[str, nn.Parameter]:
 def make_optimizer(config: RunConfig, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
     """Adam (supplement 2.4) or AdamW (released). A group's learning rate is that of the step times its `factor`."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    return kind(parameter_groups(config, parameters), weight_decay=config.weight_decay, fused=True)
+
+
+def parameter_groups(config: RunConfig, parameters: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
+    """The parameters by their factor of the learning rate: `text_learning_rate` for the text encoder, 1 for others."""
     factors = {name: config.text_learning_rate if name.startswith("text_encoder.") else 1.0 for name in parameters}
-    groups = [
+    return [
         {"params": [parameters[name] for name in parameters if factors[name] == factor], "factor": factor}
         for factor in sorted(set(factors.values()))
     ]
-    return kind(groups, weight_decay=config.weight_decay, fused=True)
 
 
 def make_autocast(precision: str, device: torch.device) -> AbstractContextManager:

@@ -118,7 +118,7 @@ def test_the_seeds_go_into_one_file_and_its_tables(tmp_path: Path, monkeypatch: 
         "| zero-shot accuracy | 0.450 | 0.400 | 0.500 | 0.071 | 0.200 | with labels 0.900 | in 1 of 2 seeds |"
     )
     assert table[3] == "| purity | 0.500 | 0.500 | 0.500 | 0.000 | 0.200 | k-means 0.250 |  |"
-    assert table[-1] == "Seeds 4, 5; 3,500 made-up studies each; preset tiny with `stage_epochs=1,1,1`."
+    assert table[-1] == "Seeds 4, 5; 4,500 made-up studies each; preset tiny with `stage_epochs=1,1,1`."
     assert seconds_table(report)[0] == "| command | seed 4, s | seed 5, s |"
     assert seconds_table(report)[-1] == "| together | 408 | 510 |"
 

@@ -28,7 +28,10 @@ from prior_fast.model.prior import PRIORModel
 from prior_fast.training.step import train_only
 
 CPU = torch.device("cpu")
-SMALL = ["model.image.width=4", "model.image.pool_heads=2", "model.embed_dim=32", "model.sentence_decoder.heads=2"]
+SMALL = [
+    *("model.image.width=4", "model.image.pool_heads=2", "model.embed_dim=32", "model.sentence_decoder.heads=2"),
+    "model.decoder_blocks=5",
+]
 WORDS = ["bench", "convolutions", "--preset", "tiny", "--batch", "3", "--device", "cpu", "--seconds", "0.001", *SMALL]
 
 

@@ -20,7 +20,7 @@ from prior_fast.model.prior import PRIORModel
 from prior_fast.ops.common.backend import ENVIRONMENT_VARIABLE
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
-from prior_fast.training.step import StageTrainer, make_autocast, train_only
+from prior_fast.training.step import StageTrainer, make_autocast, parameter_groups, train_only
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ class RungStep:
             self.parameters = train_only(self.model, stage)
             kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
             rate = config.learning_rate[stage - 1]
-            self.optimizer = kind(list(self.parameters.values()), lr=rate, weight_decay=config.weight_decay)
+            groups = parameter_groups(config, self.parameters)
+            groups = [{**group, "lr": rate * group["factor"]} for group in groups]
+            self.optimizer = kind(groups, weight_decay=config.weight_decay)
         self.autocast = make_autocast(config.precision, device)
 
     @property
