@@ -13,6 +13,8 @@ from typing import Any
 from prior_fast.files import write_json
 
 EVALUATIONS = ("zero-shot", "retrieval", "generation", "bank")
+# As in `make demo`.
+SETTINGS = {"generation": ("studies=200",)}
 DONE = "commands.json"
 
 
@@ -43,7 +45,7 @@ def evaluations(folder: Path, data: Path, words: Sequence[str] = ()) -> list[Com
             f"evaluate {task}",
             (
                 *("evaluate", task, "--checkpoint", str(folder / "run"), "--data", str(data)),
-                *("--out", str(folder / task), *(words if task in EVALUATIONS[:2] else ())),
+                *("--out", str(folder / task), *(words if task in EVALUATIONS[:2] else SETTINGS.get(task, ()))),
             ),
             folder / task,
         )
