@@ -79,7 +79,8 @@ class ModelConfig:
     decoder_blocks: int = 5  # of the image decoder; each doubles the side of the reconstructed image, from 7 pixels
     decoder_norm: Literal["after_relu", "before_relu"] = "after_relu"
     layout: Literal["patches", "released"] = "patches"
-    use_attention_alignment: bool = False  # ours: each stage also trains the attention to choose a sentence's image
+    # Ours: local alignment also trains the attention to choose a sentence's image.
+    use_attention_alignment: bool = False
     attention_bias: float = 0.0  # of the attention's logits, at the start
     # For ablations. A part that is turned off keeps its weights, untrained, so that checkpoints have one shape.
     use_bank: bool = True  # false: stages 2 and 3 use the sentences themselves

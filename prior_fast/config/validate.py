@@ -32,12 +32,6 @@ def validate_config(config: RunConfig) -> None:
     _require(2 <= model.decoder_blocks <= 5, "model.decoder_blocks", model.decoder_blocks, "2 to 5")
     _require(config.text_learning_rate >= 0, "text_learning_rate", config.text_learning_rate, "0 or more")
     _require(model.attention_bias <= 0, "model.attention_bias", model.attention_bias, "0 or less")
-    _require(
-        model.use_local_alignment or not model.use_attention_alignment,
-        "model.use_attention_alignment",
-        model.use_attention_alignment,
-        "false with model.use_local_alignment=false",
-    )
     for name in ("max_steps_per_stage", "weight_decay", "clip_norm", "seed"):
         _require(getattr(config, name) >= 0, name, getattr(config, name), "0 or more")
     _require(config.processes >= 0, "processes", config.processes, "0 or more")

@@ -142,7 +142,7 @@ def local_terms(
     model: PRIORModel, batch: PackedBatch, step: StepContext, image: ImageEmbedding, sentences: Tensor
 ) -> Terms:
     """The terms of `local_alignment`; none without local alignment."""
-    return local_alignment(model, batch, step, image, sentences)[0] if model.config.use_local_alignment else {}
+    return local_terms_and_context(model, batch, step, image, sentences)[0] if model.config.use_local_alignment else {}
 
 
 def local_terms_and_context(
@@ -152,12 +152,16 @@ def local_terms_and_context(
     if not model.config.use_local_alignment:
         attention = model.local_cross_attention
         return {}, attention.for_image(image.patches, sentences, batch.cu_sentences, batch.max_sentences)
-    terms, context = local_alignment(model, batch, step, image, sentences)
+    terms, context = local_alignment(model, batch, image, sentences)
+    if model.config.use_attention_alignment:
+        attention = model.local_cross_attention
+        loss = attention_alignment(attention, image.patches, sentences, batch.cu_sentences, step.group)
+        terms["attention_alignment"] = loss * batch.sentence_share
     return terms, context.for_image
 
 
 def local_alignment(
-    model: PRIORModel, batch: PackedBatch, step: StepContext, image: ImageEmbedding, sentences: Tensor
+    model: PRIORModel, batch: PackedBatch, image: ImageEmbedding, sentences: Tensor
 ) -> tuple[Terms, LocalContext]:
     """SimSiam between patches and their text context, InfoNCE within a report between sentences and image context.
 
@@ -174,11 +178,6 @@ def local_alignment(
             batch.max_sentences,
         ),
     }
-    if model.config.use_attention_alignment:
-        loss = attention_alignment(
-            model.local_cross_attention, image.patches, sentences, batch.cu_sentences, step.group
-        )
-        terms["attention_alignment"] = loss * batch.sentence_share
     return terms, context
 
 

@@ -66,7 +66,7 @@ def test_settings_may_stand_anywhere() -> None:
 
 def test_every_command_of_the_scripts_is_accepted(tmp_path: Path) -> None:
     made = [
-        *seeds.commands(tmp_path, 3, 200, ["stage_epochs=1,1,1"]),
+        *seeds.commands(tmp_path, 3, 200, ["stage_epochs=1,1,1"], True),
         *defects.commands(tmp_path, tmp_path / "data", ["stage_epochs=1,1,1"]),
     ]
     assert len({command.name for command in made}) == 10
@@ -248,3 +248,18 @@ def test_defects_replace_functions_that_training_calls() -> None:
     }
     called = stages.prototype_generation.__code__.co_names, stages.local_terms_and_context.__code__.co_names
     assert "match_prototypes" in called[0] and "kl_term" in called[0] and "local_alignment" in called[1]
+
+
+def test_only_the_first_seed_has_a_ceiling(tmp_path: Path) -> None:
+    """It takes as long as the training. The table of seconds has it below the total, with a dash for other seeds."""
+    first, other = (
+        [command.words for command in seeds.commands(tmp_path, 1, 200, [], with_ceiling)]
+        for with_ceiling in (True, False)
+    )
+    assert ("bench", "ceiling") in [words[:2] for words in first] and "--ceiling" in first[-1]
+    assert ("bench", "ceiling") not in [words[:2] for words in other] and "--ceiling" not in other[-1]
+    seconds = {"train": [200.0, 210.0], "bench ceiling": [190.0, None], "bench demo": [1.0, 2.0]}
+    assert seconds_table({"seeds": [1, 2], "seconds": seconds})[-2:] == [
+        "| together | 201 | 212 |",
+        "| `bench ceiling` | 190 | - |",
+    ]

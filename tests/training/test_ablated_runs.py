@@ -24,13 +24,13 @@ UNTRAINED = {
     "use_reconstruction": {"sentence_decoder", "image_decoder"},
 }
 TERMS = {
-    "global_alignment", "local_image", "local_text", "prototype",
+    "global_alignment", "local_image", "local_text", "attention_alignment", "prototype",
     "image_reconstruction", "prototype_generation", "prototype_kl", "report_generation",
 }  # fmt: skip
 MISSING = {
     "use_bank": {"prototype", "prototype_kl"},
-    "use_local_alignment": {"local_image", "local_text"},
-    "use_reconstruction": TERMS - {"global_alignment", "local_image", "local_text", "prototype"},
+    "use_local_alignment": {"local_image", "local_text", "attention_alignment"},
+    "use_reconstruction": TERMS - {"global_alignment", "local_image", "local_text", "attention_alignment", "prototype"},
 }
 EACH = pytest.mark.parametrize("name", UNTRAINED)
 

@@ -35,11 +35,21 @@ def seeds_table(report: Report) -> list[str]:
 
 
 def seconds_table(report: Report) -> list[str]:
-    """A row for each command of the demo: its seconds with each seed."""
-    rows = [(f"`{name}`", *(f"{value:,.0f}" for value in each)) for name, each in report["seconds"].items()]
-    totals = (sum(each) for each in zip(*report["seconds"].values()))
-    rows.append(("together", *(f"{total:,.0f}" for total in totals)))
+    """A row for each command of the demo: its seconds with each seed, "-" where it was not run; the ceiling last.
+
+    The ceiling is no part of the demo and of its total.
+    """
+    seconds = dict(report["seconds"])
+    ceiling = seconds.pop("bench ceiling", None)
+    rows = [(f"`{name}`", *map(_seconds, each)) for name, each in seconds.items()]
+    rows.append(("together", *(_seconds(sum(each)) for each in zip(*seconds.values()))))
+    if ceiling is not None:
+        rows.append(("`bench ceiling`", *map(_seconds, ceiling)))
     return markdown_table(("command", *(f"seed {seed}, s" for seed in report["seeds"])), rows)
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def defects_table(report: Report) -> list[str]:
