@@ -195,7 +195,7 @@ def test_a_rank_draws_the_noise_of_its_rows_in_the_joined_batch(rng: np.random.G
 def test_a_loss_that_is_not_finite_is_named() -> None:
     window = LossWindow()
     for value in (1.0, float("nan"), 2.0):
-        window.add({"loss": torch.tensor(1.0), "local_text", "attention_alignment": torch.tensor(value)})
+        window.add({"loss": torch.tensor(1.0), "local_text": torch.tensor(value)})
     with pytest.raises(RunError, match="stage 2, step 9: the loss term local_text is nan"):
         window.close(Position(stage=2, step=10, total_steps=50))
 
