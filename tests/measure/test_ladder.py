@@ -179,7 +179,7 @@ class Constant(RungStep):
 
     def terms(self, batch, context):
         zero = sum(p.sum() * 0 for p in self.parameters.values())
-        names = ("loss", "global_alignment", "local_image", "local_text")
+        names = ("loss", "global_alignment", "local_image", "local_text", "attention_alignment")
         return dict.fromkeys(names, zero + 1.0) if self.rung.kernels else super().terms(batch, context)
 
 

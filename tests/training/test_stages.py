@@ -102,7 +102,7 @@ def test_weights_of_the_terms_are_the_configurations() -> None:
     expected = sum(weights[name] * 10.0**i for i, name in enumerate(names))
     assert weighted_sum(terms, config.loss, 3).item() == pytest.approx(expected, rel=1e-12)
     first = {name: torch.tensor(1.0) for name in TERMS[1]}
-    assert weighted_sum(first, config.loss, 1).item() == 3.0
+    assert weighted_sum(first, config.loss, 1).item() == 4.0
 
 
 def test_noise_follows_the_seed_and_evaluation_has_none(config, rng: np.random.Generator) -> None:
