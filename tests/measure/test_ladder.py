@@ -319,7 +319,13 @@ def test_a_compiled_rung_is_compiled_once_and_checked_both_ways(
     assert not plain.problem and not compiled.problem
     assert sum(len(graph.graph.nodes) > 0 for graph in graphs.graphs) == 1
     assert max(compiled.differences.values()) < 5e-3
-    assert compiled.compiled_differences.keys() == {"loss", "global_alignment", "local_image", "local_text"}
+    assert compiled.compiled_differences.keys() == {
+        "loss",
+        "global_alignment",
+        "local_image",
+        "local_text",
+        "attention_alignment",
+    }
     assert not plain.compiled_differences
 
 
