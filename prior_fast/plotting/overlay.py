@@ -9,7 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap, ListedColormap, Normalize
 from prior_fast.plotting.sheet import Sheet
 
 RAMP = LinearSegmentedColormap.from_list("ramp", ["#ffd23f", "#ff7b1c", "#d7191c"])
-OPAQUE, POWER = 0.75, 0.6  # opacity of the greatest value; it rises fast, because one image may have a far greater maximum
+OPAQUE, POWER = 0.75, 0.6  # opacity of the greatest value; it rises fast, since one image may have a far greater value
 GRAY = 0.35  # brightness of a lung; the colour bar shows the colours as they look over it
 STEP = 0.05  # limits of a scale are multiples of it
 NARROWEST = 0.1  # of a scale: differences far smaller than this must not look great
