@@ -95,6 +95,11 @@ class ModelConfig:
         """Whether `stage` (1, 2 or 3) runs the two decoders and trains them."""
         return stage >= 3 and self.use_reconstruction
 
+    @property
+    def aligns_attention(self) -> bool:
+        """Whether there is the term of attention alignment. A softmax has the same mean weight for all images."""
+        return self.use_attention_alignment and self.use_local_alignment and self.attention == "sigmoid"
+
     def uses_patches(self, stage: int) -> bool:
         """Whether `stage` (1, 2 or 3) uses the embeddings of an image's patches and trains their projection."""
         return self.use_local_alignment or self.reconstructs(stage)

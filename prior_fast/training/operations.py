@@ -84,7 +84,7 @@ def forward_operations(model: ModelConfig, stage: int, sizes: Sizes) -> Counts:
     }
     if model.use_local_alignment:
         products["local_alignment"] = _local_alignment(width, sizes)
-        if model.use_attention_alignment:
+        if model.aligns_attention:
             # Both directions of all sentences with the patches of all images; steps of one batch size.
             images = sizes.squared_pairs // max(pairs, 1)
             products["attention_alignment"] = (

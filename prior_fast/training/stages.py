@@ -153,7 +153,7 @@ def local_terms_and_context(
         attention = model.local_cross_attention
         return {}, attention.for_image(image.patches, sentences, batch.cu_sentences, batch.max_sentences)
     terms, context = local_alignment(model, batch, image, sentences)
-    if model.config.use_attention_alignment:
+    if model.config.aligns_attention:
         attention = model.local_cross_attention
         loss = attention_alignment(attention, image.patches, sentences, batch.cu_sentences, step.group)
         terms["attention_alignment"] = loss * batch.sentence_share

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from prior_fast.config import ModelConfig
 from prior_fast.model.attention_alignment import attention_alignment, log_mean_weights
 from prior_fast.model.local_alignment import LocalCrossAttention
 
@@ -111,3 +112,12 @@ def test_weights_that_round_to_zero_have_a_finite_loss() -> None:
     (gradient,) = torch.autograd.grad(loss, image)
     assert loss.item() == pytest.approx(np.log(2))
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("attention", "local", "expected"), [("sigmoid", True, True), ("softmax", True, False), ("sigmoid", False, False)]
+)
+def test_only_sigmoid_attention_that_is_trained_has_the_term(attention, local: bool, expected: bool) -> None:
+    config = ModelConfig(attention=attention, use_local_alignment=local, use_attention_alignment=True)
+    assert config.aligns_attention == expected
+    assert not ModelConfig(attention=attention, use_local_alignment=local).aligns_attention

@@ -45,7 +45,7 @@ def plain_terms(
     terms["global_alignment"] = contrast(image.whole, whole, model.logit_scale.exp())
     if config.use_local_alignment:
         terms["local_image"], terms["local_text"], context = align_locally(model, image.patches, reports)
-        if config.use_attention_alignment:
+        if config.aligns_attention:
             terms["attention_alignment"] = align_attention(model, image.patches, reports)
     elif config.reconstructs(stage):
         context = read_contexts(model, image.patches, reports)
