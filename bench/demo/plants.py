@@ -69,13 +69,12 @@ def unscaled_attention(init: Callable[..., None]) -> Callable[..., None]:
     return planted
 
 
-def another_pair(local_alignment: Callable[..., Any]) -> Callable[..., Any]:
-    """`stages.local_alignment` of each image with the sentences of another image of the batch, in reversed order."""
+def another_pair(attend: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
+    """`stages.attend` of each image with the sentences of another image of the batch, in reversed order."""
 
-    def planted(model: Any, batch: Any, *others: Any) -> Any:
-        # The image embedding is the only argument with patches.
-        turned = [x._replace(patches=x.patches.flip(0)) if hasattr(x, "patches") else x for x in others]
-        return local_alignment(model, batch, *turned)
+    def planted(model: Any, batch: Any, patches: Tensor, sentences: Tensor) -> dict[str, Tensor]:
+        context = attend(model, batch, patches.flip(0), sentences)
+        return context | {"for_image": context["for_image"].flip(0)}
 
     return planted
 
@@ -105,7 +104,7 @@ DEFECTS = {
     ),
     "sentences of another pair": Defect(
         "the local attention of an image gets the sentences of another image of the batch",
-        patches=((stages, "local_alignment", another_pair),),
+        patches=((stages, "attend", another_pair),),
     ),
     "reversed divergence": Defect(
         "the two distributions of the prototypes' KL divergence are exchanged",

@@ -64,8 +64,9 @@ def tiny() -> RunConfig:
             use_attention_alignment=True,
             attention_bias=-3.9,
             decoder_blocks=3,
+            decoder_width=64,
         ),
-        data=DataConfig(workers=1),
+        data=DataConfig(workers=1, rotation=0.0),
         # The global term has its stage 3 weight in every stage: from random weights, training on the local terms
         # alone makes no progress.
         loss=LossWeights(global_alignment=(10.0, 10.0, 10.0), local_image=0.3, local_text=0.3, attention_alignment=3.0),

@@ -77,6 +77,7 @@ class ModelConfig:
     temperature: float = 0.01  # logit scales start at 1 / temperature
     mask_ratio: float = 0.5  # share of the image embedding's channels that image reconstruction masks
     decoder_blocks: int = 5  # of the image decoder; each doubles the side of the reconstructed image, from 7 pixels
+    decoder_width: int = 0  # channels after its first block; each other block halves them; 0: embed_dim
     decoder_norm: Literal["after_relu", "before_relu"] = "after_relu"
     layout: Literal["patches", "released"] = "patches"
     # Ours: local alignment also trains the attention to choose a sentence's image.

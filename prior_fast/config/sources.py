@@ -190,6 +190,10 @@ SOURCES: dict[str, FieldSource] = {
         released("image.py:131-136", "five blocks, from 7x7 to 224x224 pixels"),
         tiny=ours("reconstructs 56x56 pixels: the last two blocks took almost half of a stage-3 step"),
     ),
+    "model.decoder_width": FieldSource(
+        released("image.py:131-136", "each block halves the channels of its input"),
+        tiny=ours("with 128 channels the decoder took more than half of a stage-3 step"),
+    ),
     "model.decoder_norm": FieldSource(
         paper("2.3", "followed by a ReLU activation function and a batch normalization layer"),
         released=released("image.py:18-33", "segmentation_models_pytorch's Conv2dReLU normalizes before the ReLU"),
@@ -230,7 +234,10 @@ SOURCES: dict[str, FieldSource] = {
     "loss.report_generation": FieldSource(released("prior.py:254-255", "no factor")),
     "data.max_tokens": FieldSource(paper("2.1", "the same length of 256 tokens")),
     "data.shuffle_sentences": FieldSource(released("mimiccxr.py:80", "a new order in each epoch")),
-    "data.rotation": FieldSource(released("image_transformation.yaml:10-12", "degrees; the supplement has none")),
+    "data.rotation": FieldSource(
+        released("image_transformation.yaml:10-12", "degrees; the supplement has none"),
+        tiny=ours("made-up patients are turned already"),
+    ),
     "data.interpolation": FieldSource(
         ours("of the rotation; the nearest pixel would move edges by up to half a pixel"),
         released=released("image_transformation.yaml:10-12", "torchvision's default"),
@@ -285,7 +292,7 @@ SOURCES: dict[str, FieldSource] = {
     "cudnn_benchmark": FieldSource(ours("faster: all images have one size")),
     "sync_batch_norm": FieldSource(released("train_prior.yaml:55", "applies to several processes")),
     "device": FieldSource(ours("a GPU if there is one")),
-    "processes": FieldSource(ours("0: on CPUs one for each thread; they wait less for each other than threads do")),
+    "processes": FieldSource(ours("0: on CPUs one for every two threads, which share a step by its independent parts")),
     "seed": FieldSource(ours("any number serves; the released code's is 114514 (base_config.yaml:3)")),
     "log_every": FieldSource(ours("steps between lines of the log")),
     "checkpoint_every": FieldSource(ours("steps between checkpoints"), tiny=ours("its stages are short")),

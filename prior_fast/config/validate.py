@@ -30,6 +30,13 @@ def validate_config(config: RunConfig) -> None:
         f"{224 // (7 * 2 ** (stages + 1))} with the {stages} stages of model.image.depths, for a map of 7x7",
     )
     _require(2 <= model.decoder_blocks <= 5, "model.decoder_blocks", model.decoder_blocks, "2 to 5")
+    least = 2 ** (model.decoder_blocks - 1)
+    _require(
+        model.decoder_width >= 0 and model.decoder_width % least == 0,
+        "model.decoder_width",
+        model.decoder_width,
+        f"0 or a multiple of {least}, for model.decoder_blocks={model.decoder_blocks}",
+    )
     _require(config.text_learning_rate >= 0, "text_learning_rate", config.text_learning_rate, "0 or more")
     _require(model.attention_bias <= 0, "model.attention_bias", model.attention_bias, "0 or less")
     for name in ("max_steps_per_stage", "weight_decay", "clip_norm", "seed"):

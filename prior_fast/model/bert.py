@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -219,4 +220,19 @@ class AddAndNorm(nn.Module):
 def attend_within(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0, causal: bool = False) -> Tensor:
     """Softmax attention within each batch element: query [B, N, H, D], key and value [B, M, H, D] -> [B, N, H, D]."""
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    if query.device.type == "cpu":
+        return _attend_on_cpu(q, k, v, dropout, causal).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal).transpose(1, 2)
+
+
+def _attend_on_cpu(q: Tensor, k: Tensor, v: Tensor, dropout: float, causal: bool) -> Tensor:
+    """The same for q [B, H, N, D], k and v [B, H, M, D].
+
+    The backward pass of torch's fused attention takes 16 ms on a CPU for 64 times 4 heads, 16 queries and 49 keys of
+    width 32 (one thread, bfloat16); these products take 2 ms.
+    """
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+    if causal:
+        later = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return F.dropout(scores.softmax(dim=3), dropout) @ v

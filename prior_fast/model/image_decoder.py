@@ -37,12 +37,14 @@ class ImageDecoder(nn.Module):
     """Reconstructs the image from its masked embedding and the text's context.
 
     norm: batch normalization after the ReLU (supplement 2.3), or before it (released).
-    blocks: each doubles the side and halves the channels.
+    blocks, width: see `decoder_widths`; each block doubles the side.
     """
 
-    def __init__(self, channels: int, norm: Literal["after_relu", "before_relu"], blocks: int = 5) -> None:
+    def __init__(
+        self, channels: int, norm: Literal["after_relu", "before_relu"], blocks: int = 5, width: int = 0
+    ) -> None:
         super().__init__()
-        widths = [channels >> block for block in range(blocks + 1)]
+        widths = decoder_widths(channels, blocks, width)
         self.blocks = nn.ModuleList(DecoderBlock(a, b, norm) for a, b in pairwise(widths))
         self.output_head = nn.Sequential(NarrowConv2d(widths[-1], 1, 3))
 
@@ -52,6 +54,14 @@ class ImageDecoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.output_head(x)
+
+
+def decoder_widths(channels: int, blocks: int, width: int = 0) -> list[int]:
+    """The channels of the decoder's input and after each block: the first makes `width`, the others halve.
+
+    width: 0 is half of the input's.
+    """
+    return [channels, *((width or channels >> 1) >> block for block in range(blocks))]
 
 
 def reconstruction_loss(output: Tensor, image: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def joined_norm(
             different N, also 0.
         weight, bias: [C] float32; None is 1 and 0.
         eps: added to the variance.
-        exchange: sums small tensors over the ranks of `group` with less work, if there is one.
+        exchange: between the ranks of `group`, if they are processes of one machine.
 
     Returns:
         y like x, and the mean and the unbiased variance [C] float32, without a gradient. The gradients of weight and
@@ -109,7 +109,7 @@ class _JoinedNorm(torch.autograd.Function):
 
 
 def _sum_over_ranks(x: Tensor, group: ProcessGroup | None, exchange: Exchange | None) -> None:
-    if exchange is not None and exchange.takes(x):
+    if exchange is not None:
         exchange.sum_(x)
     else:
         torch.distributed.all_reduce(x, group=group)

@@ -52,7 +52,7 @@ class PRIORModel(nn.Module):
         self.local_cross_attention = LocalCrossAttention(width, config.attention, config.attention_bias)
         self.predictor = SimSiamPredictor(width)
         self.sentence_decoder = SentenceDecoder(config.sentence_decoder, width)
-        self.image_decoder = ImageDecoder(2 * width, config.decoder_norm, config.decoder_blocks)
+        self.image_decoder = ImageDecoder(2 * width, config.decoder_norm, config.decoder_blocks, config.decoder_width)
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self.local_logit_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         # Convolutions run faster with the channels innermost, on GPUs and CPUs. Values and shapes do not change.

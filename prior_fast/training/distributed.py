@@ -25,7 +25,7 @@ class Ranks:
         group: the process group; None in a single process, and before the processes have met.
         device: where this process computes.
         meet: waits for the other processes and makes the group; None if there is nothing to wait for.
-        exchange: sums small tensors over the processes of one machine.
+        exchange: between the processes of one machine that a run has started; None for those of torchrun.
     """
 
     rank: int

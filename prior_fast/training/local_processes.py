@@ -23,7 +23,7 @@ from torch.distributed import ProcessGroup
 
 from prior_fast.config import RunConfig
 from prior_fast.errors import RunError, UsageError
-from prior_fast.model.exchange import Exchange
+from prior_fast.model.exchange import Exchange, open_memory
 from prior_fast.processes import usable_cores
 from prior_fast.training.job import Job
 from prior_fast.training.local_group import all_came, leave_group, make_group, open_store, over_loopback
@@ -63,7 +63,7 @@ def process_count(config: RunConfig, device: torch.device) -> int:
         return 1
     if config.processes:
         return config.processes
-    most = min(torch.get_num_threads(), usable_cores(), MOST)
+    most = min(min(torch.get_num_threads(), usable_cores()) // 2, MOST)
     return max(count for count in range(1, max(most, 1) + 1) if config.batch_size % count == 0)
 
 
@@ -95,7 +95,8 @@ class LocalProcesses:
         self._loopback = over_loopback()
         self._started: list[tuple[subprocess.Popen, IO[bytes]]] = []
         self._ends = connect_all(count)
-        self.exchange = Exchange(0, self._ends[0])
+        self._memory = open_memory(count)
+        self.exchange = Exchange(0, self._ends[0], self._memory)
 
     def __enter__(self) -> "LocalProcesses":
         self._loopback.__enter__()
@@ -136,6 +137,7 @@ class LocalProcesses:
         ends = {other: end.fileno() for other, end in self._ends[rank].items()}
         sockets = ",".join(f"{other}:{number}" for other, number in ends.items())
         words = {"rank": rank, "count": self.count, "port": self._store.port, "sockets": sockets}
+        words["memory"] = self._memory
         threads = torch.get_num_threads()
         environment = {
             **os.environ,
@@ -156,7 +158,7 @@ class LocalProcesses:
                 stderr=said,
                 bufsize=0,
                 process_group=0,
-                pass_fds=list(ends.values()),
+                pass_fds=[*ends.values(), self._memory],
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -212,6 +214,7 @@ class LocalProcesses:
         for ends in self._ends:
             for end in ends.values():
                 end.close()
+        os.close(self._memory)
         leave_group()
         self._loopback.__exit__(None, None, None)
 

@@ -13,6 +13,7 @@ from torchvision.models.resnet import Bottleneck
 
 from prior_fast.batch import PackedBatch
 from prior_fast.config import ImageEncoderConfig, ModelConfig
+from prior_fast.model.image_decoder import decoder_widths
 from prior_fast.model.image_encoder import MAP_SIZE
 
 IMAGE_SIZE = 224
@@ -100,7 +101,9 @@ def forward_operations(model: ModelConfig, stage: int, sizes: Sizes) -> Counts:
         products["report_pool"] *= 2
         products["global_alignment"] *= 2
         products["sentence_decoder"] = pairs * _sentence_decoder(model)
-        products["image_decoder"] = pairs * _image_decoder(2 * width, model.decoder_blocks)
+        products["image_decoder"] = pairs * _image_decoder(
+            decoder_widths(2 * width, model.decoder_blocks, model.decoder_width)
+        )
     return {name: 2 * count for name, count in products.items()}
 
 
@@ -168,10 +171,10 @@ def _sentence_decoder(model: ModelConfig) -> int:
     return decoder.layers * (decoder.queries * query + 2 * PATCHES * width**2)
 
 
-def _image_decoder(channels: int, blocks: int) -> int:
+def _image_decoder(widths: list[int]) -> int:
     """For one image: blocks of a transposed 4x4 and a 3x3 convolution, then a last 3x3 convolution."""
     count, side = 0, MAP_SIZE
-    for wide, narrow in pairwise(channels >> block for block in range(blocks + 1)):
+    for wide, narrow in pairwise(widths):
         count += side**2 * 16 * wide * narrow + (2 * side) ** 2 * 9 * narrow**2
         side *= 2
-    return count + side**2 * 9 * (channels >> blocks)
+    return count + side**2 * 9 * widths[-1]

@@ -162,7 +162,7 @@ class Run:
         # The noise of a step, dropout included, depends only on the seed and the step: resuming needs no state.
         seed_everything(self.config.seed, total, self.ranks)
         learning_rate, tau = self.schedule.learning_rate(stage, step), self.schedule.tau(stage, step)
-        context = StepContext(tau, step_seed(self.config.seed, total), self.ranks.group)
+        context = StepContext(tau, step_seed(self.config.seed, total), self.ranks.group, self.ranks.exchange)
         window.add(trainer.step(batch.to(self.ranks.device), context, learning_rate))
         self.position = Position(stage, step + 1, total + 1)
         return learning_rate, tau

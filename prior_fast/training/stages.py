@@ -7,6 +7,7 @@ A stage function maps a model and a batch to named, unweighted loss terms; `weig
 Letters in shapes: B pairs, P patches, S sentences, Q queries, D embedding width.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,16 +18,19 @@ from torch.nn import functional as F
 from prior_fast.batch import PackedBatch
 from prior_fast.config import LossWeights
 from prior_fast.model.attention_alignment import attention_alignment
+from prior_fast.model.exchange import Exchange
 from prior_fast.model.image_decoder import reconstruction_loss
-from prior_fast.model.local_alignment import LocalContext, simsiam_loss
+from prior_fast.model.local_alignment import simsiam_loss
 from prior_fast.model.precision import widen
 from prior_fast.model.prior import ImageEmbedding, PRIORModel
 from prior_fast.ops.common.philox import uniform
 from prior_fast.ops.info_nce import info_nce
 from prior_fast.ops.match_prototypes import match_prototypes
 from prior_fast.ops.segment_info_nce import segment_info_nce
+from prior_fast.training.branches import Branches, Function, Tensors
 
 Terms = dict[str, Tensor]
+LOCAL_TERMS = ("local_image", "local_text", "attention_alignment")
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,15 @@ class StepContext:
         tau: temperature of the bank's Gumbel-softmax; a tensor [] where the step is compiled.
         seed: seed of the step's noise; the same on every rank. None: no noise and no masking.
         group: the process group whose ranks share the global negatives; None in a single process.
+        exchange: between the ranks of `group`, if they are processes of one machine.
+        branches: runs independent parts at once; None: one after the other.
     """
 
     tau: float | Tensor
     seed: int | None = None
     group: ProcessGroup | None = None
+    exchange: Exchange | None = None
+    branches: Branches | None = None
 
     def noise_seed(self, stream: int) -> int | None:
         """The seed of one of a step's independent noise streams."""
@@ -50,24 +58,22 @@ class StepContext:
 
 def stage1(model: PRIORModel, batch: PackedBatch, step: StepContext) -> Terms:
     """Global and local alignment on sentence embeddings, without the bank."""
-    image = model.encode_images(batch.images, model.config.uses_patches(1))
-    sentences = model.encode_sentences(batch)
+    image, sentences = encode_pairs(model, batch, step, model.config.uses_patches(1))
     report = model.pool_report(sentences, batch.cu_sentences, batch.max_sentences)
     return {
         "global_alignment": global_alignment(model, image.whole, report, step),
-        **local_terms(model, batch, step, image, sentences),
+        **local_terms(model, batch, step, image.patches, sentences),
     }
 
 
 def stage2(model: PRIORModel, batch: PackedBatch, step: StepContext) -> Terms:
     """Stage 1 on the prototypes that the sentences read from the bank, and the bank's own loss."""
-    image = model.encode_images(batch.images, model.config.uses_patches(2))
-    sentences = model.encode_sentences(batch)
+    image, sentences = encode_pairs(model, batch, step, model.config.uses_patches(2))
     read, l1 = read_bank(model, batch, step, sentences)
     report = model.pool_report(read, batch.cu_sentences, batch.max_sentences)
     return {
         "global_alignment": global_alignment(model, image.whole, report, step),
-        **local_terms(model, batch, step, image, read),
+        **local_terms(model, batch, step, image.patches, read),
         **bank_term(batch, l1),
     }
 
@@ -76,23 +82,59 @@ def stage3(model: PRIORModel, batch: PackedBatch, step: StepContext) -> Terms:
     """Stage 2, and conditional reconstruction of the masked image and of the report's prototypes."""
     if not model.config.use_reconstruction:
         return stage2(model, batch, step)
-    image = model.encode_images(batch.images)
-    sentences = model.encode_sentences(batch)
+    image, sentences = encode_pairs(model, batch, step)
     read, l1 = read_bank(model, batch, step, sentences)
     report = model.pool_report(read, batch.cu_sentences, batch.max_sentences)
-    local, for_image = local_terms_and_context(model, batch, step, image, read)
+    context = attend(model, batch, image.patches, read)
     mask = channel_mask(image.patches, model.config.mask_ratio, batch, step.noise_seed(1))
-    reconstructed = model.reconstruct_images(image.patches, for_image, mask)
+
+    def reconstruct(patches: Tensor, for_image: Tensor, **_: Tensor) -> Terms:
+        output = model.reconstruct_images(patches, for_image, mask)
+        return {"image_reconstruction": reconstruction_loss(output, batch.images)}
+
+    def others(patches: Tensor, sentences: Tensor, read: Tensor, report: Tensor, **context: Tensor) -> Terms:
+        local: Terms = {}
+        if model.config.use_local_alignment:
+            local = local_alignment(model, batch, patches, read, **context)
+            local |= aligned_attention(model, batch, step, patches, read)
+        return {**local, **prototype_generation(model, batch, step, patches, sentences, read, report)}
+
+    inputs = {"patches": image.patches, "sentences": sentences, "read": read, "report": report, **context}
+    reconstruction, terms = both(step, model, reconstruct, others, inputs)
     return {
         "global_alignment": global_alignment(model, image.whole, report, step),
-        **local,
+        **{name: terms.pop(name) for name in LOCAL_TERMS if name in terms},
         **bank_term(batch, l1),
-        "image_reconstruction": reconstruction_loss(reconstructed, batch.images),
-        **prototype_generation(model, batch, step, image, sentences, read, report),
+        **reconstruction,
+        **terms,
     }
 
 
 STAGES = {1: stage1, 2: stage2, 3: stage3}
+
+
+def both(
+    step: StepContext, model: PRIORModel, one: Function, other: Function, inputs: Mapping[str, Tensor]
+) -> tuple[Tensors, Tensors]:
+    """one(**inputs) and other(**inputs), at once if the step has branches (`Branches.run`)."""
+    if step.branches is None:
+        return one(**inputs), other(**inputs)
+    return step.branches.run(one, other, inputs, model.logit_scale)
+
+
+def encode_pairs(
+    model: PRIORModel, batch: PackedBatch, step: StepContext, with_patches: bool = True
+) -> tuple[ImageEmbedding, Tensor]:
+    """The images of a batch, and its sentences [S, D] before the bank."""
+
+    def encode_images() -> Tensors:
+        return model.encode_images(batch.images, with_patches)._asdict()
+
+    def encode_sentences() -> Tensors:
+        return {"sentences": model.encode_sentences(batch)}
+
+    image, text = both(step, model, encode_images, encode_sentences, {})
+    return ImageEmbedding(**image), text["sentences"]
 
 
 def weighted_sum(terms: Terms, weights: LossWeights, stage: int) -> Tensor:
@@ -138,47 +180,60 @@ def bank_term(batch: PackedBatch, l1: Tensor | None) -> Terms:
     return {} if l1 is None else {"prototype": l1 * batch.sentence_share}
 
 
-def local_terms(
-    model: PRIORModel, batch: PackedBatch, step: StepContext, image: ImageEmbedding, sentences: Tensor
-) -> Terms:
-    """The terms of `local_alignment`; none without local alignment."""
-    return local_terms_and_context(model, batch, step, image, sentences)[0] if model.config.use_local_alignment else {}
-
-
-def local_terms_and_context(
-    model: PRIORModel, batch: PackedBatch, step: StepContext, image: ImageEmbedding, sentences: Tensor
-) -> tuple[Terms, Tensor]:
-    """`local_terms`, and the context [B, P, D] of the patches from the text, which image reconstruction reads."""
+def attend(model: PRIORModel, batch: PackedBatch, patches: Tensor, sentences: Tensor) -> Terms:
+    """The context of the patches [B, P, D], `for_image`, and with local alignment that of the sentences, `for_text`."""
+    attention = model.local_cross_attention
     if not model.config.use_local_alignment:
-        attention = model.local_cross_attention
-        return {}, attention.for_image(image.patches, sentences, batch.cu_sentences, batch.max_sentences)
-    terms, context = local_alignment(model, batch, image, sentences)
-    if model.config.aligns_attention:
-        attention = model.local_cross_attention
-        loss = attention_alignment(attention, image.patches, sentences, batch.cu_sentences, step.group)
-        terms["attention_alignment"] = loss * batch.sentence_share
-    return terms, context.for_image
+        return {"for_image": attention.for_image(patches, sentences, batch.cu_sentences, batch.max_sentences)}
+    return attention(patches, sentences, batch.cu_sentences, batch.max_sentences)._asdict()
+
+
+def local_terms(model: PRIORModel, batch: PackedBatch, step: StepContext, patches: Tensor, sentences: Tensor) -> Terms:
+    """The terms of local alignment and of attention alignment; none without local alignment.
+
+    patches [B, P, D]; sentences [S, D]: from the encoder in stage 1, from the bank in stage 2.
+    """
+    if not model.config.use_local_alignment:
+        return {}
+
+    def local(patches: Tensor, sentences: Tensor) -> Terms:
+        return local_alignment(model, batch, patches, sentences, **attend(model, batch, patches, sentences))
+
+    def aligned(patches: Tensor, sentences: Tensor) -> Terms:
+        return aligned_attention(model, batch, step, patches, sentences)
+
+    one, other = both(step, model, local, aligned, {"patches": patches, "sentences": sentences})
+    return {**one, **other}
 
 
 def local_alignment(
-    model: PRIORModel, batch: PackedBatch, image: ImageEmbedding, sentences: Tensor
-) -> tuple[Terms, LocalContext]:
+    model: PRIORModel, batch: PackedBatch, patches: Tensor, sentences: Tensor, for_image: Tensor, for_text: Tensor
+) -> Terms:
     """SimSiam between patches and their text context, InfoNCE within a report between sentences and image context.
 
-    sentences [S, D]: from the encoder in stage 1, from the bank in stages 2 and 3.
+    patches, for_image [B, P, D]; sentences, for_text [S, D].
     """
-    context = model.local_cross_attention(image.patches, sentences, batch.cu_sentences, batch.max_sentences)
-    terms = {
-        "local_image": simsiam_loss(image.patches, context.for_image, model.predictor),
+    return {
+        "local_image": simsiam_loss(patches, for_image, model.predictor),
         "local_text": segment_info_nce(
             F.normalize(widen(sentences), dim=-1),
-            F.normalize(widen(context.for_text), dim=-1),
+            F.normalize(widen(for_text), dim=-1),
             model.local_logit_scale.exp(),
             batch.cu_sentences,
             batch.max_sentences,
         ),
     }
-    return terms, context
+
+
+def aligned_attention(
+    model: PRIORModel, batch: PackedBatch, step: StepContext, patches: Tensor, sentences: Tensor
+) -> Terms:
+    """The term of attention alignment; none where the config has none."""
+    if not model.config.aligns_attention:
+        return {}
+    text = sentences, batch.cu_sentences
+    loss = attention_alignment(model.local_cross_attention, patches, *text, step.group, step.exchange)
+    return {"attention_alignment": loss * batch.sentence_share}
 
 
 def channel_mask(patches: Tensor, ratio: float, batch: PackedBatch, seed: int | None) -> Tensor | None:
@@ -194,7 +249,7 @@ def prototype_generation(
     model: PRIORModel,
     batch: PackedBatch,
     step: StepContext,
-    image: ImageEmbedding,
+    patches: Tensor,
     sentences: Tensor,
     prototypes: Tensor,
     report: Tensor,
@@ -203,9 +258,9 @@ def prototype_generation(
 
     Without a bank, sentences are predicted.
 
-    sentences, prototypes [S, D]: before and after the bank; report [B, D].
+    patches [B, P, D]; sentences, prototypes [S, D]: before and after the bank; report [B, D].
     """
-    predicted = model.sentence_decoder(image.patches)
+    predicted = model.sentence_decoder(patches)
     match = match_prototypes(predicted.to(prototypes.dtype), prototypes, batch.cu_sentences)
     target, query = gather_matched(match, batch.cu_sentences, prototypes)
     # Row j: the prediction that is matched to sentence j.

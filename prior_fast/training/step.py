@@ -13,7 +13,9 @@ from prior_fast.config import RunConfig
 from prior_fast.errors import UsageError
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.cuda_graphs import Replayed, image_parts
+from prior_fast.training.branches import Branches
 from prior_fast.training.distributed import Ranks
+from prior_fast.training.joined_gradients import JoinedGradients
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
 
 
@@ -46,9 +48,13 @@ class StageTrainer:
         self.compiled = compiles(config, ranks.device)
         if self.compiled:
             self.loss = compile_loss(self.loss)
+        self.branches = Branches() if branches_off(config, ranks) else None
         self.records = records_parts(config, ranks)
         self.replayed: list[Replayed] = []
-        if ranks.group is not None:
+        self.gradients: JoinedGradients | None = None
+        if ranks.exchange is not None:
+            self.gradients = JoinedGradients(self.parameters.values(), ranks.exchange)
+        elif ranks.group is not None:
             # The wrapper is around the compiled loss, whose backward pass is then split where a bucket of gradients is
             # full and can be sent. Compiling the wrapper too would add graphs for its own bookkeeping.
             # Buffers are not broadcast: joined statistics are equal on all ranks, and without them any rank's will do.
@@ -60,22 +66,29 @@ class StageTrainer:
             group["lr"] = learning_rate * group["factor"]
         with self.autocast:
             terms = self.evaluate(batch, context)
-        self.optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()
+        if self.gradients is None:
+            self.optimizer.zero_grad(set_to_none=True)
+            terms["loss"].backward()
+        else:
+            self.gradients.clear()
+            terms["loss"].backward()
+            self.gradients.average()
         if self.config.clip_norm:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
         self.optimizer.step()
         return average_over_ranks(terms, self.ranks)
 
     def close(self) -> None:
-        """Release the recorded parts; a later step records them again."""
+        """Release the recorded parts and the thread of the branches."""
         while self.replayed:
             self.replayed.pop().close()
+        if self.branches is not None:
+            self.branches.close()
 
     def evaluate(self, batch: PackedBatch, context: StepContext) -> dict[str, Tensor]:
         """The stage's terms and `loss`, in the precision of the caller's context."""
         if not self.compiled:
-            return self.loss(batch, context)
+            return self.loss(batch, dataclasses.replace(context, branches=self.branches))
         # Floats of layers and of the config do not change. As variables they would be turned into constants by the ops
         # that need compile-time constants, and everything would be traced a second time.
         # torch caches a graph with a custom gradient, the max-pooling's, only if `cached` allows it. This is safe: the
@@ -90,6 +103,12 @@ class StageTrainer:
 def compiles(config: RunConfig, device: torch.device) -> bool:
     """Whether steps are compiled: compile=auto compiles on GPUs, where a long run repays the compile time."""
     return config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+
+
+def branches_off(config: RunConfig, ranks: Ranks) -> bool:
+    """Whether independent parts of a step run at once: in steps of a single process on a CPU that are not compiled."""
+    single = ranks.group is None and ranks.device.type == "cpu"
+    return single and not compiles(config, ranks.device) and torch.get_num_threads() > 1
 
 
 def records_parts(config: RunConfig, ranks: Ranks) -> bool:
@@ -190,5 +209,8 @@ def average_over_ranks(terms: dict[str, Tensor], ranks: Ranks) -> dict[str, Tens
     if ranks.group is None:
         return terms
     values = torch.stack([term.detach().float() for term in terms.values()])
-    torch.distributed.all_reduce(values, group=ranks.group)
+    if ranks.exchange is not None:
+        ranks.exchange.sum_(values)
+    else:
+        torch.distributed.all_reduce(values, group=ranks.group)
     return dict(zip(terms, values / ranks.count))

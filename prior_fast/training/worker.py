@@ -21,6 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     for name in ("--rank", "--count", "--port"):
         parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--memory", type=int, required=True, help="the number of the open file of the shared memory")
     parser.add_argument("--sockets", required=True, help="RANK:NUMBER,..., the open sockets to the other processes")
     args = parser.parse_args()
     line = read_line()
@@ -55,7 +56,8 @@ def take_part(line: str, args: argparse.Namespace) -> None:
     checkpoint = None if job.checkpoint is None else open_checkpoint(job.checkpoint)
     rank, count = args.rank, args.count
     sockets = (map(int, pair.split(":")) for pair in args.sockets.split(","))
-    exchange = Exchange(rank, {other: socket.socket(fileno=number) for other, number in sockets})
+    others = {other: socket.socket(fileno=number) for other, number in sockets}
+    exchange = Exchange(rank, others, args.memory)
     ranks = Ranks(
         rank, count, None, torch.device("cpu"), lambda: make_group(come_to(args.port, rank), rank, count), exchange
     )

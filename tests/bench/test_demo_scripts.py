@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from prior_fast.bench.demo import defects, seeds
 from prior_fast.bench.demo.commands import Command, evaluations, run_commands, split_settings
@@ -187,17 +188,16 @@ def test_the_attention_loses_its_scale_wherever_it_is_computed(monkeypatch: pyte
 
 
 def test_images_meet_the_sentences_of_another_pair() -> None:
-    seen = []
+    def attend(model: Any, batch: Any, patches: Tensor, sentences: Tensor) -> dict[str, Tensor]:
+        """Two sentences for each image: patches read the sum of both, sentences the image."""
+        read = sentences.view(-1, 2, 1).sum(1, keepdim=True)
+        return {"for_image": patches + read, "for_text": patches[:, 0].repeat_interleave(2, 0) + sentences}
 
-    def local_alignment(model: Any, batch: Any, image: Any, sentences: Any) -> None:
-        seen.append((image, sentences))
-
-    from prior_fast.model.prior import ImageEmbedding
-
-    patches, whole, sentences = torch.arange(3.0)[:, None, None], torch.arange(3.0)[:, None], torch.zeros(4, 1)
-    another_pair(local_alignment)(None, None, ImageEmbedding(patches, whole), sentences)
-    ((image, same),) = seen
-    assert image.patches.flatten().tolist() == [2, 1, 0] and image.whole is whole and same is sentences
+    patches, sentences = torch.tensor([1.0, 2.0, 3.0])[:, None, None], torch.arange(6.0)[:, None] * 10
+    context = another_pair(attend)(None, None, patches, sentences)
+    # Image 0 with the sentences of image 2, and the other way round.
+    assert context["for_image"].flatten().tolist() == [1 + 90, 2 + 50, 3 + 10]
+    assert context["for_text"].flatten().tolist() == [3, 13, 22, 32, 41, 51]
 
 
 def test_the_divergence_is_reversed() -> None:
@@ -243,11 +243,11 @@ def test_defects_replace_functions_that_training_calls() -> None:
     # A renamed function would leave the defect without effect.
     owners = {(patch[0], patch[1]) for defect in DEFECTS.values() for patch in defect.patches}
     assert owners == {
-        *((stages, name) for name in ("match_prototypes", "local_alignment", "kl_term")),
+        *((stages, name) for name in ("match_prototypes", "attend", "kl_term")),
         (LocalCrossAttention, "__init__"),
     }
-    called = stages.prototype_generation.__code__.co_names, stages.local_terms_and_context.__code__.co_names
-    assert "match_prototypes" in called[0] and "kl_term" in called[0] and "local_alignment" in called[1]
+    called = stages.prototype_generation.__code__.co_names, stages.stage3.__code__.co_names
+    assert "match_prototypes" in called[0] and "kl_term" in called[0] and "attend" in called[1]
 
 
 def test_only_the_first_seed_has_a_ceiling(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from prior_fast.model.report_attention import _report_attention, report_attention
 from prior_fast.model.text_encoder import padded_attention
 
-LENGTHS = [[5], [1], [1, 1, 3], [7, 2, 31, 16], [33, 1, 64]]
+LENGTHS = [[5], [1], [1, 1, 3], [7, 2, 31, 16], [33, 1, 64], [0, 4, 0, 4, 9, 0]]
 
 
 def inputs(
@@ -40,6 +40,22 @@ def test_equals_dense_attention(rng: np.random.Generator, lengths: list[int], fu
     else:
         out = padded_attention(q, k, v, cu, max(lengths))
     assert (out - expected).abs().max() < 1e-12
+    for got, wanted in zip(torch.autograd.grad(out, (q, k, v), dout), gradients):
+        assert (got - wanted).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("pairs", [1, 50, 300, 10**9])
+def test_the_size_of_groups_does_not_change_the_result(
+    rng: np.random.Generator, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = [0, *rng.integers(1, 20, 23).tolist(), 0]
+    (q, k, v), cu = inputs(rng, lengths, filler=3)
+    dout = torch.from_numpy(rng.standard_normal(v.shape))
+    expected = dense(q, k, v, torch.cat([cu, cu[-1:] + 3]), 0.4)
+    gradients = torch.autograd.grad(expected[:-3], (q, k, v), dout[:-3])
+    monkeypatch.setattr("prior_fast.model.report_attention.PAIRS", pairs)
+    out = report_attention(q, k, v, cu, 0.4)
+    assert (out[:-3] - expected[:-3]).abs().max() < 1e-12 and (out[-3:] == 0).all()
     for got, wanted in zip(torch.autograd.grad(out, (q, k, v), dout), gradients):
         assert (got - wanted).abs().max() < 1e-12
 

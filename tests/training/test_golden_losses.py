@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prior_fast.model.local_alignment import LocalCrossAttention, SimSiamPredictor
-from prior_fast.model.prior import ImageEmbedding, PRIORModel
+from prior_fast.model.prior import PRIORModel
 from prior_fast.model.prototypes import SentencePrototypeBank
 from prior_fast.ops.match_prototypes import match_prototypes
-from prior_fast.training.stages import StepContext, gather_matched, global_alignment, local_alignment
+from prior_fast.training.stages import StepContext, attend, gather_matched, global_alignment, local_alignment
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 Gradients = Callable[[nn.Module], dict[str, Tensor]]
@@ -51,13 +51,20 @@ def test_local_alignment(golden: Path, case: str, side: str, dtype: torch.dtype,
     predictor.load_state_dict({k[7:]: torch.tensor(v) for k, v in data.items() if k.startswith("p.pred.")})
     scale = leaf(data[f"{case}.local_logit_scale"], dtype)
     model = cast(
-        PRIORModel, SimpleNamespace(local_cross_attention=attention, predictor=predictor, local_logit_scale=scale)
+        PRIORModel,
+        SimpleNamespace(
+            local_cross_attention=attention,
+            predictor=predictor,
+            local_logit_scale=scale,
+            config=SimpleNamespace(use_local_alignment=True),
+        ),
     )
     image, text = leaf(data["image"], dtype), leaf(data["text"], dtype)
     lengths = data["lengths"]
     batch = cast(Any, SimpleNamespace(cu_sentences=offsets(lengths), max_sentences=int(lengths.max())))
-    terms, context = local_alignment(model, batch, ImageEmbedding(image, image.mean(1)), text)
-    assert_close(context.for_image, data["t07.text_to_local_image_embed"], dtype)
+    context = attend(model, batch, image, text)
+    terms = local_alignment(model, batch, image, text, **context)
+    assert_close(context["for_image"], data["t07.text_to_local_image_embed"], dtype)
     loss = terms[f"local_{side}"]
     assert loss.item() == pytest.approx(data[f"{case}.local_{side}_loss_f64"].item(), rel=TOLERANCE[dtype])
     if side == "image" and case == "t01":

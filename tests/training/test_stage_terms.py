@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from prior_fast.batch import PackedBatch, pack_reports
 from prior_fast.config import ModelConfig, apply_overrides, preset
-from prior_fast.model.prior import ImageEmbedding, PRIORModel
-from prior_fast.training.stages import STAGES, StepContext, global_alignment, local_alignment
+from prior_fast.model.prior import PRIORModel
+from prior_fast.training.stages import STAGES, StepContext, attend, global_alignment, local_alignment
 
 LENGTHS = (3, 1, 5, 4)
 QUIET = StepContext(0.5, seed=None)
@@ -124,11 +124,11 @@ def test_the_local_text_loss_has_no_negatives_of_other_reports(
 ) -> None:
     """By a formula over each report; also, another report's sentences do not change a report's part."""
     width = model.config.embed_dim
-    image = ImageEmbedding(embeddings(rng, len(LENGTHS), 49, width), embeddings(rng, len(LENGTHS), width))
-    sentences = embeddings(rng, sum(LENGTHS), width)
-    terms, context = local_alignment(model, batch, image, sentences)
+    patches, sentences = embeddings(rng, len(LENGTHS), 49, width), embeddings(rng, sum(LENGTHS), width)
+    context = attend(model, batch, patches, sentences)
+    terms = local_alignment(model, batch, patches, sentences, **context)
     parts = []
-    for a, b in zip(sentences.split(LENGTHS), context.for_text.split(LENGTHS), strict=True):
+    for a, b in zip(sentences.split(LENGTHS), context["for_text"].split(LENGTHS), strict=True):
         logits = model.local_logit_scale.exp() * F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
         labels = torch.arange(len(a))
         parts.append((F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2)
