@@ -165,7 +165,7 @@ class RunConfig:
     sync_batch_norm: bool = True  # with several processes: use statistics of the joined batch, like a single process
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # On a CPU: processes that share a batch; 0: one for each thread that torch would use, as far as they can share the
-    # batch evenly, at most 4
+    # batch evenly, at most 4; one process with fewer than 4 threads
     processes: int = 0
     seed: int = 0
     log_every: int = 10  # steps

@@ -192,7 +192,7 @@ SOURCES: dict[str, FieldSource] = {
     ),
     "model.decoder_width": FieldSource(
         released("image.py:131-136", "each block halves the channels of its input"),
-        tiny=ours("with 128 channels the decoder took more than half of a stage-3 step"),
+        tiny=ours("with 128 channels the decoder took half of a stage-3 step"),
     ),
     "model.decoder_norm": FieldSource(
         paper("2.3", "followed by a ReLU activation function and a batch normalization layer"),
@@ -292,7 +292,9 @@ SOURCES: dict[str, FieldSource] = {
     "cudnn_benchmark": FieldSource(ours("faster: all images have one size")),
     "sync_batch_norm": FieldSource(released("train_prior.yaml:55", "applies to several processes")),
     "device": FieldSource(ours("a GPU if there is one")),
-    "processes": FieldSource(ours("0: on CPUs one for every two threads, which share a step by its independent parts")),
+    "processes": FieldSource(
+        ours("0: on CPUs with 4 threads or more one for each thread, at most 4; else one process")
+    ),
     "seed": FieldSource(ours("any number serves; the released code's is 114514 (base_config.yaml:3)")),
     "log_every": FieldSource(ours("steps between lines of the log")),
     "checkpoint_every": FieldSource(ours("steps between checkpoints"), tiny=ours("its stages are short")),

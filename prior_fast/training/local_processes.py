@@ -1,7 +1,6 @@
 """Processes of one thread that share the batches of a run on a CPU.
 
-Threads of one process wait for each other in every layer: on two cores, a step of the preset tiny with two threads is
-no faster than with one. Processes wait only where they exchange sums.
+Threads of one process wait for each other in every layer. Processes wait only where they exchange sums.
 """
 
 import os
@@ -29,6 +28,7 @@ from prior_fast.training.job import Job
 from prior_fast.training.local_group import all_came, leave_group, make_group, open_store, over_loopback
 from prior_fast.training.signals import SIGNALS
 
+FEWEST = 4  # with two cores, one process whose branches run at once takes less time for a step than two processes
 MOST = 4  # more processes exchange more for smaller parts of a batch; not measured
 # The exit codes by which a process reports the errors that the first one raises again.
 USAGE, FAILED, BROKEN = 2, 1, 70
@@ -40,7 +40,7 @@ def process_count(config: RunConfig, device: torch.device) -> int:
     """The number of processes that share a batch on this machine's CPU, this one included.
 
     With processes=0 it is the largest divisor of the batch size that is at most the threads that torch would use, the
-    cores and MOST.
+    cores and MOST; with fewer than FEWEST threads or cores it is 1 (`prior_fast.training.branches`).
 
     Raises:
         UsageError: `processes` is over 1 on a GPU, or where torchrun or Slurm start the processes.
@@ -63,7 +63,9 @@ def process_count(config: RunConfig, device: torch.device) -> int:
         return 1
     if config.processes:
         return config.processes
-    most = min(min(torch.get_num_threads(), usable_cores()) // 2, MOST)
+    most = min(torch.get_num_threads(), usable_cores(), MOST)
+    if most < FEWEST:
+        return 1
     return max(count for count in range(1, max(most, 1) + 1) if config.batch_size % count == 0)
 
 

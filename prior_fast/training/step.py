@@ -12,8 +12,8 @@ from prior_fast.batch import PackedBatch
 from prior_fast.config import RunConfig
 from prior_fast.errors import UsageError
 from prior_fast.model.prior import PRIORModel
-from prior_fast.training.cuda_graphs import Replayed, image_parts
 from prior_fast.training.branches import Branches
+from prior_fast.training.cuda_graphs import Replayed, image_parts
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.joined_gradients import JoinedGradients
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum

@@ -63,9 +63,10 @@ def start(small_store: Path, small_settings: list[str], tmp_path: Path, fork: Ca
     ("settings", "threads", "cores", "found"),
     [
         ([], 1, 8, 1),
-        ([], 2, 8, 2),
-        ([], 16, 3, 2),
-        ([], 3, 8, 2),
+        ([], 2, 8, 1),
+        ([], 16, 3, 1),
+        ([], 3, 8, 1),
+        ([], 4, 8, 4),
         ([], 16, 16, 4),
         (["batch_size=9"], 4, 4, 3),
         (["batch_size=7"], 4, 4, 1),
