@@ -2,8 +2,9 @@
 
 Padding to the longest report would compute scores for B L_max^2 pairs of tokens. For reports with 90 tokens on average
 that is two to four times the number of pairs within reports. Reports of similar lengths are therefore taken together
-and padded to the longest of them. Products for each report alone take 1.4 times as long. Letters in shapes: T tokens, H heads, D width of a head, B reports, N reports of a group, L tokens
-of its longest report.
+and padded to the longest of them. Products for each report alone take 1.4 times as long.
+Letters in shapes: T tokens, H heads, D width of a head, B reports, N reports of a group, L tokens of its longest
+report.
 """
 
 from collections.abc import Iterator
