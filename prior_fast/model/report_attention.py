@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
@@ -152,16 +153,17 @@ def _groups(cu_tokens: Tensor) -> Iterator[_Group]:
         first = max(last - max(PAIRS // longest**2, 1), 0)
         while not sorted_lengths[first]:
             first += 1
-        yield _group(cu_tokens[:-1].long()[order[first:last]], lengths[order[first:last]], longest)
+        own, equal = order[first:last], sorted_lengths[first] == longest
+        yield _group(cu_tokens[:-1].long()[own], lengths[own], longest, equal)
         last = first
 
 
-def _group(begin: Tensor, lengths: Tensor, longest: int) -> _Group:
-    """The group of the reports at rows `begin` [N] with `lengths` [N]."""
+def _group(begin: Tensor, lengths: Tensor, longest: int, equal: bool) -> _Group:
+    """The group of the reports at rows `begin` [N] with `lengths` [N]; equal: no length is less than `longest`."""
     place = torch.arange(longest)
     rows = (begin[:, None] + torch.minimum(place, lengths[:, None] - 1)).flatten()
-    if int(lengths.min()) == longest:
+    if equal:
         return _Group(len(begin), rows, None, rows, rows)
     padding = (place >= lengths[:, None]).flatten()
-    places = padding.logical_not().nonzero().flatten()
+    places = torch.from_numpy(np.flatnonzero(~padding.numpy()))
     return _Group(len(begin), rows, padding, places, rows[places])
