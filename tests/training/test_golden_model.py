@@ -193,6 +193,9 @@ def test_with_the_kernels_losses_and_gradients_are_the_recorded(
     bounds = Bounds(recording, dtype, "train")
     with torch.backends.cudnn.flags(allow_tf32=False), Ops() as ops:
         trainer = trainer_of(recorded, model, stage)
+        # `Ops` sees the operations of its own thread only.
+        trainer.close()
+        trainer.branches = None
         terms = trainer.evaluate(recorded.batch(dtype).to(device), recorded.step(dtype, device))
         terms["loss"].backward()
     wanted = {"sigmoid_attention", "info_nce", "segment_info_nce", "segment_mean"}
