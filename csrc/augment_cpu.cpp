@@ -72,11 +72,24 @@ void read_nearest_line(const Image& image, const Line& line, Scale scale, float*
   }
 }
 
+// A line of an image that is not rotated: bilinear and nearest reading both give the pixel itself.
+void read_level_line(const uint8_t* pixels, int width, bool flip, Scale scale, float* out) {
+  if (flip) {
+    for (int x = 0; x < width; ++x) out[x] = pixels[width - 1 - x] * scale.factor + scale.offset;
+  } else {
+    for (int x = 0; x < width; ++x) out[x] = pixels[x] * scale.factor + scale.offset;
+  }
+}
+
 void rotate(const Image& image, float degrees, bool flip, bool nearest, Scale scale, float* out) {
   const float radians = degrees * static_cast<float>(M_PI / 180.0);
   const float cosine = std::cos(radians), sine = std::sin(radians), sign = flip ? -1.0f : 1.0f;
   const float center_x = (image.width - 1) / 2.0f, center_y = (image.height - 1) / 2.0f;
   for (int y = 0; y < image.height; ++y, out += image.width) {
+    if (degrees == 0.0f) {
+      read_level_line(image.pixels + y * image.width, image.width, flip, scale, out);
+      continue;
+    }
     const float dy = y - center_y;
     const Line line{center_x + sine * dy - cosine * sign * center_x, center_y + cosine * dy + sine * sign * center_x,
                     cosine * sign, -sine * sign};

@@ -209,7 +209,7 @@ def losses(store: Path, out: Path) -> dict[str, float]:
     """The terms of the first step of stage 3, after a step of stages 1 and 2."""
     small = [*SMALL_MODEL, "batch_size=8", "max_steps_per_stage=1", "data.workers=0", "processes=1", "device=cpu"]
     small.append("data.verify=sizes")  # the store has no checksums
-    small.append("model.decoder_width=null")  # a decoder wider than its input hardly sees the sentences at first
+    small.append("model.decoder_width=0")  # a decoder wider than its input hardly sees the sentences at first
     assert main(["train", "--preset", "tiny", "--data", str(store), "--out", str(out), "log_every=1", *small]) == 0
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     (last,) = (row for row in rows if row["kind"] == "train" and row["stage"] == 3)

@@ -61,6 +61,19 @@ def test_equals_the_definition_in_float64(backend: str, height: int, width: int,
     assert np.abs(got[:, 0].numpy() * 255 - exact(**drawn)).max() < 0.02
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (17, 33), (1, 1), (2, 5), (40, 3)])
+def test_an_angle_of_0_keeps_each_pixel(
+    backend: str, height: int, width: int, interpolation: str, rng: np.random.Generator
+) -> None:
+    drawn = draw(rng, height=height, width=width, batch=6)
+    drawn["angles"][:4], drawn["flips"][:4] = 0.0, torch.tensor([False, True, True, False])
+    got = ops.rotate_images(**drawn, mean=0.3, std=0.2, interpolation=interpolation, backend=backend)[:4, 0]
+    kept = drawn["images"][drawn["rows"][:4]]
+    kept[1:3] = kept[1:3].flip(-1)
+    torch.testing.assert_close(got.double(), (kept.double() / 255 - 0.3) / 0.2, rtol=0, atol=3e-5)
+
+
 def positions(height: int, width: int, angle: float, flip: bool) -> tuple[np.ndarray, np.ndarray]:
     """The row and column, in pixels, that each pixel of the result is read from: float64 [H, W] each."""
     radians = np.deg2rad(np.float64(angle))
