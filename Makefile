@@ -72,19 +72,30 @@ lock:
 	build/lock/bin/uv pip compile $(LOCKING) --output-file locks/oldest.txt --resolution lowest-direct
 	rm -rf build/lock
 
+# Evaluations and pictures run two at a time: half of each is one thread's work.
 demo: build
 	$(RUN) doctor
 	rm -rf $(DEMO)
 	$(RUN) phantom --out $(DEMO)/phantom --studies 4500 --size 256 --seed $(SEED)
 	$(RUN) prepare mimic --images $(DEMO)/phantom --out $(DEMO)/prepared
 	$(RUN) train --preset tiny --data $(DEMO)/prepared --out $(DEMO)/run seed=$(SEED)
-	$(RUN) evaluate zero-shot --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/zero-shot
-	$(RUN) evaluate retrieval --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/retrieval
-	$(RUN) evaluate bank --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/bank
-	$(RUN) evaluate generation --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/generation studies=200
-	$(RUN) pictures --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/pictures
+	$(MAKE) --jobs 2 --output-sync $(MEASURED)
 	@echo "Open $(DEMO)/pictures/index.html to see what the model learned."
 	@$(RUN) bench demo $(DEMO)
+
+# Parts of `make demo`, after its training.
+MEASURED := zero-shot pictures retrieval generation bank
+.PHONY: $(MEASURED)
+OF_DEMO = --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/$@
+
+zero-shot retrieval bank:
+	$(RUN) evaluate $@ $(OF_DEMO)
+
+generation:
+	$(RUN) evaluate $@ $(OF_DEMO) studies=200
+
+pictures:
+	$(RUN) pictures $(OF_DEMO)
 
 tasks: build
 	test -d $(DEMO)/run || $(MAKE) demo

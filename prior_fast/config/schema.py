@@ -127,6 +127,9 @@ class DataConfig:
 
     max_tokens: int = 256
     shuffle_sentences: bool = True
+    # One per stage: the share of reports of which only the first sentences are used, one to all of them, after the
+    # shuffle. A model that has seen short reports reads a prompt of one sentence better.
+    partial_reports: tuple[float, float, float] = (0.0, 0.0, 0.0)
     rotation: float = 5.0  # degrees, at most, to either side
     interpolation: Literal["bilinear", "nearest"] = "bilinear"  # of the rotation
     flip: bool = False  # mirror half of the images left to right

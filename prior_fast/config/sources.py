@@ -234,6 +234,10 @@ SOURCES: dict[str, FieldSource] = {
     "loss.report_generation": FieldSource(released("prior.py:254-255", "no factor")),
     "data.max_tokens": FieldSource(paper("2.1", "the same length of 256 tokens")),
     "data.shuffle_sentences": FieldSource(released("mimiccxr.py:80", "a new order in each epoch")),
+    "data.partial_reports": FieldSource(
+        ours("all reports are used whole"),
+        tiny=ours("a prompt of one sentence is far from reports of nine"),
+    ),
     "data.rotation": FieldSource(
         released("image_transformation.yaml:10-12", "degrees; the supplement has none"),
         tiny=ours("made-up patients are turned already"),

@@ -50,6 +50,12 @@ def validate_config(config: RunConfig) -> None:
     )
     for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
+    _require(
+        all(0 <= share <= 1 for share in data.partial_reports),
+        "data.partial_reports",
+        data.partial_reports,
+        "0 to 1 each",
+    )
     _require(data.workers >= 0, "data.workers", data.workers, "0 or more")
     _require(0 <= data.token_bucket <= 512, "data.token_bucket", data.token_bucket, "0 to 512")
     _require(not data.jpegs or data.source == "dali", "data.jpegs", data.jpegs, "empty unless data.source=dali")

@@ -16,7 +16,7 @@ from prior_fast.errors import UsageError
 from prior_fast.ops.common.philox import philox_uint32
 
 # High words of the counters: independent streams of an epoch's draws.
-_OF_STUDY, _OF_SENTENCE = 0, 1
+_OF_STUDY, _OF_SENTENCE, _OF_REPORT = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class LoaderConfig:
         batch_size: pairs in a batch, over all ranks.
         seed: the seed of the order, the choice of images and sentences, and the augmentation.
         max_sentences: sentences that a report keeps after the shuffle, at most; 0 keeps all.
+        partial_reports: the share of reports that keep only a drawn number of their sentences, from one to all.
         rank, ranks: this process's rank and the number of ranks. It gets pairs [rank, rank + 1) * batch_size / ranks
             of each batch.
     """
@@ -36,6 +37,7 @@ class LoaderConfig:
     batch_size: int
     seed: int
     max_sentences: int = 0
+    partial_reports: float = 0.0
     rank: int = 0
     ranks: int = 1
 
@@ -128,7 +130,16 @@ class EpochPlan:
         report = np.repeat(np.arange(len(studies)), counts)
         if data.shuffle_sentences:
             rows = rows[np.lexsort((self._words(rows, _OF_SENTENCE)[0], report))]
-        return cut_reports(rows, dataset.sentence_lengths[rows], report, data.max_tokens, self.config.max_sentences)
+        limits = self._limits(studies, counts)
+        return cut_reports(rows, dataset.sentence_lengths[rows], report, data.max_tokens, limits)
+
+    def _limits(self, studies: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """How many of its `counts` sentences each study's report may keep."""
+        config, limits = self.config, counts
+        if config.partial_reports:
+            share, number, _, _ = self._words(self.dataset.study_ids[studies], _OF_REPORT)
+            limits = np.where(share < config.partial_reports * 2**32, 1 + (number * counts >> 32), counts)
+        return np.minimum(limits, config.max_sentences) if config.max_sentences else limits
 
     def _words(self, counters: np.ndarray, stream: int) -> list[np.ndarray]:
         """The four random 32-bit words of each counter, as int64."""
@@ -143,7 +154,7 @@ def concatenated_ranges(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def cut_reports(
-    rows: np.ndarray, lengths: np.ndarray, report: np.ndarray, max_tokens: int, max_sentences: int
+    rows: np.ndarray, lengths: np.ndarray, report: np.ndarray, max_tokens: int, limits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Keep as many whole sentences of each report as fit into `max_tokens` together with [CLS] and [SEP].
 
@@ -153,7 +164,7 @@ def cut_reports(
         rows, lengths, report: [S], for each sentence its row, its tokens and its report. Reports are consecutive and
             numbered from 0.
         max_tokens: limit for a report, including [CLS] and [SEP].
-        max_sentences: limit for a report; 0 is no limit.
+        limits: the sentences that each report keeps at most, 1 or more.
 
     Returns:
         Rows and lengths of the sentences that are kept, and their number in each report.
@@ -164,7 +175,5 @@ def cut_reports(
     place = np.arange(len(rows)) - np.repeat(begins, counts)
     sums = np.cumsum(lengths)
     within = sums - np.repeat(sums[begins] - lengths[begins], counts)
-    kept = (within <= room) | (place == 0)
-    if max_sentences:
-        kept &= place < max_sentences
+    kept = ((within <= room) | (place == 0)) & (place < np.repeat(limits, counts))
     return rows[kept], np.minimum(lengths[kept], room), np.bincount(report[kept], minlength=len(counts))

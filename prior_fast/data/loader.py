@@ -38,10 +38,10 @@ class TrainingLoader:
         """Batches in an epoch."""
         return batches_per_epoch(len(self.dataset), self.config.batch_size, self.config.data.last)
 
-    def limited(self, max_sentences: int) -> "TrainingLoader":
-        """A loader with the same source whose reports keep at most `max_sentences` sentences; 0 keeps all."""
+    def limited(self, max_sentences: int, partial_reports: float = 0.0) -> "TrainingLoader":
+        """A loader with the same source, and the limits of `LoaderConfig`."""
         other = copy.copy(self)
-        other.config = replace(self.config, max_sentences=max_sentences)
+        other.config = replace(self.config, max_sentences=max_sentences, partial_reports=partial_reports)
         return other
 
     def epoch(self, epoch: int, first: int = 0, last: int | None = None) -> Iterator[PackedBatch]:
@@ -74,7 +74,8 @@ def cut_report(sentences: list[np.ndarray], max_tokens: int, max_sentences: int 
     """As many whole sentences as fit into `max_tokens` with [CLS] and [SEP]; the first is truncated if necessary."""
     lengths = np.array([len(sentence) for sentence in sentences])
     report = np.zeros(len(sentences), np.int64)
-    kept, cut, _ = cut_reports(np.arange(len(sentences)), lengths, report, max_tokens, max_sentences)
+    limits = np.array([max_sentences or len(sentences)])
+    kept, cut, _ = cut_reports(np.arange(len(sentences)), lengths, report, max_tokens, limits)
     return [sentences[index][:length] for index, length in zip(kept, cut)]
 
 

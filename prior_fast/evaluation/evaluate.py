@@ -10,13 +10,14 @@ from prior_fast.console import print_table, progress, stdout
 from prior_fast.data.dataset_folder import read_info
 from prior_fast.errors import UsageError
 from prior_fast.evaluation.config import EvaluationConfig, evaluation_config
-from prior_fast.evaluation.encode import Advance, Encoder
+from prior_fast.evaluation.encode import Encoder
 from prior_fast.evaluation.evaluation_source import default_classes, open_evaluation_source, takes_all
 from prior_fast.evaluation.pointing import pointing_game
 from prior_fast.evaluation.prompts import make_prompts
 from prior_fast.evaluation.protocol import protocol
 from prior_fast.evaluation.result import EvaluationResult, EvaluationSet
 from prior_fast.evaluation.retrieval import retrieval
+from prior_fast.evaluation.run_facts import checkpoint_facts, track_with
 from prior_fast.evaluation.selection import Chosen, choose, open_reports
 from prior_fast.evaluation.zero_shot import zero_shot
 from prior_fast.files import atomic_path, write_json
@@ -48,25 +49,14 @@ def evaluate(
     encoder = Encoder(checkpoint, config.device, config.batch_size)
     pointing = None
     with progress() as bar:
-
-        def track(name: str, total: int) -> Advance:
-            task_id = bar.add_task(name, total=total)
-            return lambda count: bar.advance(task_id, count)
-
         evaluation_set = EvaluationSet(images, reports)
-        result = TASKS[task](encoder, evaluation_set, config, track)
+        result = TASKS[task](encoder, evaluation_set, config, track_with(bar))
         if task == "zero-shot" and encoder.aligns_locally:
             pointing = pointing_game(encoder, images.source, config.classes, config.prompt)
     report = {
         "task": task,
         "protocol": {**protocol(task, config, encoder, evaluation_set), **result.facts},
-        "checkpoint": {
-            "path": str(checkpoint_path),
-            "used": checkpoint.path.name,
-            "preset": checkpoint.config.preset,
-            "stage": checkpoint.position.stage,
-            "total_steps": checkpoint.position.total_steps,
-        },
+        "checkpoint": checkpoint_facts(checkpoint_path, checkpoint),
         "data": images.facts(),
         **({"reports": reports.facts()} if reports is not None and reports is not images else {}),
         "metrics": result.metrics,

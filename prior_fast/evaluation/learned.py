@@ -15,12 +15,13 @@ from prior_fast.errors import UsageError
 from prior_fast.evaluation import learned_tables as tables
 from prior_fast.evaluation.bank_purity import bank_purity, prototype_rows
 from prior_fast.evaluation.counterfactual import measure_errors, summarize
-from prior_fast.evaluation.encode import Advance, Encoder, Track
+from prior_fast.evaluation.encode import Encoder, Track
 from prior_fast.evaluation.evaluate import write_csv
 from prior_fast.evaluation.generated_findings import Reports, generated_findings
 from prior_fast.evaluation.learned_config import BANK, GENERATION, OWN, LearnedConfig, learned_config
 from prior_fast.evaluation.learned_tables import Table
 from prior_fast.evaluation.read_sentences import draw_studies, read_sentences
+from prior_fast.evaluation.run_facts import checkpoint_facts, track_with
 from prior_fast.files import write_json
 from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
 
@@ -56,23 +57,12 @@ def measure(
     started = time.perf_counter()
     encoder = Encoder(checkpoint, config.device, config.batch_size)
     with progress() as bar:
-
-        def track(name: str, total: int) -> Advance:
-            task_id = bar.add_task(name, total=total)
-            return lambda count: bar.advance(task_id, count)
-
-        measured = (_generation if task == GENERATION else _bank)(encoder, dataset, config, track)
+        measured = (_generation if task == GENERATION else _bank)(encoder, dataset, config, track_with(bar))
     unused = {"batch_size", "device", *(key for other, keys in OWN.items() if other != task for key in keys)}
     report = {
         "task": task,
         "protocol": {name: value for name, value in to_dict(config).items() if name not in unused},
-        "checkpoint": {
-            "path": str(checkpoint_path),
-            "used": checkpoint.path.name,
-            "preset": checkpoint.config.preset,
-            "stage": checkpoint.position.stage,
-            "total_steps": checkpoint.position.total_steps,
-        },
+        "checkpoint": checkpoint_facts(checkpoint_path, checkpoint),
         "data": {"path": str(data), "split": split, "studies": len(dataset)},
         "metrics": measured.metrics,
         "device": str(encoder.device),

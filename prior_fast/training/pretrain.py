@@ -170,7 +170,8 @@ class Run:
     def _batches(self, stage: int, step: int, steps: int) -> Iterator[PackedBatch]:
         """The batches of a stage from number `step` on; epoch numbers continue from stage to stage."""
         # The sentence decoder can generate no more prototypes than it has queries.
-        loader = self.loader.limited(self.config.model.sentence_decoder.queries if stage == 3 else 0)
+        queries = self.config.model.sentence_decoder.queries if stage == 3 else 0
+        loader = self.loader.limited(queries, self.config.data.partial_reports[stage - 1])
         per_epoch = len(loader)
         epochs_before = sum(self.config.stage_epochs[: stage - 1])
         while step < steps:

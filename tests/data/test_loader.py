@@ -1,8 +1,10 @@
 """Batches of a prepared dataset: every study once per epoch, shared by ranks, and reproducible from their number."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +25,14 @@ def dataset(small_store: Path) -> PreparedDataset:
 def equal(a: PackedBatch, b: PackedBatch) -> bool:
     pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a)]
     return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)
+
+
+def sentences_of(batch: PackedBatch) -> list[list[list[int]]]:
+    """The tokens of each sentence of each report."""
+    inner = batch.token_ids[batch.sentence_token_rows()]
+    sentences = [tokens.tolist() for tokens in torch.tensor_split(inner, batch.cu_sentence_tokens[1:-1].long())]
+    offsets = batch.cu_sentences.tolist()
+    return [sentences[begin:end] for begin, end in itertools.pairwise(offsets)]
 
 
 def test_an_epoch_has_each_study_once(dataset: PreparedDataset) -> None:
@@ -69,11 +79,8 @@ def test_sentences_are_those_of_the_report(dataset: PreparedDataset) -> None:
     tokens = {int(study): dataset.sentence_tokens(i) for i, study in enumerate(dataset.study_ids)}
     shuffled = False
     for batch in TrainingLoader(dataset, CONFIG).epoch(0):
-        inner = batch.token_ids[batch.sentence_token_rows()]
-        sentences = [tuple(s.tolist()) for s in torch.tensor_split(inner, batch.cu_sentence_tokens[1:-1].long())]
-        for i, study in enumerate(batch.study_ids.tolist()):
-            own = sentences[batch.cu_sentences[i] : batch.cu_sentences[i + 1]]
-            expected = [tuple(s.tolist()) for s in tokens[study]]
+        for study, own in zip(batch.study_ids.tolist(), sentences_of(batch), strict=True):
+            expected = [s.tolist() for s in tokens[study]]
             assert sorted(own) == sorted(expected)
             shuffled |= own != expected
     assert shuffled
@@ -85,10 +92,7 @@ def test_sentences_of_a_report_are_shuffled_anew_in_each_epoch(dataset: Prepared
     orders: dict[int, list[list[list[int]]]] = {}
     for epoch in range(3):
         for batch in loader.epoch(epoch):
-            inner = batch.token_ids[batch.sentence_token_rows()]
-            sentences = [s.tolist() for s in torch.tensor_split(inner, batch.cu_sentence_tokens[1:-1].long())]
-            for i, study in enumerate(batch.study_ids.tolist()):
-                own = sentences[batch.cu_sentences[i] : batch.cu_sentences[i + 1]]
+            for study, own in zip(batch.study_ids.tolist(), sentences_of(batch), strict=True):
                 assert sorted(own) == sorted(kept[study])
                 orders.setdefault(study, []).append(own)
     long = [study for study, found in orders.items() if len(kept[study]) >= 4 and len(found) == 3]
@@ -109,6 +113,39 @@ def test_order_is_kept_and_sentences_are_limited_on_demand(dataset: PreparedData
     assert torch.equal(batch.token_ids[1 : 1 + len(expected)], expected.long())
     raw = torch.tensor(dataset.images[batch.image_rows.numpy()]).float() / 255
     assert (batch.images[:, 0] * dataset.image_std + dataset.image_mean - raw).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_partial_reports_keep_the_first_sentences_after_the_shuffle(dataset: PreparedDataset, share: float) -> None:
+    loader = TrainingLoader(dataset, CONFIG)
+    partial = loader.limited(0, share)
+    cut = reports = 0
+    kept: dict[int, set[int]] = {}
+    for epoch in range(60):
+        for whole, part in zip(loader.epoch(epoch), partial.epoch(epoch), strict=True):
+            assert torch.equal(whole.images, part.images) and torch.equal(whole.study_ids, part.study_ids)
+            pairs = zip(sentences_of(whole), sentences_of(part), strict=True)
+            for own, first in pairs:
+                assert 1 <= len(first) <= len(own) and first == own[: len(first)]
+                kept.setdefault(len(own), set()).add(len(first))
+                cut, reports = cut + (len(first) < len(own)), reports + 1
+            assert part.max_sentences == max(map(len, sentences_of(part)))
+    # A report of n sentences keeps all of them in one draw of n.
+    mean = np.mean([1 - 1 / n for n in dataset.sentence_counts])
+    assert cut / reports == pytest.approx(share * mean, abs=0.06)
+    often = max(set(dataset.sentence_counts.tolist()), key=dataset.sentence_counts.tolist().count)
+    assert kept[often] == set(range(1, often + 1))
+
+
+def test_the_parts_of_reports_do_not_depend_on_the_ranks(dataset: PreparedDataset) -> None:
+    joined = [sentences_of(batch) for batch in TrainingLoader(dataset, CONFIG).limited(2, 0.5).epoch(3)]
+    halves = [
+        TrainingLoader(dataset, dataclasses.replace(CONFIG, rank=rank, ranks=2)).limited(2, 0.5).epoch(3)
+        for rank in range(2)
+    ]
+    parts = [[*sentences_of(a), *sentences_of(b)] for a, b in zip(*halves, strict=True)]
+    assert parts == joined
+    assert {len(report) for batch in joined for report in batch} == {1, 2}
 
 
 def test_images_belong_to_their_studies_and_all_are_drawn(dataset: PreparedDataset) -> None:

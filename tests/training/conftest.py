@@ -1,12 +1,15 @@
-"""Settings that make a run small enough for a test, with every part of the structure kept; and processes."""
+"""Settings that make a run small enough for a test, with every part of the structure kept; a batch; processes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
+from prior_fast.batch import PackedBatch
 from tests.small_model import SMALL_MODEL
 from tests.training.forked import Forked, Group
+from tests.training.four_pairs import four_pairs
 
 SMALL = [
     "batch_size=8",
@@ -17,6 +20,11 @@ SMALL = [
     "data.workers=0",
     *SMALL_MODEL,
 ]
+
+
+@pytest.fixture
+def batch(rng: np.random.Generator) -> PackedBatch:
+    return four_pairs(rng)
 
 
 @pytest.fixture(scope="session")

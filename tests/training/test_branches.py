@@ -9,15 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from prior_fast.batch import PackedBatch, pack_reports
+from prior_fast.batch import PackedBatch
 from prior_fast.config import apply_overrides, preset
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.branches import Branches, Tensors
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.stages import STAGES, StepContext
 from prior_fast.training.step import StageTrainer
-
-LENGTHS = (3, 1, 5, 4)
 
 
 @pytest.fixture
@@ -33,14 +31,6 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def batch(rng: np.random.Generator) -> PackedBatch:
-    reports = [[rng.integers(5, 50, rng.integers(1, 9)) for _ in range(n)] for n in LENGTHS]
-    images = torch.tensor(rng.normal(size=(len(LENGTHS), 1, 224, 224)))
-    numbers = torch.arange(len(LENGTHS))
-    return pack_reports(reports, 2, 3).with_images(images, study_ids=numbers, image_rows=numbers)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prior_fast.batch import PackedBatch, pack_reports
+from prior_fast.batch import PackedBatch
 from prior_fast.config import ModelConfig, apply_overrides, preset
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.stages import STAGES, StepContext, attend, global_alignment, local_alignment
+from tests.training.four_pairs import LENGTHS
 
-LENGTHS = (3, 1, 5, 4)
 QUIET = StepContext(0.5, seed=None)
 
 
@@ -27,14 +27,6 @@ def config(small_settings: list[str]) -> ModelConfig:
 def model(config: ModelConfig) -> PRIORModel:
     torch.manual_seed(0)
     return PRIORModel(config, vocab_size=50).double()
-
-
-@pytest.fixture
-def batch(rng: np.random.Generator) -> PackedBatch:
-    reports = [[rng.integers(5, 50, rng.integers(1, 9)) for _ in range(n)] for n in LENGTHS]
-    images = torch.tensor(rng.normal(size=(len(LENGTHS), 1, 224, 224)))
-    numbers = torch.arange(len(LENGTHS))
-    return pack_reports(reports, 2, 3).with_images(images, study_ids=numbers, image_rows=numbers)
 
 
 class Calls:

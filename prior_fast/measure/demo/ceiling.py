@@ -76,10 +76,10 @@ def run_ceiling(options: CeilingOptions) -> dict[str, Any]:
     selected = EvaluationConfig()
     chosen = choose(prepared_source(PreparedDataset.open(options.data, "test")), selected, selected.per_class)
     with progress() as bar:
-        task = bar.add_task("training with labels", total=None)
+        task = bar.add_task("training with labels", total=1.0)
 
-        def advance(step: int, steps: int) -> None:
-            bar.update(task, completed=step, total=steps or None)
+        def advance(share: float) -> None:
+            bar.update(task, completed=share)
 
         trained = train_with_labels(config, train, device, options.epochs, budget, advance=advance)
     logits = predict(trained.model, chosen, train, config.batch_size, device)

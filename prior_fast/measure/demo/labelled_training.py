@@ -24,8 +24,6 @@ FINDINGS = (*FIVE_CLASSES, "Pneumothorax")
 # Ours, chosen on one made-up dataset.
 LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 3e-3, 1e-4, 1.0
 WARM_UP = 40  # steps
-# The length of the run is estimated after TIMED steps, without the first UNTIMED: they allocate the memory.
-TIMED, UNTIMED = 20, 3
 
 
 @dataclass(frozen=True)
@@ -66,17 +64,9 @@ def findings_shown(labels: np.ndarray) -> np.ndarray:
     return (values == 1) | (values == -1)
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up times a cosine to zero; step counts from 0. Before the number of steps is known (0): no cosine."""
-    warm = min(1.0, (step + 1) / WARM_UP)
-    return LEARNING_RATE * warm * (0.5 * (1 + math.cos(math.pi * step / steps)) if steps else 1.0)
-
-
-def steps_in(seconds: float, marks: list[float]) -> int:
-    """The steps that fit into `seconds`, from the times at which the steps up to now ended; marks[0] is the start."""
-    per_step = (marks[-1] - marks[UNTIMED]) / (len(marks) - 1 - UNTIMED)
-    left = seconds - (marks[-1] - marks[0])
-    return len(marks) - 1 + max(0, math.floor(left / per_step))
+def learning_rate(step: int, share: float) -> float:
+    """Linear warm-up times a cosine to zero; step counts from 0, share is the part of the training that is done."""
+    return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def train_with_labels(
@@ -86,12 +76,13 @@ def train_with_labels(
     epochs: int = 0,
     seconds: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
-    advance: Callable[[int, int], object] = lambda step, steps: None,
+    advance: Callable[[float], object] = lambda share: None,
 ) -> Trained:
     """Train on a dataset's split with the loader, batch size, precision and augmentation of `config`.
 
-    epochs: the length of the training; 0: as many steps as fit into `seconds`, but at least `TIMED`.
-    advance: gets the step and the number of steps (0: not known yet) after each step.
+    epochs: the length of the training; 0: it ends with the first step after `seconds`. The learning rate then follows
+        the time, so that other work on the machine does not end the training early or with a high learning rate.
+    advance: gets the share of the training that is done, after each step.
 
     Raises:
         UsageError: the split has fewer studies than a batch.
@@ -104,11 +95,12 @@ def train_with_labels(
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, weight_decay=WEIGHT_DECAY, fused=True)
     autocast = make_autocast(config.precision, device)
-    steps, epoch, marks = epochs * len(loader), 0, [clock()]
-    while not steps or len(marks) <= steps:
+    started, steps, step, epoch = clock(), epochs * len(loader), 0, 0
+    elapsed = share = 0.0
+    while share < 1:
         for batch in loader.epoch(epoch):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(len(marks) - 1, steps)
+                group["lr"] = learning_rate(step, share)
             with autocast:
                 logits = model(batch.to(device).images)
             rows = [row_of[study] for study in batch.study_ids.tolist()]
@@ -117,12 +109,10 @@ def train_with_labels(
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
             optimizer.step()
-            marks.append(clock())
-            if not steps and len(marks) > TIMED:
-                steps = steps_in(seconds, marks)
-            advance(len(marks) - 1, steps)
-            if steps and len(marks) > steps:
+            step, elapsed = step + 1, clock() - started
+            share = step / steps if steps else elapsed / seconds
+            advance(min(share, 1.0))
+            if share >= 1:
                 break
         epoch += 1
-    done = len(marks) - 1
-    return Trained(model.eval(), done, done / len(loader), marks[-1] - marks[0])
+    return Trained(model.eval(), step, step / len(loader), elapsed)

@@ -79,5 +79,6 @@ def dataset_batches(config: RunConfig, stage: int, number: int, data: Path) -> t
 
     dataset = PreparedDataset.open(data, "train")
     loader = TrainingLoader(dataset, LoaderConfig(config.data, config.batch_size, config.seed))
-    loader = loader.limited(config.model.sentence_decoder.queries if stage == 3 else 0)
+    queries = config.model.sentence_decoder.queries if stage == 3 else 0
+    loader = loader.limited(queries, config.data.partial_reports[stage - 1])
     return list(islice(loader.epoch(0), number)), dataset.vocab_size
