@@ -23,12 +23,13 @@ BATCH = 4
 
 @dataclass(frozen=True)
 class Taken:
-    """A step that a run has taken; seed: that of its noise."""
+    """A step that a run has taken; seed: that of its noise; sentences: the number of each report in `studies`."""
 
     stage: int
     learning_rate: float
     tau: float | Tensor
     seed: int | None
+    studies: list[int]
     sentences: list[int]
 
 
@@ -48,7 +49,7 @@ class RunSteps:
 def run(small_store: Path, small_settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> RunSteps:
     """A short run with few queries in the sentence decoder; its steps compute nothing."""
     words = [*small_settings, f"model.sentence_decoder.queries={QUERIES}", f"batch_size={BATCH}"]
-    words += [f"max_steps_per_stage={STEPS}", "warmup_epochs=0.13,0.13,0.13"]
+    words += ["data.partial_reports=0,1,0", f"max_steps_per_stage={STEPS}", "warmup_epochs=0.13,0.13,0.13"]
     steps: list[Taken] = []
 
     def step(
@@ -56,7 +57,8 @@ def run(small_store: Path, small_settings: list[str], tmp_path_factory: pytest.T
     ) -> dict[str, Tensor]:
         assert trainer.model.training
         counts = batch.cu_sentences.diff().tolist()
-        steps.append(Taken(trainer.stage, learning_rate, context.tau, context.seed, counts))
+        ids = batch.study_ids.tolist()
+        steps.append(Taken(trainer.stage, learning_rate, context.tau, context.seed, ids, counts))
         return {"loss": torch.tensor(1.0), "global_alignment": torch.tensor(1.0)}
 
     with pytest.MonkeyPatch.context() as patch:
@@ -89,6 +91,16 @@ def test_stage_3_gets_no_more_sentences_than_the_decoder_has_queries(run: RunSte
     for stage in (1, 2, 3):
         counts = [count for step in run.of(stage) for count in step.sentences]
         assert max(counts) == QUERIES if stage == 3 else max(counts) > QUERIES
+
+
+def test_a_stage_reads_reports_in_part_as_its_setting_says(run: RunSteps, small_store: Path) -> None:
+    dataset = PreparedDataset.open(small_store, "train")
+    whole = dict(zip(dataset.study_ids.tolist(), dataset.sentence_counts.tolist()))
+    for stage in (1, 2, 3):
+        found = [pair for step in run.of(stage) for pair in zip(step.studies, step.sentences, strict=True)]
+        limit = QUERIES if stage == 3 else max(whole.values())
+        cut = [count < min(whole[study], limit) for study, count in found]
+        assert sum(cut) > len(cut) / 2 if stage == 2 else not any(cut)
 
 
 def test_each_step_has_noise_of_its_own(run: RunSteps) -> None:
