@@ -88,14 +88,20 @@ MEASURED := zero-shot pictures retrieval generation bank
 .PHONY: $(MEASURED)
 OF_DEMO = --checkpoint $(DEMO)/run --data $(DEMO)/prepared --out $(DEMO)/$@
 
-zero-shot retrieval bank:
+# A sentence of a made-up report names the finding's degree and place. So do several prompts together.
+PROMPTS := prompts=generated prompts_per_class=10
+
+retrieval bank:
 	$(RUN) evaluate $@ $(OF_DEMO)
+
+zero-shot:
+	$(RUN) evaluate $@ $(OF_DEMO) $(PROMPTS)
 
 generation:
 	$(RUN) evaluate $@ $(OF_DEMO) studies=200
 
 pictures:
-	$(RUN) pictures $(OF_DEMO)
+	$(RUN) pictures $(OF_DEMO) $(PROMPTS)
 
 tasks: build
 	test -d $(DEMO)/run || $(MAKE) demo

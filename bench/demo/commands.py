@@ -14,7 +14,8 @@ from prior_fast.files import write_json
 
 EVALUATIONS = ("zero-shot", "retrieval", "generation", "bank")
 # As in `make demo`.
-SETTINGS = {"generation": ("studies=200",)}
+GENERATED = ("prompts=generated", "prompts_per_class=10")
+SETTINGS = {"zero-shot": GENERATED, "generation": ("studies=200",)}
 DONE = "commands.json"
 
 
@@ -45,7 +46,7 @@ def evaluations(folder: Path, data: Path, words: Sequence[str] = ()) -> list[Com
             f"evaluate {task}",
             (
                 *("evaluate", task, "--checkpoint", str(folder / "run"), "--data", str(data)),
-                *("--out", str(folder / task), *(words if task in EVALUATIONS[:2] else SETTINGS.get(task, ()))),
+                *("--out", str(folder / task), *SETTINGS.get(task, ()), *(words if task in EVALUATIONS[:2] else ())),
             ),
             folder / task,
         )

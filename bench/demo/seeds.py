@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prior_fast.bench.demo.commands import Command, evaluations, run_commands, split_settings
+from prior_fast.bench.demo.commands import GENERATED, Command, evaluations, run_commands, split_settings
 from prior_fast.files import write_json
 from prior_fast.hardware.machine import describe_machine
 
@@ -38,7 +38,7 @@ def commands(folder: Path, seed: int, studies: int, words: Sequence[str], with_c
         command("prepare mimic", data, "--images", str(phantom), "--out", str(data)),
         command("train", run, "--preset", "tiny", "--data", str(data), "--out", str(run), f"seed={seed}", *words),
         *evaluations(folder, data),
-        command("pictures", folder / "pictures", *trained, "--out", str(folder / "pictures")),
+        command("pictures", folder / "pictures", *trained, "--out", str(folder / "pictures"), *GENERATED),
         *(made if with_ceiling else []),
         Command("bench demo", ("bench", "demo", str(folder), *compared), folder / "summary.json"),
     ]

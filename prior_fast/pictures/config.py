@@ -11,7 +11,9 @@ import numpy as np
 from prior_fast.config import apply_overrides
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
+from prior_fast.evaluation.config import TEMPLATE, EvaluationConfig, evaluation_config
 from prior_fast.evaluation.encode import Encoder, first_image_rows
+from prior_fast.evaluation.prompts import make_prompts
 
 SAMPLE = 256
 
@@ -26,6 +28,7 @@ class PicturesConfig:
         batch_size: images or texts that are encoded at once.
         sentences: a text file with groups of synonymous sentences, see `prior_fast.pictures.queries`; "" uses the
             built-in groups.
+        prompts, prompts_per_class: those of the zero-shot section, as in `EvaluationConfig`.
     """
 
     count: int = 4
@@ -33,6 +36,13 @@ class PicturesConfig:
     batch_size: int = 64
     device: Literal["auto", "cpu", "cuda"] = "auto"
     sentences: str = ""
+    prompts: str = TEMPLATE
+    prompts_per_class: int = EvaluationConfig.prompts_per_class
+
+    @property
+    def zero_shot(self) -> list[str]:
+        """The settings of `prior-fast evaluate zero-shot` that give the section's numbers."""
+        return [f"{name}={getattr(self, name)}" for name in ("seed", "prompts", "prompts_per_class")]
 
 
 def pictures_config(words: Sequence[str]) -> PicturesConfig:
@@ -47,6 +57,7 @@ def pictures_config(words: Sequence[str]) -> PicturesConfig:
             raise UsageError(f"{name}={getattr(config, name)}: must be 1 to {largest}")
     if config.seed < 0 or config.seed >= 2**32:
         raise UsageError(f"seed={config.seed}: must be 0 to {2**32 - 1}")
+    make_prompts(evaluation_config(config.zero_shot, task="zero-shot"))  # refuses what can't be used
     return config
 
 

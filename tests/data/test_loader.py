@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -120,21 +121,24 @@ def test_partial_reports_keep_the_first_sentences_after_the_shuffle(dataset: Pre
     loader = TrainingLoader(dataset, CONFIG)
     partial = loader.limited(0, share)
     cut = reports = 0
-    kept: dict[int, set[int]] = {}
+    kept: dict[int, Counter[int]] = {}
     for epoch in range(60):
         for whole, part in zip(loader.epoch(epoch), partial.epoch(epoch), strict=True):
             assert torch.equal(whole.images, part.images) and torch.equal(whole.study_ids, part.study_ids)
             pairs = zip(sentences_of(whole), sentences_of(part), strict=True)
             for own, first in pairs:
                 assert 1 <= len(first) <= len(own) and first == own[: len(first)]
-                kept.setdefault(len(own), set()).add(len(first))
+                kept.setdefault(len(own), Counter())[len(first)] += 1
                 cut, reports = cut + (len(first) < len(own)), reports + 1
             assert part.max_sentences == max(map(len, sentences_of(part)))
-    # A report of n sentences keeps all of them in one draw of n.
-    mean = np.mean([1 - 1 / n for n in dataset.sentence_counts])
-    assert cut / reports == pytest.approx(share * mean, abs=0.06)
-    often = max(set(dataset.sentence_counts.tolist()), key=dataset.sentence_counts.tolist().count)
-    assert kept[often] == set(range(1, often + 1))
+    # Of n sentences, k are kept in a share of log(1 + 1 / k) / log(1 + n) of the partial reports.
+    whole_share = np.mean([np.log1p(1 / n) / np.log1p(n) for n in dataset.sentence_counts])
+    assert cut / reports == pytest.approx(share * (1 - whole_share), abs=0.04)
+    often = max(kept, key=lambda n: sum(kept[n].values()))
+    shares = [kept[often][k] / sum(kept[often].values()) for k in range(1, often + 1)]
+    expected = share * np.log1p(1 / np.arange(1, often + 1)) / np.log1p(often)
+    expected[-1] += 1 - share
+    assert shares == pytest.approx(expected, abs=0.08)
 
 
 def test_the_parts_of_reports_do_not_depend_on_the_ranks(dataset: PreparedDataset) -> None:
