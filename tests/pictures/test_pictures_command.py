@@ -56,17 +56,27 @@ def test_stage_3_shows_everything(
     assert "index.html shows them" in capsys.readouterr().out
 
 
-def test_zero_shot_is_that_of_the_evaluation(store: Path, run_folder: Path, tmp_path: Path) -> None:
-    assert pictures(run_folder, store, tmp_path / "page", "count=1", "seed=3") == 0
+@pytest.mark.parametrize(
+    ("prompts", "told"),
+    [
+        ([], "whose prompt, &quot;&lt;finding&gt; is observed&quot;, has the greatest score"),
+        (["prompts=generated", "prompts_per_class=3"], "(prompts=generated, 3 of Atelectasis)"),
+    ],
+)
+def test_zero_shot_is_that_of_the_evaluation(
+    prompts: list[str], told: str, store: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    assert pictures(run_folder, store, tmp_path / "page", "count=1", "seed=3", *prompts) == 0
     words = ["--checkpoint", str(run_folder), "--data", str(store), "--out", str(tmp_path / "own")]
-    assert main(["evaluate", "zero-shot", *words, "seed=3"]) == 0
+    assert main(["evaluate", "zero-shot", *words, "seed=3", *prompts]) == 0
     shown = json.loads((tmp_path / "page" / "report.json").read_text())["sections"]["zero-shot"]
     own = json.loads((tmp_path / "own" / "metrics.json").read_text())
     assert shown["images"] == own["data"]["selected"]
     assert shown["accuracy"] == pytest.approx(own["metrics"]["accuracy"]["value"])
     for name, value in own["metrics"]["auroc"].items():
         assert shown["auroc"][name] == pytest.approx(value["value"])
-    assert f"Accuracy {shown['accuracy']:.3f}, chance 0.200" in (tmp_path / "page" / "index.html").read_text()
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert f"Accuracy {shown['accuracy']:.3f}, chance 0.200" in page and told in page
 
 
 def test_stage_1_says_what_it_cannot_show(store: Path, tmp_path: Path) -> None:
@@ -99,6 +109,8 @@ def test_stage_2_has_the_bank_but_no_reconstruction(store: Path, tmp_path: Path)
         (["count=0"], "count=0: must be 1 to 8"),
         (["seed=-1"], "seed=-1: must be 0 to"),
         (["sentences=no-such-file.txt"], "sentences=no-such-file.txt can't be read: No such file or directory"),
+        (["prompts=no-such-file.json"], "prompts=no-such-file.json: can't be read (No such file or directory)"),
+        (["prompts_per_class=0"], "prompts_per_class=0: must be at least 1"),
         (["--split", "validate"], "the split 'validate'"),
     ],
 )
