@@ -79,7 +79,7 @@ demo: build
 	$(RUN) phantom --out $(DEMO)/phantom --studies 4500 --size 256 --seed $(SEED)
 	$(RUN) prepare mimic --images $(DEMO)/phantom --out $(DEMO)/prepared
 	$(RUN) train --preset tiny --data $(DEMO)/prepared --out $(DEMO)/run seed=$(SEED)
-	$(MAKE) --jobs 2 --output-sync $(MEASURED)
+	$(MAKE) --no-print-directory --jobs 2 --output-sync $(MEASURED)
 	@echo "Open $(DEMO)/pictures/index.html to see what the model learned."
 	@$(RUN) bench demo $(DEMO)
 
