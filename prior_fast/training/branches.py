@@ -31,7 +31,7 @@ class Branches:
 
         weight: a parameter: the results have a gradient also where no input has one.
         """
-        split = _Split(self, (one, other), list(inputs))
+        split = _Split(self, (one, other), list(inputs), torch.is_grad_enabled())
         outputs = iter(_AtOnce.apply(split, weight, *inputs.values()))
         first, second = ({name: next(outputs) for name in result} for result in split.results)
         return first, second
@@ -62,10 +62,12 @@ class Branches:
 
 
 class _Split:
-    """Two functions, their inputs without a history, and their results."""
+    """Two functions, their inputs without a history, and their results; grad: whether these have a gradient."""
 
-    def __init__(self, branches: Branches, functions: tuple[Function, Function], names: Sequence[str]) -> None:
-        self.branches, self.functions, self.names = branches, functions, names
+    def __init__(
+        self, branches: Branches, functions: tuple[Function, Function], names: Sequence[str], grad: bool
+    ) -> None:
+        self.branches, self.functions, self.names, self.grad = branches, functions, names, grad
         self.inputs: list[list[Tensor]] = []
         self.results: list[Tensors] = []
 
@@ -84,7 +86,7 @@ class _Split:
         return [_sum(one.grad, other.grad) for one, other in zip(*self.inputs)]
 
     def _call(self, place: int) -> Tensors:
-        with torch.enable_grad():
+        with torch.set_grad_enabled(self.grad):
             return self.functions[place](**dict(zip(self.names, self.inputs[place])))
 
 

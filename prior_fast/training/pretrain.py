@@ -149,7 +149,7 @@ class Run:
                     values = window.close(self.position) | self.meter.close()
                     self._report(task, values, learning_rate, tau)
                 if validates:
-                    self._validate(stage, tau)
+                    self._validate(trainer, tau)
                 if saves:
                     self._save(trainer, tau)
                 if stops:
@@ -194,9 +194,10 @@ class Run:
             losses=f"{shown} {speed} {values['data_wait']:.0%} waiting for data",
         )
 
-    def _validate(self, stage: int, tau: float) -> None:
+    def _validate(self, trainer: StageTrainer, tau: float) -> None:
         if self.log is not None and self.validation is not None:
-            values = validate(self.model, self.validation, self.config, stage, tau, self.ranks.device)
+            data = self.validation, self.config, trainer.stage, tau, self.ranks.device
+            values = validate(self.model, *data, trainer.branches)
             self.log.write("validate", self.position, values)
         self.ranks.barrier()
 

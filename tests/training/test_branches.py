@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from prior_fast.batch import PackedBatch
 from prior_fast.config import apply_overrides, preset
+from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.branches import Branches, Tensors
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.stages import STAGES, StepContext
 from prior_fast.training.step import StageTrainer
+from prior_fast.training.validate import validate
 
 
 @pytest.fixture
@@ -93,6 +96,34 @@ def test_branches_run_in_two_threads_in_the_modes_of_the_caller(branches: Branch
     one, other = branches.at_once(state, state)
     assert one[1:3] == other[1:3] == (True, False)
     assert torch.get_num_threads() == 2
+
+
+def test_without_gradients_nothing_is_kept_for_a_backward_pass(branches: Branches, rng: np.random.Generator) -> None:
+    x, w = (torch.tensor(rng.normal(size=4), requires_grad=True) for _ in range(2))
+    kept: list[Tensor] = []
+
+    def scaled(x: Tensor) -> Tensors:
+        kept.append(x * w)
+        return {"y": kept[-1]}
+
+    with torch.no_grad():
+        one, other = branches.run(scaled, scaled, {"x": x}, w)
+    assert [y.requires_grad for y in (one["y"], other["y"], *kept)] == [False] * 4
+    torch.testing.assert_close(one["y"], x * w, check_stride=False)
+
+
+def test_validation_with_branches_finds_the_same_values(
+    small_settings: list[str], branches: Branches, small_store: Path
+) -> None:
+    config = apply_overrides(preset("tiny"), small_settings)
+    dataset = PreparedDataset.open(small_store, "test")
+    torch.manual_seed(2)
+    model = PRIORModel(config.model, dataset.vocab_size)
+    for stage in (1, 3):
+        data = dataset, config, stage, 0.5, torch.device("cpu")
+        alone, together = validate(model, *data), validate(model, *data, branches)
+        assert alone.keys() == together.keys() and alone["loss"] > 0
+        assert together == pytest.approx(alone, rel=1e-5)
 
 
 @pytest.mark.parametrize("fails", [0, 1])
