@@ -13,7 +13,7 @@ from typing import Any
 from prior_fast.files import write_json
 
 EVALUATIONS = ("zero-shot", "retrieval", "generation", "bank")
-# As in `make demo`.
+# A sentence of a made-up report names the finding's degree and place. So do several prompts together.
 GENERATED = ("prompts=generated", "prompts_per_class=10")
 SETTINGS = {"zero-shot": GENERATED, "generation": ("studies=200",)}
 DONE = "commands.json"
@@ -52,6 +52,13 @@ def evaluations(folder: Path, data: Path, words: Sequence[str] = ()) -> list[Com
         )
         for task in EVALUATIONS
     ]
+
+
+def measurements(folder: Path, data: Path) -> list[Command]:
+    """The evaluations of the run `folder`/run on a prepared dataset, and its pictures."""
+    out = folder / "pictures"
+    where = ("--checkpoint", str(folder / "run"), "--data", str(data), "--out", str(out))
+    return [*evaluations(folder, data), Command("pictures", ("pictures", *where, *GENERATED), out)]
 
 
 def run_commands(

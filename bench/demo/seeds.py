@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prior_fast.bench.demo.commands import GENERATED, Command, evaluations, run_commands, split_settings
+from prior_fast.bench.demo.commands import Command, measurements, run_commands, split_settings
 from prior_fast.files import write_json
 from prior_fast.hardware.machine import describe_machine
 
@@ -25,7 +25,6 @@ KIND, FILE = "demo-seeds", "demo-seeds.json"
 def commands(folder: Path, seed: int, studies: int, words: Sequence[str], with_ceiling: bool) -> list[Command]:
     """The commands of the demo with one seed, and the ceiling."""
     phantom, data, run, ceiling = (folder / name for name in ("phantom", "prepared", "run", "ceiling.json"))
-    trained = ("--checkpoint", str(run), "--data", str(data))
 
     def command(name: str, makes: Path, *words: str) -> Command:
         return Command(name, (*name.split(), *words), makes)
@@ -37,8 +36,7 @@ def commands(folder: Path, seed: int, studies: int, words: Sequence[str], with_c
         command("phantom", phantom, "--out", str(phantom), *sizes),
         command("prepare mimic", data, "--images", str(phantom), "--out", str(data)),
         command("train", run, "--preset", "tiny", "--data", str(data), "--out", str(run), f"seed={seed}", *words),
-        *evaluations(folder, data),
-        command("pictures", folder / "pictures", *trained, "--out", str(folder / "pictures"), *GENERATED),
+        *measurements(folder, data),
         *(made if with_ceiling else []),
         Command("bench demo", ("bench", "demo", str(folder), *compared), folder / "summary.json"),
     ]

@@ -1,6 +1,7 @@
 """The scripts of bench/demo: commands run once, seeds are joined, and each planted defect changes what it names."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prior_fast.bench.demo import defects, seeds
+from prior_fast.bench.demo import defects, evaluate, seeds
 from prior_fast.bench.demo.commands import Command, evaluations, run_commands, split_settings
 from prior_fast.bench.demo.plants import DEFECTS, another_pair, reversed_divergence, transposed_matching
 from prior_fast.cli.main import main, parse
@@ -79,6 +80,28 @@ def test_every_command_of_the_scripts_is_accepted(tmp_path: Path) -> None:
     assert "seed=3" in trained.words and "stage_epochs=1,1,1" in trained.words
     zero_shot = evaluations(tmp_path, tmp_path / "data", ["pictures=false"])
     assert ["pictures=false" in command.words for command in zero_shot] == [True, True, False, False]
+
+
+def test_one_process_runs_the_named_commands_until_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[tuple[str, ...]] = []
+
+    def run(words: tuple[str, ...]) -> int:
+        assert parse(words)
+        ran.append(words)
+        return 2 * (words[1] == "generation")
+
+    monkeypatch.setattr(evaluate, "run_command", run)
+    assert evaluate.main([str(tmp_path), "bank", "pictures"]) == 0
+    assert [words[words.index("--out") + 1] for words in ran] == [str(tmp_path / name) for name in ("bank", "pictures")]
+    assert evaluate.main([str(tmp_path), "zero-shot", "generation", "retrieval"]) == 2
+    assert [words[1] for words in ran[2:]] == ["zero-shot", "generation"]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [shlex.join(["prior-fast", *words]) for words in ran]
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main([str(tmp_path), "banc"])
+    assert caught.value.code == 2 and "invalid choice: 'banc'" in capsys.readouterr().err
 
 
 def summary(accuracy: float | None, purity: float, problem: str = "") -> dict[str, Any]:
