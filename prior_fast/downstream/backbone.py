@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from prior_fast.model.image_encoder import ImageEncoder, ResNet, averaged
+from prior_fast.model.image_encoder import ImageEncoder, ResNet
 
 
 class FeatureResNet(ResNet):
@@ -38,7 +39,9 @@ class FeatureResNet(ResNet):
         The first map is the image. If the encoder first averages images over 2x2 squares, the map at stride 2 is the
         averaged image, so that all six strides exist.
         """
-        maps = averaged(images, self.shrink)
+        maps = [images]
+        # Each map is computed from the image itself, so that rounding is as in `ResNet`.
+        maps += [F.avg_pool2d(images, 2**halving) for halving in range(1, self.shrink.bit_length())]
         x = self.relu(self.bn1(self.conv1(maps[-1])))
         maps.append(x)
         x = self.maxpool(x)

