@@ -271,7 +271,7 @@ SOURCES: dict[str, FieldSource] = {
     "batch_size": FieldSource(
         paper("2.4", "a batch size of 128"),
         released=released("train_prior.yaml:48-54", "98 on each of 6 GPUs"),
-        tiny=ours("seven epochs of 32 reach what twelve epochs of 64 reach"),
+        tiny=ours("more steps in an epoch, so that fewer epochs suffice"),
     ),
     "optimizer": FieldSource(paper("2.4", "We use the Adam optimizer"), released=released("train_prior.yaml:31")),
     "learning_rate": FieldSource(

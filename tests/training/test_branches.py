@@ -113,8 +113,11 @@ def test_without_gradients_nothing_is_kept_for_a_backward_pass(branches: Branche
 
 
 def test_validation_with_branches_finds_the_same_values(
-    small_settings: list[str], branches: Branches, small_store: Path
+    small_settings: list[str], branches: Branches, small_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    splits: list[bool] = []
+    run = branches.run
+    monkeypatch.setattr(branches, "run", lambda *parts: splits.append(True) or run(*parts))
     config = apply_overrides(preset("tiny"), small_settings)
     dataset = PreparedDataset.open(small_store, "test")
     torch.manual_seed(2)
@@ -123,7 +126,8 @@ def test_validation_with_branches_finds_the_same_values(
         data = dataset, config, stage, 0.5, torch.device("cpu")
         alone, together = validate(model, *data), validate(model, *data, branches)
         assert alone.keys() == together.keys() and alone["loss"] > 0
-        assert together == pytest.approx(alone, rel=1e-5)
+        assert together == pytest.approx(alone, rel=1e-5) and splits
+        splits.clear()
 
 
 @pytest.mark.parametrize("fails", [0, 1])
