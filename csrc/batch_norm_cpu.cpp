@@ -1,6 +1,6 @@
-// Batch normalization on the CPU in parts, between which processes exchange sums: moments, normalization, and the two
-// of the gradient. Tensors of any shape are rows [N, C] in memory, float32 or bfloat16; the arithmetic is float32, and
-// sums over many rows are float64.
+// Batch normalization on the CPU, alone or with a ReLU before or after it, in parts, between which processes exchange
+// sums: moments, normalization, and the two of the gradient. Tensors of any shape are rows [N, C] in memory, float32 or
+// bfloat16; the arithmetic is float32, and sums over many rows are float64.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -29,6 +29,8 @@ constexpr int64_t kSteps = 32;
 constexpr int64_t kPart = 1 << 18;
 // Numbers that are worth waking a thread for.
 constexpr int64_t kGrain = 1 << 15;
+// What is done besides the normalization: nothing, a ReLU before it, or a ReLU after it.
+enum Activation : int64_t { kNone, kBefore, kAfter };
 // The rows of `scales`.
 enum { kMean, kUnbiased, kDeviation, kScale, kShift, kScales };
 
@@ -48,9 +50,26 @@ PF_INLINE void store(float value, float* out) { *out = value; }
 PF_INLINE void store(float value, BFloat16Bits* out) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof(bits));
-  // To the nearest, ties to even; a NaN keeps its sign and must not be rounded to infinity.
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16, quiet = (bits >> 16) | 0x40;
-  out->bits = static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? quiet : rounded);
+  // To the nearest, ties to even. NaNs of arithmetic are quiet, 0x7fc00000 or more without the sign: they become that
+  // one, which rounding leaves alone. A choice between two results took twice as long, since each was packed to 16 bits.
+  const uint32_t sign = bits & 0x80000000, size = std::min<uint32_t>(bits & 0x7fffffff, 0x7fc00000);
+  out->bits = static_cast<uint16_t>((sign | (size + 0x7fff + ((size >> 16) & 1))) >> 16);
+}
+
+// A NaN stays a NaN, and its gradient is not stopped, as in torch.
+PF_INLINE float rectified(float x) { return x < 0.0f ? 0.0f : x; }
+PF_INLINE float passed(float gradient, float x) { return x <= 0.0f ? 0.0f : gradient; }
+
+// The numbers that are normalized.
+template <Activation A, typename T>
+PF_INLINE float input(T x) {
+  return A == kBefore ? rectified(wide(x)) : wide(x);
+}
+
+// The gradient of the normalized numbers.
+template <Activation A, typename T>
+PF_INLINE float output_gradient(T dy, T x, float scale, float shift) {
+  return A == kAfter ? passed(wide(dy), wide(x) * scale + shift) : wide(dy);
 }
 
 // How the rows of a part are read: `copies` rows of all channels side by side are `width` columns.
@@ -70,7 +89,7 @@ PF_INLINE void join(double count, double& mean, double& squares, double other, d
 }
 
 // rows [rows, channels] -> the channels' means and squared deviations; rows > 0.
-template <typename T>
+template <Activation A, typename T>
 PF_INLINE void moments_of(const T* __restrict x, int64_t rows, int64_t channels, double* mean, double* squares) {
   const Block block(rows, channels);
   const int64_t width = block.width, groups = rows / block.copies;
@@ -83,7 +102,7 @@ PF_INLINE void moments_of(const T* __restrict x, int64_t rows, int64_t channels,
   double* __restrict all_deviations = deviations.data();
   const int64_t first = std::min(groups, kSteps);
   for (int64_t step = 0; step < first; ++step)
-    for (int64_t w = 0; w < width; ++w) shifts[w] += wide(x[step * width + w]);
+    for (int64_t w = 0; w < width; ++w) shifts[w] += input<A>(x[step * width + w]);
   for (int64_t w = 0; w < width; ++w) shifts[w] /= static_cast<float>(first);
   for (int64_t begin = 0; begin < groups; begin += kSteps) {
     const int64_t steps = std::min(groups - begin, kSteps);
@@ -93,7 +112,7 @@ PF_INLINE void moments_of(const T* __restrict x, int64_t rows, int64_t channels,
       const T* __restrict row = x + step * width;
       // From the mean so far: squares of the numbers themselves would lose the digits of a small variance.
       for (int64_t w = 0; w < width; ++w) {
-        const float apart = wide(row[w]) - shifts[w];
+        const float apart = input<A>(row[w]) - shifts[w];
         sums[w] += apart;
         others[w] += apart * apart;
       }
@@ -115,23 +134,29 @@ PF_INLINE void moments_of(const T* __restrict x, int64_t rows, int64_t channels,
            all_means[copy * channels + c], all_deviations[copy * channels + c]);
   for (int64_t row = groups * block.copies; row < rows; ++row)
     for (int64_t c = 0; c < channels; ++c)
-      join(static_cast<double>(row), mean[c], squares[c], 1.0, wide(x[row * channels + c]), 0.0);
+      join(static_cast<double>(row), mean[c], squares[c], 1.0, input<A>(x[row * channels + c]), 0.0);
 }
 
-// The sums over the rows of dy and of dy * (x - mean).
-template <typename T>
+// The sums over the rows of dy and of dy * (x - mean). scales: the rows of `norm_scales`.
+template <Activation A, typename T>
 PF_INLINE void gradient_sums_of(const T* __restrict dy, const T* __restrict x, int64_t rows, int64_t channels,
-                                const float* mean, double* of_dy, double* of_product) {
+                                const float* scales, double* of_dy, double* of_product) {
   const Block block(rows, channels);
   const int64_t width = block.width;
-  std::vector<float> center(width), sum(width), product(width);
+  std::vector<float> center(width), scale(width), shift(width), sum(width), product(width);
   std::vector<double> total(width, 0.0), total_product(width, 0.0);
   float* __restrict centers = center.data();
+  float* __restrict factors = scale.data();
+  float* __restrict offsets = shift.data();
   float* __restrict sums = sum.data();
   float* __restrict products = product.data();
   double* __restrict totals = total.data();
   double* __restrict total_products = total_product.data();
-  for (int64_t w = 0; w < width; ++w) centers[w] = mean[w % channels];
+  for (int64_t w = 0; w < width; ++w) {
+    centers[w] = scales[kMean * channels + w % channels];
+    factors[w] = scales[kScale * channels + w % channels];
+    offsets[w] = scales[kShift * channels + w % channels];
+  }
   // The last rows, fewer than `copies`, are a step of fewer columns.
   for (int64_t begin = 0; begin < rows; begin += kSteps * block.copies) {
     std::fill_n(sums, width, 0.0f);
@@ -142,8 +167,9 @@ PF_INLINE void gradient_sums_of(const T* __restrict dy, const T* __restrict x, i
       const T* __restrict dys = dy + row * channels;
       const T* __restrict xs = x + row * channels;
       for (int64_t w = 0; w < length; ++w) {
-        sums[w] += wide(dys[w]);
-        products[w] += wide(dys[w]) * (wide(xs[w]) - centers[w]);
+        const float gradient = output_gradient<A>(dys[w], xs[w], factors[w], offsets[w]);
+        sums[w] += gradient;
+        products[w] += gradient * (input<A>(xs[w]) - centers[w]);
       }
     }
     for (int64_t w = 0; w < width; ++w) {
@@ -160,47 +186,88 @@ PF_INLINE void gradient_sums_of(const T* __restrict dy, const T* __restrict x, i
 }
 
 // y = x * scale + shift for numbers [begin, end), a multiple of the columns' number from the start.
-template <typename T>
+template <Activation A, typename T>
 PF_INLINE void normalize_range(const T* __restrict x, int64_t begin, int64_t end, int64_t width,
                                const float* __restrict scale, const float* __restrict shift, T* __restrict y) {
   for (int64_t i = begin; i < end; i += width) {
     const int64_t length = std::min(width, end - i);
-    for (int64_t w = 0; w < length; ++w) store(wide(x[i + w]) * scale[w] + shift[w], y + i + w);
+    for (int64_t w = 0; w < length; ++w) {
+      const float value = input<A>(x[i + w]) * scale[w] + shift[w];
+      store(A == kAfter ? rectified(value) : value, y + i + w);
+    }
   }
 }
 
-// dx = scale * (dy - offset - (x - mean) * slope), likewise.
+// y = ReLU(x * scale + shift + residual), likewise.
 template <typename T>
-PF_INLINE void gradient_range(const T* __restrict dy, const T* __restrict x, int64_t begin, int64_t end, int64_t width,
-                              const float* __restrict scale, const float* __restrict offset,
-                              const float* __restrict mean, const float* __restrict slope, T* __restrict dx) {
+PF_INLINE void add_range(const T* __restrict x, const T* __restrict residual, int64_t begin, int64_t end,
+                         int64_t width, const float* __restrict scale, const float* __restrict shift,
+                         T* __restrict y) {
   for (int64_t i = begin; i < end; i += width) {
     const int64_t length = std::min(width, end - i);
     for (int64_t w = 0; w < length; ++w)
-      store(scale[w] * (wide(dy[i + w]) - offset[w] - (wide(x[i + w]) - mean[w]) * slope[w]), dx + i + w);
+      store(rectified(wide(x[i + w]) * scale[w] + shift[w] + wide(residual[i + w])), y + i + w);
+  }
+}
+
+// Columns of what the gradient of x is computed from.
+struct Slopes {
+  std::vector<float> scale, shift, mean, offset, slope;
+};
+
+// dx = scale * (dy - offset - (x - mean) * slope), likewise.
+template <Activation A, typename T>
+PF_INLINE void gradient_range(const T* __restrict dy, const T* __restrict x, int64_t begin, int64_t end, int64_t width,
+                              const Slopes& slopes, T* __restrict dx) {
+  const float* __restrict scale = slopes.scale.data();
+  const float* __restrict shift = slopes.shift.data();
+  const float* __restrict mean = slopes.mean.data();
+  const float* __restrict offset = slopes.offset.data();
+  const float* __restrict slope = slopes.slope.data();
+  for (int64_t i = begin; i < end; i += width) {
+    const int64_t length = std::min(width, end - i);
+    for (int64_t w = 0; w < length; ++w) {
+      const float gradient = output_gradient<A>(dy[i + w], x[i + w], scale[w], shift[w]);
+      const float value = scale[w] * (gradient - offset[w] - (input<A>(x[i + w]) - mean[w]) * slope[w]);
+      store(A == kBefore ? passed(value, wide(x[i + w])) : value, dx + i + w);
+    }
   }
 }
 
 // Compilers make a clone for each kind of processor only of a function that is no template.
+#define PF_FOR_ACTIVATION(T, A)                                                                                     \
+  PF_CLONES void moments##A(const T* x, int64_t rows, int64_t channels, double* mean, double* squares) {            \
+    moments_of<A>(x, rows, channels, mean, squares);                                                                \
+  }                                                                                                                 \
+  PF_CLONES void gradient_sums##A(const T* dy, const T* x, int64_t rows, int64_t channels, const float* scales,     \
+                                  double* of_dy, double* of_product) {                                              \
+    gradient_sums_of<A>(dy, x, rows, channels, scales, of_dy, of_product);                                          \
+  }                                                                                                                 \
+  PF_CLONES void normalize##A(const T* x, int64_t begin, int64_t end, int64_t width, const float* scale,            \
+                              const float* shift, T* y) {                                                           \
+    normalize_range<A>(x, begin, end, width, scale, shift, y);                                                      \
+  }                                                                                                                 \
+  PF_CLONES void gradient##A(const T* dy, const T* x, int64_t begin, int64_t end, int64_t width,                    \
+                             const Slopes& slopes, T* dx) {                                                         \
+    gradient_range<A>(dy, x, begin, end, width, slopes, dx);                                                        \
+  }
 #define PF_FOR(T)                                                                                                   \
-  PF_CLONES void moments(const T* x, int64_t rows, int64_t channels, double* mean, double* squares) {               \
-    moments_of<T>(x, rows, channels, mean, squares);                                                                \
-  }                                                                                                                 \
-  PF_CLONES void gradient_sums(const T* dy, const T* x, int64_t rows, int64_t channels, const float* mean,          \
-                               double* of_dy, double* of_product) {                                                 \
-    gradient_sums_of<T>(dy, x, rows, channels, mean, of_dy, of_product);                                            \
-  }                                                                                                                 \
-  PF_CLONES void normalize(const T* x, int64_t begin, int64_t end, int64_t width, const float* scale,               \
-                           const float* shift, T* y) {                                                              \
-    normalize_range<T>(x, begin, end, width, scale, shift, y);                                                      \
-  }                                                                                                                 \
-  PF_CLONES void gradient(const T* dy, const T* x, int64_t begin, int64_t end, int64_t width, const float* scale,   \
-                          const float* offset, const float* mean, const float* slope, T* dx) {                      \
-    gradient_range<T>(dy, x, begin, end, width, scale, offset, mean, slope, dx);                                    \
+  PF_FOR_ACTIVATION(T, kNone)                                                                                       \
+  PF_FOR_ACTIVATION(T, kBefore)                                                                                     \
+  PF_FOR_ACTIVATION(T, kAfter)                                                                                      \
+  PF_CLONES void add(const T* x, const T* residual, int64_t begin, int64_t end, int64_t width, const float* scale,  \
+                     const float* shift, T* y) {                                                                    \
+    add_range(x, residual, begin, end, width, scale, shift, y);                                                     \
   }
 PF_FOR(float)
 PF_FOR(BFloat16Bits)
 #undef PF_FOR
+#undef PF_FOR_ACTIVATION
+// `call` of the function for an activation that is known when the program runs.
+#define PF_CALL(function, activation, ...)         \
+  ((activation) == kBefore  ? function##kBefore(__VA_ARGS__) \
+   : (activation) == kAfter ? function##kAfter(__VA_ARGS__)  \
+                            : function##kNone(__VA_ARGS__))
 
 template <typename T>
 const T* read(const Tensor& x) {
@@ -231,7 +298,7 @@ std::vector<float> repeated(const float* values, int64_t channels, int64_t width
 
 // x, rows [N, channels] in memory -> [ranks, 1 + 2 C] float64: in row `rank` N, the channels' means, and their sums of squared deviations;
 // zeros in the other rows, which the sum over all ranks fills.
-Tensor norm_moments(const Tensor& x, int64_t channels, int64_t rank, int64_t ranks) {
+Tensor norm_moments(const Tensor& x, int64_t channels, int64_t rank, int64_t ranks, int64_t activation) {
   const int64_t rows = x.numel() / channels, stride = 1 + 2 * channels;
   Tensor out = torch::stable::new_empty(x, {ranks, stride}, ScalarType::Double);
   double* found = write<double>(out);
@@ -245,9 +312,10 @@ Tensor norm_moments(const Tensor& x, int64_t channels, int64_t rank, int64_t ran
       const int64_t begin = parts.first(part), length = parts.first(part + 1) - begin;
       double* mean = each.data() + part * 2 * channels;
       if (is_narrow(x))
-        moments(read<BFloat16Bits>(x) + begin * channels, length, channels, mean, mean + channels);
+        PF_CALL(moments, activation, read<BFloat16Bits>(x) + begin * channels, length, channels, mean,
+                mean + channels);
       else
-        moments(read<float>(x) + begin * channels, length, channels, mean, mean + channels);
+        PF_CALL(moments, activation, read<float>(x) + begin * channels, length, channels, mean, mean + channels);
     }
   });
   found[0] = static_cast<double>(rows);
@@ -289,8 +357,9 @@ Tensor norm_scales(const Tensor& moments, const std::optional<Tensor>& weight, c
   return out;
 }
 
-// x -> x * scale + shift, like x in shape, memory and dtype.
-Tensor norm_apply(const Tensor& x, const Tensor& scales) {
+// x -> x * scale + shift, like x in shape, memory and dtype; with a residual, which is like x, its sum with it,
+// rectified.
+Tensor norm_apply(const Tensor& x, const Tensor& scales, int64_t activation, const std::optional<Tensor>& residual) {
   const int64_t channels = scales.size(1), numbers = x.numel();
   Tensor out = torch::stable::empty_like(x);
   if (numbers == 0) return out;
@@ -300,22 +369,29 @@ Tensor norm_apply(const Tensor& x, const Tensor& scales) {
   torch::stable::parallel_for(0, (numbers + width - 1) / width, std::max<int64_t>(1, kGrain / width),
                               [&](int64_t first, int64_t last) {
     const int64_t begin = first * width, end = std::min(last * width, numbers);
-    if (is_narrow(x))
-      normalize(read<BFloat16Bits>(x), begin, end, width, scale.data(), shift.data(), write<BFloat16Bits>(out));
+    const float *factors = scale.data(), *offsets = shift.data();
+    if (residual && is_narrow(x))
+      add(read<BFloat16Bits>(x), read<BFloat16Bits>(*residual), begin, end, width, factors, offsets,
+          write<BFloat16Bits>(out));
+    else if (residual)
+      add(read<float>(x), read<float>(*residual), begin, end, width, factors, offsets, write<float>(out));
+    else if (is_narrow(x))
+      PF_CALL(normalize, activation, read<BFloat16Bits>(x), begin, end, width, factors, offsets,
+              write<BFloat16Bits>(out));
     else
-      normalize(read<float>(x), begin, end, width, scale.data(), shift.data(), write<float>(out));
+      PF_CALL(normalize, activation, read<float>(x), begin, end, width, factors, offsets, write<float>(out));
   });
   return out;
 }
 
 // dy, x, of one dtype and one order in memory -> [2, C] float64: the sums over the rows of dy, and of dy times the normalized x.
-Tensor norm_gradient_sums(const Tensor& dy, const Tensor& x, const Tensor& scales) {
+Tensor norm_gradient_sums(const Tensor& dy, const Tensor& x, const Tensor& scales, int64_t activation) {
   const int64_t channels = scales.size(1), rows = x.numel() / channels;
   Tensor out = torch::stable::new_empty(x, {2, channels}, ScalarType::Double);
   double* sums = write<double>(out);
   std::fill_n(sums, 2 * channels, 0.0);
   if (rows == 0) return out;
-  const float* mean = read<float>(scales) + kMean * channels;
+  const float* all = read<float>(scales);
   const Parts parts(rows, channels);
   std::vector<double> each(parts.count * 2 * channels);
   torch::stable::parallel_for(0, parts.count, 1, [&](int64_t first, int64_t last) {
@@ -323,10 +399,11 @@ Tensor norm_gradient_sums(const Tensor& dy, const Tensor& x, const Tensor& scale
       const int64_t begin = parts.first(part), length = parts.first(part + 1) - begin, offset = begin * channels;
       double* own = each.data() + part * 2 * channels;
       if (is_narrow(x))
-        gradient_sums(read<BFloat16Bits>(dy) + offset, read<BFloat16Bits>(x) + offset, length, channels, mean, own,
-                      own + channels);
+        PF_CALL(gradient_sums, activation, read<BFloat16Bits>(dy) + offset, read<BFloat16Bits>(x) + offset, length,
+                channels, all, own, own + channels);
       else
-        gradient_sums(read<float>(dy) + offset, read<float>(x) + offset, length, channels, mean, own, own + channels);
+        PF_CALL(gradient_sums, activation, read<float>(dy) + offset, read<float>(x) + offset, length, channels, all,
+                own, own + channels);
     }
   });
   for (int64_t part = 0; part < parts.count; ++part)
@@ -338,7 +415,7 @@ Tensor norm_gradient_sums(const Tensor& dy, const Tensor& x, const Tensor& scale
 
 // dy and x likewise, sums [2, C] and moments [ranks, 1 + 2 C] of all ranks -> the gradient of x.
 Tensor norm_gradient(const Tensor& dy, const Tensor& x, const Tensor& scales, const Tensor& sums,
-                     const Tensor& moments) {
+                     const Tensor& moments, int64_t activation) {
   const int64_t channels = scales.size(1), numbers = x.numel();
   Tensor out = torch::stable::empty_like(x);
   if (numbers == 0) return out;
@@ -346,23 +423,22 @@ Tensor norm_gradient(const Tensor& dy, const Tensor& x, const Tensor& scales, co
   for (int64_t rank = 0; rank < moments.size(0); ++rank) count += read<double>(moments)[rank * moments.size(1)];
   const int64_t width = Block(numbers / channels, channels).width;
   const float* all = read<float>(scales);
-  std::vector<float> offset(width), slope(width);
+  Slopes slopes{repeated(all + kScale * channels, channels, width), repeated(all + kShift * channels, channels, width),
+                repeated(all + kMean * channels, channels, width), std::vector<float>(width),
+                std::vector<float>(width)};
   for (int64_t w = 0; w < width; ++w) {
     const int64_t c = w % channels;
-    offset[w] = static_cast<float>(read<double>(sums)[c] / count);
-    slope[w] = static_cast<float>(all[kDeviation * channels + c] * read<double>(sums)[channels + c] / count);
+    slopes.offset[w] = static_cast<float>(read<double>(sums)[c] / count);
+    slopes.slope[w] = static_cast<float>(all[kDeviation * channels + c] * read<double>(sums)[channels + c] / count);
   }
-  const std::vector<float> scale = repeated(all + kScale * channels, channels, width);
-  const std::vector<float> mean = repeated(all + kMean * channels, channels, width);
   torch::stable::parallel_for(0, (numbers + width - 1) / width, std::max<int64_t>(1, kGrain / width),
                               [&](int64_t first, int64_t last) {
     const int64_t begin = first * width, end = std::min(last * width, numbers);
     if (is_narrow(x))
-      gradient(read<BFloat16Bits>(dy), read<BFloat16Bits>(x), begin, end, width, scale.data(), offset.data(),
-               mean.data(), slope.data(), write<BFloat16Bits>(out));
+      PF_CALL(gradient, activation, read<BFloat16Bits>(dy), read<BFloat16Bits>(x), begin, end, width, slopes,
+              write<BFloat16Bits>(out));
     else
-      gradient(read<float>(dy), read<float>(x), begin, end, width, scale.data(), offset.data(), mean.data(),
-               slope.data(), write<float>(out));
+      PF_CALL(gradient, activation, read<float>(dy), read<float>(x), begin, end, width, slopes, write<float>(out));
   });
   return out;
 }

@@ -131,7 +131,17 @@ def kernel_resources(printed: str) -> list[dict[str, int | str]]:
 def cpu_command(compiler: Sequence[str]) -> list[str]:
     """The command that compiles and links the library for CPUs, without the output file."""
     sources = map(str, extension.source_files("cpu"))
-    return [*compiler, *FLAGS, "-fPIC", "-shared", *_includes(), *sources, *_libraries("torch", "torch_cpu")]
+    # Without regard to floating-point exceptions, which nobody catches: loops with a condition are then vectorized.
+    return [
+        *compiler,
+        *FLAGS,
+        "-fno-trapping-math",
+        "-fPIC",
+        "-shared",
+        *_includes(),
+        *sources,
+        *_libraries("torch", "torch_cpu"),
+    ]
 
 
 def cuda_command(nvcc: Path, architectures: Sequence[str]) -> list[str]:

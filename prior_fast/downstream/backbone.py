@@ -42,7 +42,7 @@ class FeatureResNet(ResNet):
         maps = [images]
         # Each map is computed from the image itself, so that rounding is as in `ResNet`.
         maps += [F.avg_pool2d(images, 2**halving) for halving in range(1, self.shrink.bit_length())]
-        x = self.relu(self.bn1(self.conv1(maps[-1])))
+        x = self.stem(maps[-1])
         maps.append(x)
         x = self.maxpool(x)
         for stage in range(self.num_stages):

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from prior_fast.model.exchange import Exchange
-from prior_fast.model.joined_norm import all_have_kernels, joined_norm, joins
+from prior_fast.model.joined_norm import all_have_kernels, joined_norm
+from prior_fast.model.norm_kernels import takes
 from prior_fast.model.projection import RowNorm
+from prior_fast.model.rectified_norm import track
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -47,11 +49,11 @@ class _Joined:
             return super().forward(x)  # type: ignore[misc]
         # A single row is contiguous with any stride, and ranks must choose alike: rows are made contiguous.
         dense = x.flatten(0, -2).contiguous() if channels_last else x
-        if self.kernels and joins(dense, (self.weight, self.bias)):
+        if self.kernels and takes(dense, (self.weight, self.bias)):
             ranks: Any = (self.group, self.exchange)
             y, mean, unbiased = joined_norm(dense, self.weight, self.bias, self.eps, *ranks)
             if tracked:
-                _track(self, mean, unbiased)
+                track(self, mean, unbiased)
             return y if y.shape == x.shape else y.view(x.shape)
         dims = tuple(range(x.dim() - 1)) if channels_last else (0, 2, 3)
         wide = x.float()
@@ -63,22 +65,13 @@ class _Joined:
         center = mean if channels_last else mean[:, None, None]
         variance = _SumOverRanks.apply((wide - center).square().sum(dims), self.group) / rows
         if tracked:
-            _track(self, mean, variance * rows / (rows - 1))
+            track(self, mean, variance * rows / (rows - 1))
         scale = torch.rsqrt(variance + self.eps)
         scale = scale if self.weight is None else scale * self.weight
         shift = -mean * scale if self.bias is None else self.bias - mean * scale
         if not channels_last:
             scale, shift = scale[:, None, None], shift[:, None, None]
         return (wide * scale + shift).to(x.dtype)
-
-
-@torch.no_grad()
-def _track(norm: nn.BatchNorm2d, mean: Tensor, unbiased: Tensor) -> None:
-    """Move the running statistics towards the mean and the unbiased variance [C] of a batch."""
-    momentum = norm.momentum or 0.0
-    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    norm.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
-    norm.running_var.lerp_(unbiased, momentum)  # type: ignore[union-attr]
 
 
 class JoinedBatchNorm2d(_Joined, nn.BatchNorm2d):

@@ -1,7 +1,7 @@
 """The image decoder of conditional reconstruction: five x2 blocks from a 7x7 map to 224x224 (supplement 2.3)."""
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from prior_fast.model.narrow_conv import NarrowConv2d
 from prior_fast.model.padded_conv import PaddedConv2d
 from prior_fast.model.precision import widen
+from prior_fast.model.rectified_norm import norm_relu, relu_norm
 from prior_fast.model.upsampled_conv import UpsampledConv2d
 
 
@@ -18,19 +19,28 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm: Literal["after_relu", "before_relu"]) -> None:
         super().__init__()
-        self.conv1 = _normalized(UpsampledConv2d(in_channels, out_channels, bias=False), norm)
-        self.conv2 = _normalized(PaddedConv2d(out_channels, out_channels, 3, padding=1, bias=False), norm)
+        self.conv1 = _NormalizedConv(UpsampledConv2d(in_channels, out_channels, bias=False), norm)
+        self.conv2 = _NormalizedConv(PaddedConv2d(out_channels, out_channels, 3, padding=1, bias=False), norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, h, w] -> [B, out, 2h, 2w]."""
         return self.conv2(self.conv1(x))
 
 
-def _normalized(convolution: nn.Conv2d, norm: str) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.BatchNorm2d(convolution.out_channels), nn.ReLU(inplace=norm == "before_relu")]
-    if norm == "after_relu":
-        layers.reverse()
-    return nn.Sequential(convolution, *layers)
+class _NormalizedConv(nn.Sequential):
+    """A convolution, ReLU and batch normalization, which is numbered by its place."""
+
+    def __init__(self, convolution: nn.Conv2d, norm: Literal["after_relu", "before_relu"]) -> None:
+        layers: list[nn.Module] = [nn.BatchNorm2d(convolution.out_channels), nn.ReLU()]
+        self.norm_first = norm == "before_relu"
+        super().__init__(convolution, *(layers if self.norm_first else reversed(layers)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, h, w] -> [B, out, h, w]."""
+        x = self[0](x)
+        if self.norm_first:
+            return norm_relu(cast(nn.BatchNorm2d, self[1]), x)
+        return relu_norm(cast(nn.BatchNorm2d, self[2]), x)
 
 
 class ImageDecoder(nn.Module):

@@ -4,23 +4,54 @@ Letters in shapes: B images, C channels of the last map, P = 49 tokens.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.resnet import Bottleneck, ResNet50_Weights
 
 from prior_fast.config import ImageEncoderConfig
 from prior_fast.errors import UsageError
 from prior_fast.model.max_pool import HalvingMaxPool2d
+from prior_fast.model.rectified_norm import norm_relu, normalize
 from prior_fast.model.stem_conv import StemConv2d
 from prior_fast.model.weights import load_strictly, load_tensors
 
 MAP_SIZE = 7  # of a 224x224 image
-# The paper says "pretrained on ImageNet" (supplement 2.2). The torchvision of the released code has only V1. V2 comes
-# from a newer training recipe, with a higher accuracy on ImageNet.
-IMAGENET = {"imagenet": ResNet50_Weights.IMAGENET1K_V1, "imagenet-v2": ResNet50_Weights.IMAGENET1K_V2}
+# Names in torchvision. The paper says "pretrained on ImageNet" (supplement 2.2). The torchvision of the released code
+# has only V1. V2 comes from a newer training recipe, with a higher accuracy on ImageNet.
+IMAGENET = {"imagenet": "IMAGENET1K_V1", "imagenet-v2": "IMAGENET1K_V2"}
+EXPANSION = 4  # a block's output channels for each channel of its 3x3 convolution
+
+
+class Bottleneck(nn.Module):
+    """A residual block of 1x1, 3x3 (with the stride) and 1x1 convolutions, with the names of torchvision's.
+
+    The first block of a stage projects the residual.
+    """
+
+    def __init__(self, channels: int, planes: int, stride: int, project: bool) -> None:
+        super().__init__()
+        wide = planes * EXPANSION
+        self.conv1 = nn.Conv2d(channels, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, wide, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(wide)
+        self.downsample: nn.Sequential | None = None
+        if project:
+            self.downsample = nn.Sequential(nn.Conv2d(channels, wide, 1, stride, bias=False), nn.BatchNorm2d(wide))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, channels, h, w] -> [B, 4 planes, h / stride, w / stride]."""
+        y = norm_relu(self.bn1, self.conv1(x))
+        y = norm_relu(self.bn2, self.conv2(y))
+        y = self.conv3(y)
+        if self.downsample is not None:
+            convolution, norm = self.downsample
+            x = normalize(cast(nn.BatchNorm2d, norm), convolution(x))
+        return norm_relu(self.bn3, y, residual=x)
 
 
 class ResNet(nn.Module):
@@ -31,7 +62,6 @@ class ResNet(nn.Module):
         self.shrink = shrink
         self.conv1 = StemConv2d(width)
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
         self.maxpool = HalvingMaxPool2d()
         self.out_channels = width
         for stage, depth in enumerate(depths):
@@ -44,23 +74,21 @@ class ResNet(nn.Module):
     def _stage(self, planes: int, depth: int, stride: int) -> nn.Sequential:
         blocks = []
         for block in range(depth):
-            downsample = None
-            if block == 0:
-                downsample = nn.Sequential(
-                    nn.Conv2d(self.out_channels, planes * Bottleneck.expansion, 1, stride, bias=False),
-                    nn.BatchNorm2d(planes * Bottleneck.expansion),
-                )
-            blocks.append(Bottleneck(self.out_channels, planes, stride if block == 0 else 1, downsample))
-            self.out_channels = planes * Bottleneck.expansion
+            blocks.append(Bottleneck(self.out_channels, planes, 1 if block else stride, project=not block))
+            self.out_channels = planes * EXPANSION
         return nn.Sequential(*blocks)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 1, 224, 224] -> [B, C, 7, 7]."""
         x = F.avg_pool2d(images, self.shrink) if self.shrink > 1 else images
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.stem(x))
         for stage in range(self.num_stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
         return x
+
+    def stem(self, images: Tensor) -> Tensor:
+        """[B, 1, h, w] -> [B, width, h / 2, w / 2]."""
+        return norm_relu(self.bn1, self.conv1(images))
 
 
 class AttentionPool2d(nn.Module):
@@ -140,8 +168,15 @@ def load_resnet_weights(encoder: ResNet, weights: str, argument: str = "model.im
     if weights == "random":
         return "image encoder: random weights"
     if weights in IMAGENET:
+        # torchvision takes two seconds to load.
+        from torchvision.models.resnet import ResNet50_Weights
+
         try:
-            state = dict(IMAGENET[weights].get_state_dict(check_hash=True, map_location="cpu", weights_only=True))
+            state = dict(
+                ResNet50_Weights[IMAGENET[weights]].get_state_dict(
+                    check_hash=True, map_location="cpu", weights_only=True
+                )
+            )
         except OSError as error:
             raise UsageError(
                 f"{argument}={weights} could not be downloaded ({error}): give the path of a ResNet-50 state dict, or "

@@ -4,7 +4,6 @@ Each direction exchanges one small tensor. The passes over the rows are memory-b
 several of them, in float32.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,19 +13,7 @@ from torch.distributed import ProcessGroup
 
 from prior_fast import extension
 from prior_fast.model.exchange import Exchange
-
-# csrc/batch_norm_cpu.cpp implements them and describes their tensors.
-for _schema in (
-    "norm_moments(Tensor x, int channels, int rank, int ranks) -> Tensor",
-    "norm_scales(Tensor moments, Tensor? weight, Tensor? bias, float eps) -> Tensor",
-    "norm_apply(Tensor x, Tensor scales) -> Tensor",
-    "norm_gradient_sums(Tensor dy, Tensor x, Tensor scales) -> Tensor",
-    "norm_gradient(Tensor dy, Tensor x, Tensor scales, Tensor sums, Tensor moments) -> Tensor",
-):
-    _name, _, _rest = _schema.partition("(")
-    torch.library.define(f"prior_fast::{_name}", f"({_rest}")
-
-DTYPES = (torch.float32, torch.bfloat16)
+from prior_fast.model.norm_kernels import as_rows
 
 
 def all_have_kernels(group: ProcessGroup) -> bool:
@@ -34,17 +21,6 @@ def all_have_kernels(group: ProcessGroup) -> bool:
     built = torch.tensor([int(extension.unavailable("cpu") is None)])
     torch.distributed.all_reduce(built, torch.distributed.ReduceOp.MIN, group=group)
     return bool(built)
-
-
-def joins(x: Tensor, parameters: Sequence[Tensor | None]) -> bool:
-    """Whether `joined_norm` takes `x` and may be called here: it is not for compiled graphs."""
-    return (
-        not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
-        and x.dtype in DTYPES
-        and _as_rows(x).is_contiguous()
-        and all(parameter is None or parameter.dtype == torch.float32 for parameter in parameters)
-    )
 
 
 def joined_norm(
@@ -98,7 +74,7 @@ class _JoinedNorm(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, scales, moments = ctx.saved_tensors
-        if not _as_rows(dy).is_contiguous():
+        if not as_rows(dy).is_contiguous():
             dy = torch.empty_like(x).copy_(dy)
         sums = torch.ops.prior_fast.norm_gradient_sums(dy, x, scales)
         own = sums.float()
@@ -113,8 +89,3 @@ def _sum_over_ranks(x: Tensor, group: ProcessGroup | None, exchange: Exchange | 
         exchange.sum_(x)
     else:
         torch.distributed.all_reduce(x, group=group)
-
-
-def _as_rows(x: Tensor) -> Tensor:
-    """A view whose last dimension is the channels."""
-    return x.permute(0, 2, 3, 1) if x.dim() == 4 else x

@@ -9,12 +9,10 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from itertools import pairwise
 
-from torchvision.models.resnet import Bottleneck
-
 from prior_fast.batch import PackedBatch
 from prior_fast.config import ImageEncoderConfig, ModelConfig
 from prior_fast.model.image_decoder import decoder_widths
-from prior_fast.model.image_encoder import MAP_SIZE
+from prior_fast.model.image_encoder import EXPANSION, MAP_SIZE
 
 IMAGE_SIZE = 224
 PATCHES = MAP_SIZE**2
@@ -120,7 +118,7 @@ def _resnet(image: ImageEncoderConfig) -> int:
     side = IMAGE_SIZE // image.shrink // 4
     for stage, depth in enumerate(image.depths):
         planes = image.width * 2**stage
-        wide = planes * Bottleneck.expansion
+        wide = planes * EXPANSION
         for block in range(depth):
             before, side = side, side // 2 if stage and not block else side
             count += before**2 * channels * planes + side**2 * (9 * planes**2 + planes * wide)

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from prior_fast import extension
 from prior_fast.model import joined_norm as module
 from prior_fast.model.batch_norm import JoinedBatchNorm2d, JoinedRowNorm
-from prior_fast.model.joined_norm import all_have_kernels, joins
+from prior_fast.model.joined_norm import all_have_kernels
+from prior_fast.model.norm_kernels import takes
 from prior_fast.model.projection import RowNorm
 
 needs_library = pytest.mark.skipif(extension.unavailable("cpu") is not None, reason="the cpu library is not built")
@@ -188,9 +189,9 @@ def test_layers_equal_torch(
 
 def test_kernels_serve_rows_of_two_dtypes(rows: Callable[..., Tensor]) -> None:
     x, weight = rows(4, 3), torch.ones(3)
-    assert joins(x, (weight, None)) and joins(x.bfloat16(), (None, None))
-    assert not joins(x.double(), (None, None)) and not joins(x.half(), (None, None))
-    assert not joins(x.t(), (None, None)) and not joins(x, (weight.double(), None))
+    assert takes(x, (weight, None)) and takes(x.bfloat16(), (None, None))
+    assert not takes(x.double(), (None, None)) and not takes(x.half(), (None, None))
+    assert not takes(x.t(), (None, None)) and not takes(x, (weight.double(), None))
 
 
 def test_ranks_without_a_library_agree_on_torch(alone: ProcessGroupGloo, monkeypatch: pytest.MonkeyPatch) -> None:
