@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from prior_fast.model.image_encoder import ImageEncoder, ResNet
+from prior_fast.model.image_encoder import ImageEncoder, ResNet, averaged
 
 
 class FeatureResNet(ResNet):
@@ -41,7 +40,7 @@ class FeatureResNet(ResNet):
         """
         maps = [images]
         # Each map is computed from the image itself, so that rounding is as in `ResNet`.
-        maps += [F.avg_pool2d(images, 2**halving) for halving in range(1, self.shrink.bit_length())]
+        maps += [averaged(images, 2**halving) for halving in range(1, self.shrink.bit_length())]
         x = self.stem(maps[-1])
         maps.append(x)
         x = self.maxpool(x)

@@ -24,6 +24,20 @@ IMAGENET = {"imagenet": "IMAGENET1K_V1", "imagenet-v2": "IMAGENET1K_V2"}
 EXPANSION = 4  # a block's output channels for each channel of its 3x3 convolution
 
 
+def averaged(images: Tensor, size: int) -> Tensor:
+    """Means over squares: [B, C, h, w] -> [B, C, h // size, w // size]."""
+    if size == 1:
+        return images
+    height, width = images.shape[2:]
+    narrow = images.dtype not in (torch.float32, torch.float64)
+    if size > 2 or height % 2 or width % 2 or narrow or images.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.avg_pool2d(images, size)
+    # The sums of torch's pooling, in its order. For 32 images of 224x224 in float32 its loop takes 5 to 7 ms and these
+    # additions 1.5 ms (one core of a Xeon).
+    top, bottom = images[:, :, ::2], images[:, :, 1::2]
+    return (top[..., ::2] + top[..., 1::2] + bottom[..., ::2] + bottom[..., 1::2]).mul_(0.25)
+
+
 class Bottleneck(nn.Module):
     """A residual block of 1x1, 3x3 (with the stride) and 1x1 convolutions, with the names of torchvision's.
 
@@ -80,8 +94,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 1, 224, 224] -> [B, C, 7, 7]."""
-        x = F.avg_pool2d(images, self.shrink) if self.shrink > 1 else images
-        x = self.maxpool(self.stem(x))
+        x = self.maxpool(self.stem(averaged(images, self.shrink)))
         for stage in range(self.num_stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
         return x
