@@ -73,7 +73,6 @@ lock:
 	rm -rf build/lock
 
 demo: build
-	$(RUN) doctor
 	rm -rf $(DEMO)
 	$(RUN) phantom --out $(DEMO)/phantom --studies 4500 --size 256 --seed $(SEED)
 	$(RUN) prepare mimic --images $(DEMO)/phantom --out $(DEMO)/prepared

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prior_fast.bench.demo.prompts import path_of
 from prior_fast.files import write_json
 
 EVALUATIONS = ("zero-shot", "retrieval", "generation", "bank")
-# A sentence of a made-up report names the finding's degree and place. So do several prompts together.
-GENERATED = ("prompts=generated", "prompts_per_class=10")
-SETTINGS = {"zero-shot": GENERATED, "generation": ("studies=200",)}
 DONE = "commands.json"
 
 
@@ -40,13 +38,17 @@ def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def evaluations(folder: Path, data: Path, words: Sequence[str] = ()) -> list[Command]:
-    """The evaluations of the run `folder`/run on a prepared dataset; words: settings of zero-shot and retrieval."""
+    """The evaluations of the run `folder`/run on a prepared dataset; words: settings of zero-shot and retrieval.
+
+    `write_prompts` writes the prompts that they read.
+    """
+    settings = {"zero-shot": (f"prompts={path_of(folder)}",), "generation": ("studies=200",)}
     return [
         Command(
             f"evaluate {task}",
             (
                 *("evaluate", task, "--checkpoint", str(folder / "run"), "--data", str(data)),
-                *("--out", str(folder / task), *SETTINGS.get(task, ()), *(words if task in EVALUATIONS[:2] else ())),
+                *("--out", str(folder / task), *settings.get(task, ()), *(words if task in EVALUATIONS[:2] else ())),
             ),
             folder / task,
         )
@@ -58,7 +60,7 @@ def measurements(folder: Path, data: Path) -> list[Command]:
     """The evaluations of the run `folder`/run on a prepared dataset, and its pictures."""
     out = folder / "pictures"
     where = ("--checkpoint", str(folder / "run"), "--data", str(data), "--out", str(out))
-    return [*evaluations(folder, data), Command("pictures", ("pictures", *where, *GENERATED), out)]
+    return [*evaluations(folder, data), Command("pictures", ("pictures", *where, f"prompts={path_of(folder)}"), out)]
 
 
 def run_commands(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from prior_fast.bench.demo.commands import Command, evaluations, run_commands, split_settings
+from prior_fast.bench.demo.prompts import write_prompts
 from prior_fast.files import write_json
 from prior_fast.hardware.machine import describe_machine
 
@@ -52,6 +53,7 @@ def run_defect(name: str, data: Path, out: Path, words: Sequence[str]) -> dict[s
         return prior_fast(command.words)
 
     folder = folder_of(out, name)
+    write_prompts(folder)
     return run_commands(folder, commands(folder, data, [*defect.settings, *words]), run)
 
 

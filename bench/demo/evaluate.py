@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prior_fast.bench.demo.commands import EVALUATIONS, measurements
+from prior_fast.bench.demo.prompts import write_prompts
 from prior_fast.cli.main import main as run_command
 
 
@@ -21,6 +22,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("names", nargs="+", choices=(*EVALUATIONS, "pictures"), metavar="NAME")
     args = parser.parse_args(words)
+    write_prompts(args.folder)
     commands = {command.makes.name: command for command in measurements(args.folder, args.folder / "prepared")}
     for name in args.names:
         command = commands[name]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prior_fast.bench.demo.commands import Command, measurements, run_commands, split_settings
+from prior_fast.bench.demo.prompts import write_prompts
 from prior_fast.files import write_json
 from prior_fast.hardware.machine import describe_machine
 
@@ -87,6 +88,7 @@ def main(words: Sequence[str] | None = None) -> int:
     summaries, seconds = [], []
     for seed in args.seeds:
         folder = args.out / f"seed-{seed}"
+        write_prompts(folder)
         # One ceiling is enough: it takes as long as the training.
         with_ceiling = seed == args.seeds[0]
         seconds.append(run_commands(folder, commands(folder, seed, args.studies, settings, with_ceiling)))

@@ -5,19 +5,24 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
 
-from prior_fast.bench.demo import defects, evaluate, seeds
+from prior_fast.bench.demo import defects, evaluate, seeds, steps
 from prior_fast.bench.demo.commands import Command, evaluations, run_commands, split_settings
 from prior_fast.bench.demo.plants import DEFECTS, another_pair, reversed_divergence, transposed_matching
+from prior_fast.bench.demo.prompts import PROMPTS, write_prompts
 from prior_fast.cli.main import main, parse
 from prior_fast.config import apply_overrides, preset
-from prior_fast.measure.demo.tables import defects_table, planted_table, seconds_table, seeds_table
+from prior_fast.evaluation.config import evaluation_config
+from prior_fast.evaluation.prompts import make_prompts
+from prior_fast.measure.demo.tables import defects_table, planted_table, seconds_table, seeds_table, steps_table
 from prior_fast.model.attention_alignment import log_mean_weights
 from prior_fast.model.local_alignment import LocalCrossAttention
 from prior_fast.ops.match_prototypes import match_prototypes
+from prior_fast.radiology.labels import FIVE_CLASSES
 from prior_fast.training import stages
 from tests.evaluation.fake_store import write_store
 from tests.measure.demo.results import results, write
@@ -104,6 +109,20 @@ def test_one_process_runs_the_named_commands_until_one_fails(
     assert caught.value.code == 2 and "invalid choice: 'banc'" in capsys.readouterr().err
 
 
+def test_the_prompts_are_written_for_the_command_and_a_place_speaks_for_no_finding(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "new")
+    (command,) = (each for each in evaluations(tmp_path / "new", tmp_path / "data") if each.makes.name == "zero-shot")
+    (setting,) = (word for word in command.words if word.startswith("prompts="))
+    assert json.loads(Path(setting.removeprefix("prompts=")).read_text(encoding="utf-8")) == PROMPTS
+    prompts = make_prompts(evaluation_config([setting], task="zero-shot"))
+    assert len(prompts.texts) == sum(map(len, PROMPTS.values())) and set(PROMPTS) == set(FIVE_CLASSES)
+    places = [
+        sorted(text.lower().replace(name.lower(), "") for text in PROMPTS[name])
+        for name in ("Atelectasis", "Consolidation")
+    ]
+    assert places[0] == places[1] and len(set(places[0])) == len(places[0])
+
+
 def summary(accuracy: float | None, purity: float, problem: str = "") -> dict[str, Any]:
     figure = {"key": "accuracy", "name": "zero-shot accuracy", "value": accuracy, "chance": 0.2}
     other = {"key": "purity", "name": "purity", "value": purity, "chance": 0.4 * purity, "open": ""}
@@ -126,7 +145,6 @@ def test_the_figures_of_seeds_are_joined() -> None:
 
 def test_the_seeds_go_into_one_file_and_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(folder: Path, commands: list[Command]) -> dict[str, float]:
-        folder.mkdir(parents=True)
         seed = int(folder.name.removeprefix("seed-"))
         problem = "no better than chance" if seed == 4 else ""
         (folder / "summary.json").write_text(json.dumps(summary(0.1 * seed, 0.5, problem)))
@@ -232,6 +250,7 @@ def losses(store: Path, out: Path) -> dict[str, float]:
     """The terms of the first step of stage 3, after a step of stages 1 and 2."""
     small = [*SMALL_MODEL, "batch_size=8", "max_steps_per_stage=1", "data.workers=0", "processes=1", "device=cpu"]
     small.append("data.verify=sizes")  # the store has no checksums
+    small.append("stage_epochs=1,1,1")  # the batches of stage 3 then do not depend on the preset's epochs
     small.append("model.decoder_width=0")  # a decoder wider than its input hardly sees the sentences at first
     assert main(["train", "--preset", "tiny", "--data", str(store), "--out", str(out), "log_every=1", *small]) == 0
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -287,3 +306,68 @@ def test_only_the_first_seed_has_a_ceiling(tmp_path: Path) -> None:
         "| together | 201 | 212 |",
         "| `bench ceiling` | 190 | - |",
     ]
+
+
+def log_of(folder: Path, seconds: dict[int, list[float]]) -> None:
+    """A run's log in which steps of each stage take these seconds, window by window."""
+    folder.mkdir()
+    rows: list[dict[str, Any]] = []
+    for stage, windows in seconds.items():
+        rows += [{"kind": "train", "stage": stage, "pairs_per_second": steps.BATCH / each} for each in windows]
+        rows.append({"kind": "validate", "stage": stage})
+    (folder / "log.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+
+def test_trees_take_turns_and_the_first_window_does_not_count(tmp_path: Path) -> None:
+    trees = {"before": tmp_path / "old", "now": tmp_path / "new"}
+    ran: list[Path] = []
+
+    def run(tree: Path, data: Path, out: Path, count: int) -> None:
+        assert (data, count) == (tmp_path / "data", 24)
+        ran.append(tree)
+        factor = {trees["before"]: 2.0, trees["now"]: 1.0}[tree] * (1 + len(ran) // 3)
+        log_of(out, {1: [9.0, 0.1 * factor, 0.3 * factor, 0.2 * factor], 3: [0.5 * factor]})
+
+    rows = steps.measure(trees, tmp_path / "data", 24, 2, run)
+    assert ran == [trees["before"], trees["now"]] * 4
+    assert len(rows) == 2 * 2 * 2
+    first = next(row for row in rows if (row["beside"], row["stage"], row["tree"]) == ("alone", 1, "before"))
+    assert first["seconds"] == pytest.approx([0.4, 0.8])
+    table = steps_table({"rows": rows, "batch_size": 64})
+    assert table[2] == "| nothing | 1 | 0.60 (0.40 to 0.80) | 0.30 (0.20 to 0.40) | 2.0 |"
+    assert table[-1] == "Batches of 64; medians of 2 rounds, and their range."
+
+
+def test_a_neighbour_ends_with_its_measurement() -> None:
+    before = set(children())
+    with pytest.raises(KeyError), steps.neighbour(busy=True):
+        assert len(set(children()) - before) == 1
+        raise KeyError
+    assert not set(children()) - before
+    with steps.neighbour(busy=False):
+        assert not set(children()) - before
+
+
+def children() -> list[int]:
+    return [child.pid for child in psutil.Process().children()]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "7"], "--steps is 7: give 8 or more"),
+        (["--rounds", "0"], "--rounds is 0: give 1 or more"),
+        ([], "has no folder prior_fast"),
+    ],
+)
+def test_steps_refuses_what_it_cannot_measure(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        steps.main(["--data", "x", "--before", str(tmp_path), "--out", str(tmp_path / "f.json"), *words])
+    assert message in capsys.readouterr().err
+
+
+def test_a_training_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="failed with exit code"):
+        steps.train(tmp_path, tmp_path / "nowhere", tmp_path / "run", 8)

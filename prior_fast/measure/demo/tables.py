@@ -1,5 +1,6 @@
 """The tables of docs/demo.md, made from the files of bench/demo/."""
 
+from statistics import median
 from typing import Any
 
 from prior_fast.measure.demo.figure import shown
@@ -60,6 +61,23 @@ def defects_table(report: Report) -> list[str]:
     ]
     table = markdown_table(("defect", *COLUMNS.values()), [*rows, ("chance", *chance)])
     return [*table, "", f"{report['data']['studies']:,} test studies; {_settings(report)}."]
+
+
+def steps_table(report: Report) -> list[str]:
+    """A row for each neighbour and stage: the seconds of a step before and now, and how many times as fast now."""
+    found = {(row["beside"], row["stage"], row["tree"]): row["seconds"] for row in report["rows"]}
+    names = {"alone": "nothing", "busy": "one busy process"}
+    rows = []
+    for beside, stage in dict.fromkeys((row["beside"], row["stage"]) for row in report["rows"]):
+        before, now = (found[beside, stage, tree] for tree in ("before", "now"))
+        faster = median(before) / median(now)
+        rows.append((names[beside], str(stage), *map(_range, (before, now)), f"{faster:.1f}"))
+    table = markdown_table(("beside", "stage", "before, s", "now, s", "times as fast"), rows, left=(0,))
+    return [*table, "", f"Batches of {report['batch_size']}; medians of {len(before)} rounds, and their range."]
+
+
+def _range(seconds: list[float]) -> str:
+    return f"{median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
 
 
 def planted_table(report: Report) -> list[str]:
