@@ -70,7 +70,7 @@ def tiny() -> RunConfig:
         # The global term has its stage 3 weight in every stage: from random weights, training on the local terms
         # alone makes no progress.
         loss=LossWeights(global_alignment=(10.0, 10.0, 10.0), local_image=0.3, local_text=0.3, attention_alignment=3.0),
-        stage_epochs=(8, 2, 2),
+        stage_epochs=(5, 1, 2),
         batch_size=32,
         learning_rate=(2e-3, 5e-4, 1e-3),
         text_learning_rate=0.25,

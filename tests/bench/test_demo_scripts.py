@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prior_fast.bench.demo import defects, evaluate, seeds, steps
-from prior_fast.bench.demo.commands import Command, evaluations, run_commands, split_settings
+from prior_fast.bench.demo.commands import Command, evaluations, measurements, run_commands, split_settings
 from prior_fast.bench.demo.plants import DEFECTS, another_pair, reversed_divergence, transposed_matching
 from prior_fast.bench.demo.prompts import PROMPTS, write_prompts
 from prior_fast.cli.main import main, parse
@@ -76,8 +78,11 @@ def test_every_command_of_the_scripts_is_accepted(tmp_path: Path) -> None:
         *seeds.commands(tmp_path, 3, 200, ["stage_epochs=1,1,1"], True),
         *defects.commands(tmp_path, tmp_path / "data", ["stage_epochs=1,1,1"]),
     ]
-    assert len({command.name for command in made}) == 10
+    made += measurements(tmp_path, tmp_path / "data")
+    assert len({command.name for command in made}) == 11
     for command in made:
+        if command.name == seeds.EVALUATED:
+            continue  # these are `measurements`
         args = parse(command.words)
         if command.name == "train":
             apply_overrides(preset("tiny"), args.settings)
@@ -123,6 +128,28 @@ def test_the_prompts_are_written_for_the_command_and_a_place_speaks_for_no_findi
     assert places[0] == places[1] and len(set(places[0])) == len(places[0])
 
 
+@pytest.mark.parametrize(("fails", "code"), [("", 0), ("pictures", 1), ("zero-shot", 1)])
+def test_the_evaluations_of_a_seed_run_in_two_processes(
+    fails: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every evaluation and the pictures are in one of them; a failure of either is one of the command."""
+    script = "import sys; print(*sys.argv[1:]); sys.exit(int(sys.argv[1] in sys.argv[2:]))"
+    started = subprocess.Popen
+    monkeypatch.setattr(
+        seeds.subprocess,
+        "Popen",
+        lambda words, **kept: started([sys.executable, "-c", script, fails, *words[3:]], **kept),
+    )
+    (command,) = (each for each in seeds.commands(tmp_path, 1, 9, [], True) if each.name == seeds.EVALUATED)
+    assert seeds.run(tmp_path, command) == code
+    lines = [line.split() for line in (tmp_path / "evaluations,-pictures.log").read_text().splitlines()]
+    names = [each.makes.name for each in measurements(tmp_path, tmp_path / "data")]
+    assert sorted(name for line in lines for name in line if name in names) == sorted(
+        [*names, *([fails] * 2 if fails else [])]
+    )
+    assert all(str(tmp_path) in line for line in lines) and len(lines) == 2
+
+
 def summary(accuracy: float | None, purity: float, problem: str = "") -> dict[str, Any]:
     figure = {"key": "accuracy", "name": "zero-shot accuracy", "value": accuracy, "chance": 0.2}
     other = {"key": "purity", "name": "purity", "value": purity, "chance": 0.4 * purity, "open": ""}
@@ -144,7 +171,9 @@ def test_the_figures_of_seeds_are_joined() -> None:
 
 
 def test_the_seeds_go_into_one_file_and_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(folder: Path, commands: list[Command]) -> dict[str, float]:
+    def run(folder: Path, commands: list[Command], run: Any) -> dict[str, float]:
+        assert run is seeds.run
+        folder.mkdir(parents=True)
         seed = int(folder.name.removeprefix("seed-"))
         problem = "no better than chance" if seed == 4 else ""
         (folder / "summary.json").write_text(json.dumps(summary(0.1 * seed, 0.5, problem)))
@@ -160,7 +189,7 @@ def test_the_seeds_go_into_one_file_and_its_tables(tmp_path: Path, monkeypatch: 
         "| zero-shot accuracy | 0.450 | 0.400 | 0.500 | 0.071 | 0.200 | with labels 0.900 | in 1 of 2 seeds |"
     )
     assert table[3] == "| purity | 0.500 | 0.500 | 0.500 | 0.000 | 0.200 | k-means 0.250 |  |"
-    assert table[-1] == "Seeds 4, 5; 4,500 made-up studies each; preset tiny with `stage_epochs=1,1,1`."
+    assert table[-1] == "Seeds 4, 5; 4,000 made-up studies each; preset tiny with `stage_epochs=1,1,1`."
     assert seconds_table(report)[0] == "| command | seed 4, s | seed 5, s |"
     assert seconds_table(report)[-1] == "| together | 408 | 510 |"
 
