@@ -236,22 +236,24 @@ def test_the_image_parts_of_a_step_are_replayed(
     config = apply_overrides(preset("tiny"), [*small_settings, "compile=on", "precision=fp32"])
     ranks = Ranks(0, 1, None, torch.device("cpu"))
     torch.manual_seed(0)
-    model = PRIORModel(config.model, vocab_size=50).train()
+    # In float64: in float32 a value that is rounded to the other side of zero changes the gradient of its ReLU.
+    model = PRIORModel(config.model, vocab_size=50).train().double()
     plain = StageTrainer(copy.deepcopy(model), stage, dataclasses.replace(config, compile="off"), ranks)
     trainer = StageTrainer(model, stage, config, ranks)
     trainer.records = True  # as on a GPU
     for number in range(2):
         batch, context = make_batch(rng), StepContext(0.5, number)
+        batch = dataclasses.replace(batch, images=batch.images.double())
         torch.manual_seed(number)
         before = torch.get_rng_state()
         trainer.evaluate(batch, context)  # the first time it records
         assert torch.equal(torch.get_rng_state(), before)  # without dropout nothing else draws
         found, wanted = (dict(own.step(batch, context, 1e-3)) for own in (trainer, plain))
         assert {name: x.item() for name, x in found.items()} == pytest.approx(
-            {name: x.item() for name, x in wanted.items()}, rel=2e-4, abs=2e-4
+            {name: x.item() for name, x in wanted.items()}, rel=1e-8, abs=1e-8
         )
         for name, parameter in trainer.parameters.items():
-            torch.testing.assert_close(parameter.grad, plain.parameters[name].grad, rtol=2e-2, atol=2e-4)
+            torch.testing.assert_close(parameter.grad, plain.parameters[name].grad, rtol=1e-7, atol=1e-9)
     assert [part.name for part in trainer.replayed] == [f"image_encoder_{stage}", "image_decoder"][: 1 + (stage == 3)]
     # Both parts have seen the last batch.
     torch.testing.assert_close(trainer.replayed[0].recorded.inputs[0], batch.images)
