@@ -74,7 +74,7 @@ lock:
 
 demo: build
 	rm -rf $(DEMO)
-	$(RUN) phantom --out $(DEMO)/phantom --studies 4000 --size 224 --seed $(SEED)
+	$(RUN) phantom --out $(DEMO)/phantom --studies 4500 --size 224 --seed $(SEED)
 	$(RUN) prepare mimic --images $(DEMO)/phantom --out $(DEMO)/prepared
 	$(RUN) train --preset tiny --data $(DEMO)/prepared --out $(DEMO)/run seed=$(SEED)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync demo-scores demo-pictures

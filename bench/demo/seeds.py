@@ -1,6 +1,6 @@
 """Runs the demo for several seeds, each with a made-up dataset of its own, and joins their figures:
 
-    python -m prior_fast.bench.demo.seeds --out OUT [--seeds 1 2 3] [--studies 4000] [key=value ...]
+    python -m prior_fast.bench.demo.seeds --out OUT [--seeds 1 2 3] [--studies 4500] [key=value ...]
 
 key=value: settings of the training. OUT/seed-S has the results of a seed, OUT/demo-seeds.json the figures of all of
 them: each value with chance, mean, least, greatest and standard deviation, and the seconds of each command. The same
@@ -95,7 +95,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m prior_fast.bench.demo.seeds", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="OUT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="S")
-    parser.add_argument("--studies", type=int, default=4000, metavar="N")
+    parser.add_argument("--studies", type=int, default=4500, metavar="N")
     settings, rest = split_settings(sys.argv[1:] if words is None else words)
     args = parser.parse_args(rest)
     summaries, seconds = [], []
