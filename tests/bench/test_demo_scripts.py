@@ -180,7 +180,8 @@ def test_the_seeds_go_into_one_file_and_its_tables(tmp_path: Path, monkeypatch: 
         return {"phantom": 2.0 * seed, "train": 100.0 * seed}
 
     monkeypatch.setattr(seeds, "run_commands", run)
-    assert seeds.main(["--out", str(tmp_path), "stage_epochs=1,1,1", "--seeds", "4", "5"]) == 0
+    words = ["--out", str(tmp_path), "stage_epochs=1,1,1", "--seeds", "4", "5", "--studies", "1200"]
+    assert seeds.main(words) == 0
     report = json.loads((tmp_path / "demo-seeds.json").read_text())
     assert report["kind"] == "demo-seeds" and report["settings"] == ["stage_epochs=1,1,1"] and report["seeds"] == [4, 5]
     assert report["seconds"] == {"phantom": [8.0, 10.0], "train": [400.0, 500.0]} and report["machine"]["processor"]
@@ -189,7 +190,7 @@ def test_the_seeds_go_into_one_file_and_its_tables(tmp_path: Path, monkeypatch: 
         "| zero-shot accuracy | 0.450 | 0.400 | 0.500 | 0.071 | 0.200 | with labels 0.900 | in 1 of 2 seeds |"
     )
     assert table[3] == "| purity | 0.500 | 0.500 | 0.500 | 0.000 | 0.200 | k-means 0.250 |  |"
-    assert table[-1] == "Seeds 4, 5; 4,000 made-up studies each; preset tiny with `stage_epochs=1,1,1`."
+    assert table[-1] == "Seeds 4, 5; 1,200 made-up studies each; preset tiny with `stage_epochs=1,1,1`."
     assert seconds_table(report)[0] == "| command | seed 4, s | seed 5, s |"
     assert seconds_table(report)[-1] == "| together | 408 | 510 |"
 
