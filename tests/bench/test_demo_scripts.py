@@ -142,11 +142,12 @@ def test_the_evaluations_of_a_seed_run_in_two_processes(
     )
     (command,) = (each for each in seeds.commands(tmp_path, 1, 9, [], True) if each.name == seeds.EVALUATED)
     assert seeds.run(tmp_path, command) == code
-    lines = [line.split() for line in (tmp_path / "evaluations,-pictures.log").read_text().splitlines()]
+    said = (tmp_path / "evaluations,-pictures.log").read_text()
+    lines = [line.split() for line in said.splitlines()]
     names = [each.makes.name for each in measurements(tmp_path, tmp_path / "data")]
     assert sorted(name for line in lines for name in line if name in names) == sorted(
         [*names, *([fails] * 2 if fails else [])]
-    )
+    ), said
     assert all(str(tmp_path) in line for line in lines) and len(lines) == 2
 
 
