@@ -1,6 +1,7 @@
 """Compares the demo's steps with those of an older revision, alone and beside a busy neighbour:
 
     git archive REVISION prior_fast csrc kernels bench | tar x -C OLD
+    (cd OLD && PYTHONPATH=$PWD python -m prior_fast.cli.main build)
     python -m prior_fast.bench.demo.steps --data demo/prepared --before OLD --out demo-steps.json
 
 Each tree trains the preset `tiny` for a few steps of each stage, with batches of 64 as the older default had. The trees

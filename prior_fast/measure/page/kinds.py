@@ -154,6 +154,7 @@ KINDS: dict[str, Callable[[Report], list[str]]] = {
     "demo-seconds": demo.seconds_table,
     "demo-defects": demo.defects_table,
     "demo-planted": demo.planted_table,
+    "demo-steps": demo.steps_table,
     "steps": steps,
     "parts": parts,
     "machine": machine,
