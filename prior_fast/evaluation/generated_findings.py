@@ -19,7 +19,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from prior_fast.data.prepared_dataset import PreparedDataset
-from prior_fast.evaluation.encode import Encoder, Track, first_image_rows, no_track
+from prior_fast.evaluation.encode import EmbeddedTexts, Encoder, Track, first_image_rows, no_track
+from prior_fast.evaluation.matched_findings import matched_findings
 from prior_fast.evaluation.read_sentences import ReadSentences, strongest, with_tokens
 from prior_fast.evaluation.set_metrics import set_metrics
 from prior_fast.evaluation.statements import FINDINGS, STATED, stated_findings
@@ -142,8 +143,11 @@ def generated_findings(
     prototype = strongest(encoder, predicted.flatten(0, 1)).view(count, queries).cpu().numpy()
     speaks, stated = norms(predicted) >= silence.threshold, findings_of_prototypes(read)
     truth, said = true_findings(reports.sentences), spoken_findings(prototype, speaks, stated)
+    texts = encoder.texts(reports.sentences)
+    by_sentence = true_findings([[sentence] for sentence in _encoded(reports, texts)])
     metrics = {
         **set_metrics(truth, said, FINDINGS, seed),
+        "matched": matched_findings(by_sentence, stated, predicted, prototype, texts, seed),
         "silence": {
             "l1_norm_below": silence.threshold,
             "auroc_of_norm": silence.auroc,
@@ -152,14 +156,19 @@ def generated_findings(
         "queries": queries,
         "speaking_queries": float(speaks.sum(axis=1).mean()),
         "sentences": float(np.mean([len(report) for report in reports.sentences])),
-        "from_reports": set_metrics(truth, _of_reports(encoder, reports, stated), FINDINGS, seed),
+        "from_reports": set_metrics(truth, _of_reports(encoder, texts, stated), FINDINGS, seed),
     }
     return GeneratedFindings(truth, said, metrics)
 
 
-def _of_reports(encoder: Encoder, reports: Reports, stated: np.ndarray) -> np.ndarray:
+def _encoded(reports: Reports, texts: EmbeddedTexts) -> list[str]:
+    """The sentences of `texts`: a report that is too long lost its last ones."""
+    counts = texts.cu_sentences.diff().tolist()
+    return [sentence for report, count in zip(reports.sentences, counts) for sentence in report[:count]]
+
+
+def _of_reports(encoder: Encoder, texts: EmbeddedTexts, stated: np.ndarray) -> np.ndarray:
     """The findings that the reports' own sentences state through the bank: bool [N, C]."""
-    texts = encoder.texts(reports.sentences)
     prototype = strongest(encoder, texts.sentences).cpu().numpy()
     offsets = texts.cu_sentences.tolist()
     return np.array([stated[prototype[begin:end]].any(axis=0) for begin, end in pairwise(offsets)])

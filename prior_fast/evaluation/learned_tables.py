@@ -55,7 +55,7 @@ def reconstruction_table(summary: dict[str, Any]) -> Table:
 
 def generated_table(metrics: dict[str, Any]) -> Table:
     """For each finding precision, recall, F1, the F1 of another image's prediction, and that of the report itself."""
-    own = metrics["from_reports"]
+    own, matched = metrics["from_reports"], metrics["matched"]
     pairs = [(ALL, metrics["overall"], own["overall"])]
     pairs += [(name, found, own["findings"][name]) for name, found in metrics["findings"].items()]
     rows = [
@@ -69,7 +69,8 @@ def generated_table(metrics: dict[str, Any]) -> Table:
     header = ("finding", "images", "precision", "recall", "F1", "chance", "report")
     note = (
         "chance: F1 of the prototypes generated from another image; "
-        "report: F1 of the report's own sentences, read from the bank"
+        "report: F1 of the report's own sentences, read from the bank. Of the findings that the reports' sentences "
+        f"state, the predictions matched to them state {number(matched['value'])} (chance {number(matched['chance'])})"
     )
     return Table("generated prototypes: the findings that they state, against the report's", header, rows, note)
 

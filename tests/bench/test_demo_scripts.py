@@ -206,11 +206,11 @@ def test_the_defects_go_into_one_file_and_its_tables(tmp_path: Path) -> None:
         summarize_demo(folder, None)
     report = defects.collect(tmp_path, ["none", "mirrored images"], ["stage_epochs=1,1,1"])
     header, _, *rows, _, facts = defects_table(report)
-    assert header.count("|") == 9
+    assert header.count("|") == 10
     assert rows == [
-        "| none | 0.860 | 0.880 | 0.900 | 0.310 | 3.400 | 0.800 | 0.600 |",
-        "| mirrored images | 0.860 | 0.880 | 0.900 | 0.010* | 3.400 | 0.800 | 0.600 |",
-        "| chance | 0.500 | 0.200 | 0.200 | 0.060 | 1.000 | 0.500 | 0.220 |",
+        "| none | 0.860 | 0.880 | 0.900 | 0.310 | 3.400 | 0.800 | 0.600 | 0.450 |",
+        "| mirrored images | 0.860 | 0.880 | 0.900 | 0.010* | 3.400 | 0.800 | 0.600 | 0.450 |",
+        "| chance | 0.500 | 0.200 | 0.200 | 0.060 | 1.000 | 0.500 | 0.220 | 0.150 |",
     ]
     assert facts == "200 test studies; preset tiny with `stage_epochs=1,1,1`."
     assert planted_table(report)[-1].startswith("| mirrored images | half of the training images are mirrored")

@@ -150,8 +150,10 @@ def prototypes_line(bank: Report, generation: Report) -> Line:
     if "overall" not in generated:
         parts.append(f"generated findings not measured: {generated['note'].removeprefix('left out: ')}")
     else:
-        figures.append(_generated(generated))
-        parts.append(f"generated findings: F1 {shown(figures[-1].value)} {figures[-1].comparisons()}")
+        f1, matched = _generated(generated), _matched(generated["matched"])
+        figures += [f1, matched]
+        parts.append(f"generated findings: F1 {shown(f1.value)} {f1.comparisons()}")
+        parts.append(f"{shown(matched.value)} of the sentences' findings predicted for them {matched.comparisons()}")
     return Line(f"prototypes: {'; '.join(parts)}", tuple(figures))
 
 
@@ -165,6 +167,14 @@ def _generated(generated: Report) -> Figure:
         f1["chance"] or 0.0,
         noise_of_f1(precision["chance"] or 0.0, predicted, true),
         {REPORTS: generated["from_reports"]["overall"]["f1"]["value"]},
+    )
+
+
+def _matched(found: Report) -> Figure:
+    chance = found["chance"] or 0.0
+    return Figure(
+        *("matched", "share of findings predicted for their sentences"),
+        *(found["value"], chance, noise_of_share(chance, found["stated"])),
     )
 
 

@@ -16,6 +16,7 @@ COLUMNS = {
     "inside_over_outside": "inside over outside",
     "reconstruction": "reconstruction",
     "f1": "generated F1",
+    "matched": "predicted for sentences",
 }
 MARK = "*"  # of a value that is no better than chance
 

@@ -19,7 +19,8 @@ LINES = [
     "reconstruction: 0.80 of the findings are closer to the image with the report's sentences on the finding than "
     "without (chance 0.50; without as many other sentences 0.52)",
     "prototypes: 0.70 of the sentences name the finding that is most frequent in their prototype (chance 0.36; k-means "
-    "0.65); generated findings: F1 0.60 (chance 0.22; from the report itself 0.75)",
+    "0.65); generated findings: F1 0.60 (chance 0.22; from the report itself 0.75); 0.45 of the sentences' "
+    "findings predicted for them (chance 0.15)",
 ]
 
 
@@ -33,7 +34,7 @@ def test_five_lines_and_the_same_in_a_file(tmp_path: Path, capsys: pytest.Captur
     assert values == {
         **{"accuracy": 0.86, "auroc Atelectasis": 0.93, "auroc Edema": 0.99, "image_to_text": 0.88},
         **{"text_to_image": 0.9, "hit_rate": 0.31, "inside_over_outside": 3.4, "reconstruction": 0.8},
-        **{"purity": 0.7, "f1": 0.6},
+        **{"purity": 0.7, "f1": 0.6, "matched": 0.45},
     }
 
 
@@ -107,6 +108,18 @@ def test_generated_findings_near_the_chance_of_another_image_are_open() -> None:
     overall["f1"]["value"] = None
     found = lines(made, None)[4]
     assert found.open == ["F1 of generated findings is not defined"] and "F1 - (chance" in found.text
+
+
+def test_findings_that_are_predicted_for_any_sentence_are_open() -> None:
+    made = results()
+    matched = made["generation"]["metrics"]["generated_prototypes"]["matched"]
+    # The standard deviation of 300 guesses that are right with 0.15 is 0.0206.
+    matched["value"] = 0.15 + 1.9 * 0.0206
+    assert lines(made, None)[4].open == ["share of findings predicted for their sentences is no better than chance"]
+    matched["value"] = 0.15 + 2.1 * 0.0206
+    assert lines(made, None)[4].open == []
+    matched.update(stated=0, value=None, chance=None)
+    assert lines(made, None)[4].open == ["share of findings predicted for their sentences is not defined"]
 
 
 def test_parts_that_were_not_measured_say_why() -> None:
