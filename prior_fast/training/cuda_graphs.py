@@ -173,7 +173,7 @@ def image_parts(model: PRIORModel, stage: int, batch: PackedBatch, device: torch
 
 def _image_parts(model: PRIORModel, stage: int, batch: PackedBatch, device: torch.device) -> "list[Replayed]":
     half = torch.is_autocast_enabled(device.type)
-    dtype = torch.get_autocast_dtype(device.type) if half else batch.images.dtype
+    dtype = torch.get_autocast_dtype(device.type) if half else next(model.image_decoder.parameters()).dtype
     # No cache: low-precision weights in it would become part of the recording, and outdated after the first step.
     context = torch.autocast(device.type, dtype, enabled=half, cache_enabled=False)
     images = torch.randn_like(batch.images, memory_format=torch.channels_last)

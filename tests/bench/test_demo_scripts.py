@@ -1,9 +1,11 @@
 """The scripts of bench/demo: commands run once, seeds are joined, and each planted defect changes what it names."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from prior_fast.training import stages
 from tests.evaluation.fake_store import write_store
 from tests.measure.demo.results import results, write
 from tests.small_model import SMALL_MODEL
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def series(folder: Path, *words: str) -> list[Command]:
@@ -214,6 +218,23 @@ def test_the_defects_go_into_one_file_and_its_tables(tmp_path: Path) -> None:
     ]
     assert facts == "200 test studies; preset tiny with `stage_epochs=1,1,1`."
     assert planted_table(report)[-1].startswith("| mirrored images | half of the training images are mirrored")
+
+
+def test_the_series_runs_what_make_demo_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same size of the dataset, and the same evaluations in each of the two processes."""
+    started: list[Sequence[Command]] = []
+
+    def stop(folder: Path, commands: list[Command], run: Any) -> dict[str, float]:
+        started.append(commands)
+        raise KeyError
+
+    monkeypatch.setattr(seeds, "run_commands", stop)
+    with pytest.raises(KeyError):
+        seeds.main(["--out", str(tmp_path)])
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    drawn = re.search(r"phantom --out \S+ (--studies \d+ --size \d+) --seed", makefile)
+    assert drawn and drawn[1] in " ".join(started[0][0].words)
+    assert [tuple(line.split()) for line in re.findall(r"@\$\(EVALUATE\) (.+)", makefile)] == list(seeds.GROUPS)
 
 
 def test_the_settings_of_the_defects_are_those_of_the_model() -> None:
