@@ -12,6 +12,9 @@ from torch import Tensor
 
 from prior_fast.ops.common.segments import segment_ids
 
+# The text encoder sees the filler of a batch as so many reports, since one long report would need more attention.
+FILLERS = 8
+
 
 @dataclass(frozen=True)
 class PackedBatch:

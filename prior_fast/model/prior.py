@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from prior_fast.batch import PackedBatch
+from prior_fast.batch import FILLERS, PackedBatch
 from prior_fast.config import ModelConfig
 from prior_fast.model.image_decoder import ImageDecoder
 from prior_fast.model.image_encoder import ImageEncoder, tokens_to_map
@@ -76,10 +76,10 @@ class PRIORModel(nn.Module):
     def encode_sentences(self, batch: PackedBatch) -> Tensor:
         """The sentences of a batch, before the bank: [S, D]."""
         cu_tokens, max_tokens = batch.cu_tokens, batch.max_tokens
-        if batch.filler:  # the encoder sees it as one more report, whose tokens are not used below
-            # From tensors only: a Python number would become a constant of the compiled step, a new one for each count.
-            cu_tokens = torch.cat([cu_tokens, cu_tokens[-1:] + batch.filler])
-            max_tokens = max(max_tokens, batch.filler)
+        if batch.filler:  # the encoder sees it as further reports, whose tokens are not used below
+            number = torch.arange(1, FILLERS + 1, device=cu_tokens.device, dtype=cu_tokens.dtype)
+            cu_tokens = torch.cat([cu_tokens, cu_tokens[-1:] + batch.filler * number // FILLERS])
+            max_tokens = max(max_tokens, (batch.filler + FILLERS - 1) // FILLERS)
         tokens = self.text_encoder(batch.token_ids, batch.position_ids, cu_tokens, max_tokens)
         tokens = tokens[batch.sentence_token_rows()]
         return self.local_text_projection(self.item_gather(tokens, batch.cu_sentence_tokens))

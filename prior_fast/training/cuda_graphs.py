@@ -1,18 +1,15 @@
-"""CUDA graphs of the parts of a compiled step whose sizes never change; the host launches each graph by one call.
+"""CUDA graphs of the parts of a compiled step; the host launches each graph by one call.
 
-The numbers of tokens and sentences change from batch to batch, so a whole step can't be recorded. Images always have
-the same size. The image encoder and the image decoder are compiled separately and recorded once; in the graph of the
-step they are then opaque ops.
+The number of sentences changes from batch to batch, so a whole step can't be recorded. Images always have the same
+size, and so have the inputs of the decoders. The encoders and decoders are compiled separately and recorded, the text
+encoder for a few numbers of tokens; in the graph of the step they are then opaque ops.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import chain, count
 from types import MethodType
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -20,191 +17,119 @@ from torch import Tensor, nn
 from prior_fast.batch import PackedBatch
 from prior_fast.model.image_encoder import MAP_SIZE
 from prior_fast.model.prior import PRIORModel
-
-WARM_UP = 3  # calls before the recording: compilation, cuDNN's choice of algorithms, workspaces
-Function = Callable[..., Sequence[Tensor]]
-
-# By name, since an op can't take objects. A part lives as long as the trainer that recorded it.
-_recorded: WeakValueDictionary[str, "Recorded"] = WeakValueDictionary()
+from prior_fast.training.narrow_weights import WithWeights, narrowed, product_weights
+from prior_fast.training.recorded import Function, Recorded, recordings, replay_forward
+from prior_fast.training.recorded_text import ReplayedText
 
 
-@dataclass
-class Form:
-    """Size, strides, dtype and device of a tensor."""
+class Parts:
+    """The recorded parts of the steps of a stage, for batches of the size of `batch`.
 
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
+    Make them within autocast if the step runs within autocast. The random generators are restored: the noise of a step
+    depends only on its number, and not on whether it is the first step of a process.
 
-    @classmethod
-    def of(cls, x: Tensor) -> "Form":
-        return cls(tuple(x.shape), x.stride(), x.dtype, x.device)
-
-    def empty(self) -> Tensor:
-        return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=self.device)
-
-
-class Recorded:
-    """The recorded forward and backward pass of a function, with their own memory for inputs and outputs.
-
-    A backward pass belongs to the forward pass before it. Results are valid until the next pass of the same kind.
-
-    function: inputs -> outputs, of fixed sizes, without reads by the host.
-    inputs: float tensors for the recording; those with `requires_grad` get a gradient.
-    parameters: parameters that get a gradient.
-    buffers: buffers that the function changes; they are restored after the recording.
-    context: context in which the function runs.
+    Attributes:
+        whole: the image encoder, and the decoders of images and sentences in stages that reconstruct.
+        text: the text encoder; None without autocast, where attention pads the reports.
     """
 
-    def __init__(
-        self,
-        function: Function,
-        inputs: Sequence[Tensor],
-        parameters: Sequence[nn.Parameter],
-        buffers: Sequence[Tensor],
-        context: AbstractContextManager,
-    ) -> None:
-        self.function = function  # kept alive: the graphs launch its kernels
-        self.inputs = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
-        self.parameters = list(parameters)
-        self.wanted = [x for x in self.inputs if x.requires_grad]
-        before = [x.clone() for x in buffers]
-        self._record(function, context)
-        with torch.no_grad():
-            for x, value in zip(buffers, before, strict=True):
-                x.copy_(value)
-        self.output_forms = [Form.of(x) for x in self.outputs]
-        self.gradient_forms = [Form.of(x) for x in apart(self.gradients)]
+    def __init__(self, model: PRIORModel, stage: int, batch: PackedBatch, device: torch.device) -> None:
+        half = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if half else next(model.image_decoder.parameters()).dtype
+        # No cache: low-precision weights in it would become part of the recording, and outdated after the first step.
+        context = torch.autocast(device.type, dtype, enabled=half, cache_enabled=False)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            inputs = example_inputs(model, stage, batch, device, dtype)
+            narrow = dtype if half else None
+            self.whole = [Replayed(name, module, own, context, narrow) for name, module, own in inputs]
+        self.text: ReplayedText | None = None
+        if half:
+            name = free_name("text_encoder")
+            self.text = ReplayedText(name, model.text_encoder, compiled_text(model, dtype), len(batch), context, device)
 
-    def _record(self, function: Function, context: AbstractContextManager) -> None:
-        stream: Any = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                outputs = self._forward(function, context)
-                # Not zeros: cuDNN times its algorithms on these values, and multiplying zeros is faster.
-                douts = [torch.randn_like(x) for x in outputs]
-                torch.autograd.grad(outputs, [*self.wanted, *self.parameters], douts)
-                del outputs
-        torch.cuda.current_stream().wait_stream(stream)
-        self.forward_graph, self.backward_graph = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.forward_graph):
-            outputs = self._forward(function, context)
-        self.douts = [torch.zeros_like(x) for x in outputs]
-        with torch.cuda.graph(self.backward_graph, pool=self.forward_graph.pool()):
-            self.gradients = torch.autograd.grad(outputs, [*self.wanted, *self.parameters], self.douts)
-        self.outputs = [x.detach() for x in outputs]
+    def prepare(self, batch: PackedBatch) -> PackedBatch:
+        """The batch as the recordings need it."""
+        return batch if self.text is None else self.text.prepare(batch)
 
-    def _forward(self, function: Function, context: AbstractContextManager) -> Sequence[Tensor]:
-        with torch.enable_grad(), context:
-            return function(*self.inputs)
-
-    @torch.no_grad()
-    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Replay the forward pass; the outputs are copies."""
-        torch._foreach_copy_(self.inputs, list(inputs))
-        self.forward_graph.replay()
-        return [x.clone() for x in self.outputs]
-
-    @torch.no_grad()
-    def backward(self, douts: Sequence[Tensor]) -> list[Tensor]:
-        """Replay the backward pass; returns gradients of inputs with `requires_grad`, then of the parameters."""
-        torch._foreach_copy_(self.douts, list(douts))
-        self.backward_graph.replay()
-        return apart(self.gradients)
+    @property
+    def names(self) -> list[str]:
+        """The names of all parts."""
+        return [part.name for part in (*self.whole, *([] if self.text is None else [self.text]))]
 
     def close(self) -> None:
-        """Release all memory."""
-        vars(self).clear()
+        """Restore the modules and release all memory."""
+        for part in self.whole:
+            part.close()
+        if self.text is not None:
+            self.text.close()
 
 
-def apart(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """New tensors on the memory of `gradients`, or copies of those that share memory: an op may not return aliases.
-
-    The optimizer reads this memory before the next pass overwrites it.
-    """
-    sharing = Counter(x.untyped_storage().data_ptr() for x in gradients)
-    return [x.clone() if sharing[x.untyped_storage().data_ptr()] > 1 else x.view_as(x) for x in gradients]
-
-
-@torch.library.custom_op("prior_fast::replay_forward", mutates_args=())
-def _replay_forward(name: str, inputs: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
-    return _recorded[name].forward(inputs)
-
-
-@_replay_forward.register_fake
-def _(name: str, inputs: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
-    return [form.empty() for form in _recorded[name].output_forms]
-
-
-@torch.library.custom_op("prior_fast::replay_backward", mutates_args=())
-def _replay_backward(name: str, douts: list[Tensor]) -> list[Tensor]:
-    return _recorded[name].backward(douts)
-
-
-@_replay_backward.register_fake
-def _(name: str, douts: list[Tensor]) -> list[Tensor]:
-    return [form.empty() for form in _recorded[name].gradient_forms]
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.name = inputs[0]
-
-
-def _backward(ctx: Any, douts: list[Tensor]) -> tuple[None, list[Tensor | None], list[Tensor]]:
-    gradients = iter(_replay_backward(ctx.name, list(douts)))
-    wanted = [x.requires_grad for x in _recorded[ctx.name].inputs]
-    return None, [next(gradients) if wants else None for wants in wanted], list(gradients)
-
-
-_replay_forward.register_autograd(_backward, setup_context=_setup_context)
-
-
-def image_parts(model: PRIORModel, stage: int, batch: PackedBatch, device: torch.device) -> "list[Replayed]":
-    """Record the parts that `stage` trains of the image encoder and decoder, for batches of the size of `batch`.
-
-    Call it within autocast if the step runs within autocast. It restores the random generators: the noise of a step
-    depends only on its number, and not on whether it is the first step of a process.
-    """
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return _image_parts(model, stage, batch, device)
-
-
-def _image_parts(model: PRIORModel, stage: int, batch: PackedBatch, device: torch.device) -> "list[Replayed]":
-    half = torch.is_autocast_enabled(device.type)
-    dtype = torch.get_autocast_dtype(device.type) if half else next(model.image_decoder.parameters()).dtype
-    # No cache: low-precision weights in it would become part of the recording, and outdated after the first step.
-    context = torch.autocast(device.type, dtype, enabled=half, cache_enabled=False)
+def example_inputs(
+    model: PRIORModel, stage: int, batch: PackedBatch, device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[str, nn.Module, list[Tensor]]]:
+    """The parts of fixed size that `stage` trains: name, module, and inputs in the dtype and layout of its first op."""
     images = torch.randn_like(batch.images, memory_format=torch.channels_last)
-    parts = [Replayed(f"image_encoder_{stage}", model.image_encoder, [images], context)]
-    if model.config.reconstructs(stage):
-        # In the dtype and layout that the first convolution takes.
-        shape = len(batch), model.config.embed_dim, MAP_SIZE, MAP_SIZE
-        maps = [torch.randn(shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)] * 2
-        parts.append(Replayed("image_decoder", model.image_decoder, [x.requires_grad_() for x in maps], context))
-    return parts
+    yield f"image_encoder_{stage}", model.image_encoder, [images]
+    if not model.config.reconstructs(stage):
+        return
+    pairs, width = len(batch), model.config.embed_dim
+    maps = [
+        torch.randn(pairs, width, MAP_SIZE, MAP_SIZE, device=device, dtype=dtype)
+        .contiguous(memory_format=torch.channels_last)
+        .requires_grad_()
+        for _ in range(2)
+    ]
+    yield "image_decoder", model.image_decoder, maps
+    patches = torch.randn(pairs, MAP_SIZE**2, width, device=device, dtype=dtype, requires_grad=True)
+    yield "sentence_decoder", model.sentence_decoder, [patches]
+
+
+def compiled_text(model: PRIORModel, dtype: torch.dtype) -> Function:
+    """token_ids, position_ids, cu_tokens -> (token features,), for any number of tokens."""
+    weights = product_weights(model.text_encoder)
+    compiled = torch.compile(WithWeights(model.text_encoder, tuple(weights)).run, dynamic=True)
+    longest = model.config.text.positions  # not that of a batch, which would be a constant of the recording
+
+    def function(token_ids: Tensor, position_ids: Tensor, cu_tokens: Tensor) -> Sequence[Tensor]:
+        torch._dynamo.mark_static(cu_tokens)
+        return (compiled(narrowed(tuple(weights.values()), dtype), token_ids, position_ids, cu_tokens, longest),)
+
+    return function
+
+
+def free_name(name: str) -> str:
+    """`name`, with a number if there are recordings of this name."""
+    return next(own for own in chain([name], (f"{name}_{n}" for n in count(2))) if own not in recordings)
 
 
 class Replayed:
     """Makes calls of `module` in a compiled step replay its recording. Other calls, or other sizes, run the module.
 
     name: name of the recording, which is part of the step's graph; a number is added if the name is taken.
+    narrow: autocast's dtype in `context`; None without autocast.
     """
 
-    def __init__(self, name: str, module: nn.Module, inputs: Sequence[Tensor], context: AbstractContextManager) -> None:
-        name = next(own for own in chain([name], (f"{name}_{n}" for n in count(2))) if own not in _recorded)
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        inputs: Sequence[Tensor],
+        context: AbstractContextManager,
+        narrow: torch.dtype | None = None,
+    ) -> None:
+        name = free_name(name)
         plain = type(module).forward
         parameters = [p for p in module.parameters() if p.requires_grad]
+        weights = product_weights(module) if narrow else {}
+        compiled = torch.compile(WithWeights(module, tuple(weights)).run, dynamic=False)
 
         def function(*own: Tensor) -> Sequence[Tensor]:
-            found = plain(module, *own)
+            found = compiled(narrowed(tuple(weights.values()), narrow) if narrow else (), *own)
             return (found,) if isinstance(found, Tensor) else found
 
-        compiled = torch.compile(function, dynamic=False)
         self.name, self.module = name, module
-        self.recorded = Recorded(compiled, inputs, parameters, [*module.buffers()], context)
-        _recorded[name] = self.recorded
+        self.recorded = Recorded(function, inputs, parameters, [*module.buffers()], context)
+        recordings[name] = self.recorded
         sizes = [x.shape for x in inputs]
         dtypes = [x.dtype for x in inputs]
         single = len(self.recorded.outputs) == 1
@@ -213,8 +138,8 @@ class Replayed:
             recorded = torch.is_grad_enabled() and this.training and [x.shape for x in own] == sizes
             if not (recorded and this is module and torch.compiler.is_compiling()):
                 return plain(this, *own)
-            narrowed = [x.to(dtype) for x, dtype in zip(own, dtypes)]
-            outputs = _replay_forward(name, narrowed, [p for p in module.parameters() if p.requires_grad])
+            fitting = [x.to(dtype) for x, dtype in zip(own, dtypes)]
+            outputs = replay_forward(name, fitting, [p for p in module.parameters() if p.requires_grad])
             return outputs[0] if single else tuple(outputs)
 
         # Copying the module binds this method to the copy, which was not recorded: hence `this is module` above.
@@ -223,5 +148,5 @@ class Replayed:
     def close(self) -> None:
         """Restore the module's own forward pass and release the recording's memory."""
         vars(self.module).pop("forward", None)
-        _recorded.pop(self.name, None)
+        recordings.pop(self.name, None)
         self.recorded.close()

@@ -13,7 +13,7 @@ from prior_fast.config import RunConfig
 from prior_fast.errors import UsageError
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.branches import Branches
-from prior_fast.training.cuda_graphs import Replayed, image_parts
+from prior_fast.training.cuda_graphs import Parts
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.joined_gradients import JoinedGradients
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
@@ -50,7 +50,7 @@ class StageTrainer:
             self.loss = compile_loss(self.loss)
         self.branches = Branches() if branches_off(config, ranks) else None
         self.records = records_parts(config, ranks)
-        self.replayed: list[Replayed] = []
+        self.parts: Parts | None = None
         self.gradients: JoinedGradients | None = None
         if ranks.exchange is not None:
             self.gradients = JoinedGradients(self.parameters.values(), ranks.exchange)
@@ -80,8 +80,9 @@ class StageTrainer:
 
     def close(self) -> None:
         """Release the recorded parts and the thread of the branches."""
-        while self.replayed:
-            self.replayed.pop().close()
+        if self.parts is not None:
+            self.parts.close()
+            self.parts = None
         if self.branches is not None:
             self.branches.close()
 
@@ -95,8 +96,10 @@ class StageTrainer:
         # key of a cache entry contains the traced gradient (tests/model/test_max_pool.py).
         cached = torch._functorch.config.patch(autograd_cache_allow_custom_autograd_functions=True)
         with torch._dynamo.config.patch(specialize_float=True), cached:
-            if self.records and not self.replayed and torch.is_grad_enabled():
-                self.replayed = image_parts(self.model, self.stage, batch, self.ranks.device)
+            if self.records and torch.is_grad_enabled():
+                if self.parts is None:
+                    self.parts = Parts(self.model, self.stage, batch, self.ranks.device)
+                batch = self.parts.prepare(batch)
             return self.loss(*for_compiler(batch, context))
 
 

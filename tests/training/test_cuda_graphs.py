@@ -16,8 +16,9 @@ from prior_fast.config import apply_overrides, preset
 from prior_fast.errors import UsageError
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training import cuda_graphs
-from prior_fast.training.cuda_graphs import Function, Recorded, Replayed, apart
+from prior_fast.training.cuda_graphs import Replayed
 from prior_fast.training.distributed import Ranks
+from prior_fast.training.recorded import Form, Function, Recorded, apart, recordings
 from prior_fast.training.stages import StepContext
 from prior_fast.training.step import StageTrainer, records_parts
 from tests.training.test_no_syncs import make_batch
@@ -167,9 +168,9 @@ def test_recordings_of_one_name_are_kept_apart(pair: tuple[Whole, Whole, Replaye
     second = Replayed("part", Whole().part, inputs, nullcontext())
     names = {replayed.name, second.name}
     assert len(names) == 2
-    assert {id(cuda_graphs._recorded[name]) for name in names} == {id(replayed.recorded), id(second.recorded)}
+    assert {id(recordings[name]) for name in names} == {id(replayed.recorded), id(second.recorded)}
     second.close()
-    assert second.name not in cuda_graphs._recorded and replayed.name in cuda_graphs._recorded
+    assert second.name not in recordings and replayed.name in recordings
 
 
 @pytest.mark.gpu
@@ -219,7 +220,7 @@ def test_when_parts_are_recorded(device: str, settings: list[str], grouped: bool
 
 def test_a_form_is_a_tensor_but_for_its_values() -> None:
     x = torch.randn(2, 3, 4).transpose(0, 2)
-    form = cuda_graphs.Form.of(x)
+    form = Form.of(x)
     assert dataclasses.astuple(form)[:2] == ((4, 3, 2), (1, 4, 12))
     empty = form.empty()
     assert (empty.shape, empty.stride(), empty.dtype, empty.device) == (x.shape, x.stride(), x.dtype, x.device)
@@ -254,9 +255,10 @@ def test_the_image_parts_of_a_step_are_replayed(
         )
         for name, parameter in trainer.parameters.items():
             torch.testing.assert_close(parameter.grad, plain.parameters[name].grad, rtol=1e-7, atol=1e-9)
-    assert [part.name for part in trainer.replayed] == [f"image_encoder_{stage}", "image_decoder"][: 1 + (stage == 3)]
-    # Both parts have seen the last batch.
-    torch.testing.assert_close(trainer.replayed[0].recorded.inputs[0], batch.images)
-    assert all(x.abs().sum() > 0 for part in trainer.replayed for x in part.recorded.inputs)
+    parts = [f"image_encoder_{stage}", "image_decoder", "sentence_decoder"]
+    assert trainer.parts is not None and trainer.parts.names == (parts if stage == 3 else parts[:1])
+    # All parts have seen the last batch.
+    torch.testing.assert_close(trainer.parts.whole[0].recorded.inputs[0], batch.images)
+    assert all(x.abs().sum() > 0 for part in trainer.parts.whole for x in part.recorded.inputs)
     trainer.close()
-    assert "forward" not in vars(model.image_encoder) and not trainer.replayed
+    assert "forward" not in vars(model.image_encoder) and trainer.parts is None
