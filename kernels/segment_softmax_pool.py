@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from prior_fast.kernels.common.launch import launch
+from prior_fast.kernels.segment_mean import warps_of_columns
 
 
 @triton.jit
@@ -126,7 +127,8 @@ def segment_softmax_pool_fwd(x: Tensor, scores: Tensor, cu_seqlens: Tensor) -> T
     constants = _constants(columns)
     arguments = {"x_ptr": x, "scores_ptr": scores, "cu_ptr": cu_seqlens, "y_ptr": y, "D": columns}
     grid = (segments, triton.cdiv(columns, constants["BLOCK_D"]))
-    launch(_segment_softmax_pool_fwd_kernel, grid, arguments, constants)
+    warps = warps_of_columns(constants["BLOCK_D"], x.dtype)
+    launch(_segment_softmax_pool_fwd_kernel, grid, arguments, constants, num_warps=warps)
     return y
 
 

@@ -35,13 +35,21 @@ from prior_fast.training.step import StageTrainer
 BATCHES, WARM_UP, GROUP, PROFILED, SHOWN = 8, 8, 10, 3, 100
 # Parts of a step by words in a kernel's name; the first match counts. torch.compile names kernels after their ops.
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("flash attention", ("flash",)),
+    ("softmax attention", ("flash",)),
     ("convolutions", ("fprop", "dgrad", "wgrad", "xmma", "implicit", "convolve", "cudnn")),
     ("batch norm, ReLU, pooling", ("batch_norm", "max_pool", "threshold")),
     ("layer norm, dropout, GELU", ("layer_norm", "dropout", "gelu")),
     ("matrix products", ("nvjet", "gemm", "cublas", "gemv", "splitk")),
     ("clipping and Adam", ("multi_tensor", "adam", "lpnorm")),
 )
+# Our kernels that take the place of torch's.
+OWN_PARTS = {
+    "_packed_attention": "softmax attention",
+    "_batch_norm_relu": "batch norm, ReLU, pooling",
+    "_dropout_add_layer_norm": "layer norm, dropout, GELU",
+    "_bias_gelu": "layer norm, dropout, GELU",
+    "_column_sums": "layer norm, dropout, GELU",
+}
 OWN = "Triton ops and solver"
 REST = "casts, sums of biases, all else"
 
@@ -51,7 +59,7 @@ def part_of(kernel: str) -> str:
     name = kernel.lower()
     # Our Triton kernels are private functions, whose names begin with "_"; "_Z" begins a mangled C++ name.
     if (name.startswith("_") and not name.startswith("_z")) or "prior_fast" in name:
-        return OWN
+        return next((part for start, part in OWN_PARTS.items() if name.startswith(start)), OWN)
     return next((part for part, words in PARTS if any(word in name for word in words)), REST)
 
 

@@ -8,14 +8,21 @@ Letters in shapes: N rows that attend, M rows that are attended to, H heads, D w
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prior_fast.model.joined_linear import JoinedLinear
+from prior_fast.ops.bias_gelu import bias_gelu
+from prior_fast.ops.common.triton import triton_unavailable
+from prior_fast.ops.dropout_add_layer_norm import dropout_add_layer_norm
+from prior_fast.ops.packed_attention import WIDEST, packed_attention
+from prior_fast.ops.packed_self_attention import packed_self_attention
 
+# query, key and value of the same rows, in one tensor: [..., N, 3, H, D] -> [..., N, H, D]
+AttendToSelf = Callable[[Tensor], Tensor]
 # query [..., N, H, D], key and value [..., M, H, D] -> [..., N, H, D]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 Activation = Literal["gelu", "gelu_new", "relu", "silu"]
@@ -34,6 +41,8 @@ class BertStructure:
 
     positions, token_types: rows of the position table and of the segment table; only the first segment is used.
     dropout: after the embeddings and before each residual addition. The caller applies attention dropout.
+    residual_dtype: of the rows between layers where the fused ops serve (`fuses`). In autocast's dtype they move half
+        as many bytes, and are rounded after every block; float32 has the precision of torch's layers under autocast.
     """
 
     hidden_size: int
@@ -45,6 +54,32 @@ class BertStructure:
     dropout: float = 0.1
     positions: int = 512
     token_types: int = 2
+    residual_dtype: torch.dtype = torch.float32
+
+
+class Rows(NamedTuple):
+    """Rows between two parts of a layer.
+
+    residual: [..., N, C], what the next residual addition reads.
+    operand: the same for the next product; where the fused ops serve, in autocast's dtype, else the same tensor.
+    seed: int64 [], of the fused ops' dropout; None: torch's dropout, or none.
+    """
+
+    residual: Tensor
+    operand: Tensor
+    seed: Tensor | None = None
+
+
+def fuses(x: Tensor, parameter: Tensor) -> bool:
+    """Whether the Triton ops take the elementwise parts that follow products of `x` with a layer's parameters.
+
+    They do on a GPU under autocast to 16 bits. Dropout's masks are then not torch's, but are drawn from its generator.
+    """
+    if not x.is_cuda or parameter.dtype != torch.float32 or not torch.is_autocast_enabled("cuda"):
+        return False
+    half = torch.get_autocast_dtype("cuda") in (torch.bfloat16, torch.float16)
+    # A float64 input is not autocast's to change.
+    return half and triton_unavailable(x) is None
 
 
 class Bert(nn.Module):
@@ -71,11 +106,14 @@ class Bert(nn.Module):
                 nn.init.normal_(module.weight, std=std)
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
+        blocks = (module for module in self.modules() if isinstance(module, AddAndNorm))
+        for stream, block in enumerate(blocks):
+            block.stream = stream
 
     def forward(
         self,
         words: Tensor,
-        attend: Attend,
+        attend: AttendToSelf,
         position_ids: Tensor | None = None,
         sources: Tensor | None = None,
         attend_to_sources: Attend | None = None,
@@ -85,7 +123,13 @@ class Bert(nn.Module):
         position_ids: [..., N]; None: positions 0 to N - 1.
         sources, attend_to_sources: rows [..., M, C] for cross-attention and their attention function.
         """
-        return self.encoder(self.embeddings(words, position_ids), attend, sources, attend_to_sources)
+        x, seed = self.embeddings(words, position_ids), None
+        if fuses(x, self.embeddings.LayerNorm.weight):
+            x = x.to(self.structure.residual_dtype)
+            if self.training and self.structure.dropout > 0:
+                # On the device, without waiting: one number for all layers, which take different streams of it.
+                seed = torch.randint(2**62, (), dtype=torch.int64, device=x.device)
+        return self.encoder(Rows(x, x, seed), attend, sources, attend_to_sources).residual
 
 
 class Embeddings(nn.Module):
@@ -117,7 +161,7 @@ class Layers(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList([Layer(structure, cross_attention) for _ in range(structure.layers)])
 
-    def forward(self, x: Tensor, attend: Attend, sources: Tensor | None, attend_to_sources: Attend | None) -> Tensor:
+    def forward(self, x: Rows, attend: AttendToSelf, sources: Tensor | None, attend_to_sources: Attend | None) -> Rows:
         """x [..., N, C], sources [..., M, C] -> [..., N, C]."""
         for layer in self.layer:
             x = layer(x, attend, sources, attend_to_sources)
@@ -135,12 +179,12 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(structure)
         self.output = AddAndNorm(structure, structure.intermediate_size)
 
-    def forward(self, x: Tensor, attend: Attend, sources: Tensor | None, attend_to_sources: Attend | None) -> Tensor:
+    def forward(self, x: Rows, attend: AttendToSelf, sources: Tensor | None, attend_to_sources: Attend | None) -> Rows:
         """x [..., N, C], sources [..., M, C] -> [..., N, C]."""
         x = self.attention(x, attend)
         if sources is not None:
             x = self.crossattention(x, attend_to_sources, sources)
-        return self.output(self.intermediate(x), x)
+        return self.output(self.intermediate(x.operand), x)
 
 
 class Attention(nn.Module):
@@ -152,11 +196,10 @@ class Attention(nn.Module):
         self.add_module("self", projections)
         self.output = AddAndNorm(structure, structure.hidden_size)
 
-    def forward(self, x: Tensor, attend: Attend, *sources: Tensor) -> Tensor:
+    def forward(self, x: Rows, attend: Callable[..., Tensor], *sources: Tensor) -> Rows:
         """x [..., N, C], sources [..., M, C] -> [..., N, C]."""
-        projected = self.get_submodule("self")(x, *sources)
-        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in projected)
-        return self.output(attend(query, key, value).flatten(-2), x)
+        projected = self.get_submodule("self")(x.operand, *sources, heads=self.heads)
+        return self.output(attend(*projected).flatten(-2), x)
 
 
 class SelfProjections(nn.Module):
@@ -169,9 +212,9 @@ class SelfProjections(nn.Module):
         width = structure.hidden_size
         JoinedLinear(width, width, ("query", "key", "value")).register(self, "projections")
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """x [..., N, C] -> three of [..., N, C], views of one tensor."""
-        return self.projections(x)
+    def forward(self, x: Tensor, heads: int) -> tuple[Tensor, ...]:
+        """x [..., N, C] -> one of [..., N, 3, H, D]."""
+        return (self.projections.joined(x).unflatten(-1, (3, heads, -1)),)
 
 
 class CrossProjections(nn.Module):
@@ -185,9 +228,9 @@ class CrossProjections(nn.Module):
         self.query = nn.Linear(width, width)
         JoinedLinear(width, width, ("key", "value")).register(self, "sources")
 
-    def forward(self, x: Tensor, sources: Tensor) -> tuple[Tensor, ...]:
-        """x [..., N, C], sources [..., M, C] -> [..., N, C] and two of [..., M, C]."""
-        return self.query(x), *self.sources(sources)
+    def forward(self, x: Tensor, sources: Tensor, heads: int) -> tuple[Tensor, ...]:
+        """x [..., N, C], sources [..., M, C] -> [..., N, H, D] and two of [..., M, H, D]."""
+        return tuple(part.unflatten(-1, (heads, -1)) for part in (self.query(x), *self.sources(sources)))
 
 
 class Intermediate(nn.Module):
@@ -200,11 +243,20 @@ class Intermediate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., intermediate_size]."""
+        if self.activation is F.gelu and fuses(x, self.dense.bias):
+            # The bias is added, and its gradient summed, by the op.
+            return bias_gelu(F.linear(x, self.dense.weight), self.dense.bias)
         return self.activation(self.dense(x))
 
 
 class AddAndNorm(nn.Module):
-    """A linear layer with dropout, the residual addition, and a layer norm."""
+    """A linear layer with dropout, the residual addition, and a layer norm.
+
+    Attributes:
+        stream: tells the masks of a Bert's blocks apart.
+    """
+
+    stream = 0
 
     def __init__(self, structure: BertStructure, inputs: int) -> None:
         super().__init__()
@@ -212,13 +264,57 @@ class AddAndNorm(nn.Module):
         self.LayerNorm = nn.LayerNorm(structure.hidden_size, structure.layer_norm_eps)
         self.dropout = nn.Dropout(structure.dropout)
 
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        """x [..., inputs], residual [..., C] -> [..., C]."""
-        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+    def forward(self, x: Tensor, rows: Rows) -> Rows:
+        """x [..., inputs], the rows [..., C] before the block -> [..., C]."""
+        norm = self.LayerNorm
+        if fuses(x, norm.weight):
+            # The bias is added, and its gradient summed, by the op.
+            product = F.linear(x, self.dense.weight)
+            vectors = norm.weight, norm.bias, self.dense.bias
+            noise = {"dropout": self.dropout.p if rows.seed is not None else 0.0, "seed": rows.seed}
+            y, operand = dropout_add_layer_norm(
+                product, rows.residual, *vectors, eps=norm.eps, stream=self.stream, **noise
+            )
+            return Rows(y, operand, rows.seed)
+        y = norm(self.dropout(self.dense(x)) + rows.residual)
+        return Rows(y, y)
+
+
+def attend_to_self(joined: Tensor, dropout: float = 0.0, causal: bool = False) -> Tensor:
+    """Softmax attention within each batch element: query, key and value [B, N, 3, H, D] -> [B, N, H, D]."""
+    if attends_packed(joined):
+        batch, rows = joined.shape[:2]
+        offsets = _offsets(batch, rows, joined.device)
+        noise = _noise(dropout, joined.device)
+        return packed_self_attention(joined.flatten(0, 1), offsets, rows, **noise, causal=causal).unflatten(
+            0, (batch, rows)
+        )
+    return attend_within(*joined.unbind(2), dropout, causal)
+
+
+def attends_packed(x: Tensor) -> bool:
+    """Whether `packed_attention` serves heads [..., D]: on a GPU in half precision, where it is faster than flash."""
+    half = x.dtype in (torch.bfloat16, torch.float16)
+    return x.is_cuda and half and x.shape[-1] <= WIDEST and triton_unavailable(x) is None
+
+
+def _offsets(batch: int, rows: int, device: torch.device) -> Tensor:
+    return torch.arange(0, (batch + 1) * rows, rows, dtype=torch.int32, device=device)
+
+
+def _noise(dropout: float, device: torch.device) -> dict[str, Any]:
+    seed = torch.randint(2**62, (), dtype=torch.int64, device=device) if dropout else None
+    return {"dropout": dropout, "seed": seed}
 
 
 def attend_within(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0, causal: bool = False) -> Tensor:
     """Softmax attention within each batch element: query [B, N, H, D], key and value [B, M, H, D] -> [B, N, H, D]."""
+    if attends_packed(query):
+        (batch, rows), keys = query.shape[:2], key.shape[1]
+        packed = (x.flatten(0, 1) for x in (query, key, value))
+        offsets = _offsets(batch, rows, query.device), _offsets(batch, keys, query.device)
+        noise = _noise(dropout, query.device)
+        return packed_attention(*packed, *offsets, rows, keys, **noise, causal=causal).unflatten(0, (batch, rows))
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     if query.device.type == "cpu":
         return _attend_on_cpu(q, k, v, dropout, causal).transpose(1, 2)

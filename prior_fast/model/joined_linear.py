@@ -25,9 +25,13 @@ class JoinedLinear(nn.Linear):
     def forward(self, x: Tensor, first: int | None = None) -> tuple[Tensor, ...]:  # type: ignore[override]
         """x [..., in_features] -> [..., width] of each layer, or of the first `first` layers; views of one tensor."""
         if first is None:
-            return F.linear(x, self.weight, self.bias).split(self.width, dim=-1)
+            return self.joined(x).split(self.width, dim=-1)
         columns = first * self.width
         return F.linear(x, self.weight[:columns], self.bias[:columns]).split(self.width, dim=-1)
+
+    def joined(self, x: Tensor) -> Tensor:
+        """x [..., in_features] -> [..., width of all layers], in their order."""
+        return F.linear(x, self.weight, self.bias)
 
     def register(self, owner: nn.Module, name: str) -> None:
         """Add this module to `owner` as `name`; the owner's state dict gets `<layer>.weight` and `<layer>.bias`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prior_fast.config import SentenceDecoderConfig
-from prior_fast.model.bert import Bert, BertStructure, attend_within
+from prior_fast.model.bert import Bert, BertStructure, attend_to_self, attend_within
 
 
 class SentenceDecoder(nn.Module):
@@ -37,7 +37,7 @@ class SentenceDecoder(nn.Module):
         dropout = self.attention_dropout.p if self.training else 0.0
         return self.decoder(
             self.queries.expand(image.shape[0], -1, -1),
-            attend=partial(attend_within, dropout=dropout, causal=self.causal),
+            attend=partial(attend_to_self, dropout=dropout, causal=self.causal),
             sources=image,
             attend_to_sources=partial(attend_within, dropout=dropout),
         )

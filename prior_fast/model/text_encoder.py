@@ -6,14 +6,14 @@ Letters in shapes: T tokens, H heads, D width of a head.
 
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prior_fast.config import TextEncoderConfig
-from prior_fast.model.bert import Bert, BertStructure
+from prior_fast.model.bert import Bert, BertStructure, attends_packed
 from prior_fast.model.report_attention import report_attention
 from prior_fast.ops.common.segments import pad, padding_mask, unpad
+from prior_fast.ops.packed_self_attention import packed_self_attention
 
 
 class TextEncoder(nn.Module):
@@ -45,25 +45,21 @@ class TextEncoder(nn.Module):
 
     def forward(self, token_ids: Tensor, position_ids: Tensor, cu_tokens: Tensor, max_tokens: int) -> Tensor:
         """token_ids, position_ids [T], cu_tokens [B + 1] -> [T, hidden_size]."""
-        attend = partial(packed_attention, cu_tokens=cu_tokens, max_tokens=max_tokens)
+        attend = partial(attend_within_reports, cu_tokens=cu_tokens, max_tokens=max_tokens)
         return self.encoder(self.encoder.embeddings.word_embeddings(token_ids), attend, position_ids)
 
 
-def packed_attention(query: Tensor, key: Tensor, value: Tensor, cu_tokens: Tensor, max_tokens: int) -> Tensor:
-    """Softmax attention within each report; query, key, value [T, H, D] -> [T, H, D].
+def attend_within_reports(joined: Tensor, cu_tokens: Tensor, max_tokens: int) -> Tensor:
+    """Softmax attention within each report: query, key and value [T, 3, H, D] -> [T, H, D].
 
     On a CPU, and on a GPU in half precision, the reports stay packed; on a GPU in float32 they are padded inside this
-    function only. No path has dropout of attention weights, since torch's packed attention has none.
+    function only. No path has dropout of attention weights.
     """
-    scale = query.shape[-1] ** -0.5
+    if attends_packed(joined):
+        return packed_self_attention(joined, cu_tokens, max_tokens)
+    query, key, value = joined.unbind(1)
     if query.device.type == "cpu":
-        return report_attention(query, key, value, cu_tokens, scale)
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        # The function that varlen_attn calls. On Hopper, varlen_attn of newer versions of torch may choose cuDNN: it
-        # compares the longest report with 128 tokens, and this test would make torch.compile compile a step twice.
-        flash = torch.ops.aten._flash_attention_forward
-        sizes = cu_tokens, cu_tokens, max_tokens, max_tokens
-        return flash(query, key, value, *sizes, 0.0, False, return_debug_mask=False, scale=scale)[0]
+        return report_attention(query, key, value, cu_tokens, query.shape[-1] ** -0.5)
     return padded_attention(query, key, value, cu_tokens, max_tokens)
 
 

@@ -11,10 +11,15 @@ from prior_fast.spelling import nearest
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time `_exports` finds the ops
     from prior_fast.ops.attention_weights import attention_weights as attention_weights
+    from prior_fast.ops.batch_norm_relu import batch_norm_relu as batch_norm_relu
+    from prior_fast.ops.bias_gelu import bias_gelu as bias_gelu
+    from prior_fast.ops.dropout_add_layer_norm import dropout_add_layer_norm as dropout_add_layer_norm
     from prior_fast.ops.info_nce import info_nce as info_nce
     from prior_fast.ops.linear_sum_assignment import Assignment as Assignment
     from prior_fast.ops.linear_sum_assignment import linear_sum_assignment as linear_sum_assignment
     from prior_fast.ops.match_prototypes import match_prototypes as match_prototypes
+    from prior_fast.ops.packed_attention import packed_attention as packed_attention
+    from prior_fast.ops.packed_self_attention import packed_self_attention as packed_self_attention
     from prior_fast.ops.prototype_kl import prototype_kl as prototype_kl
     from prior_fast.ops.prototype_lookup import PrototypeLookup as PrototypeLookup
     from prior_fast.ops.prototype_lookup import prototype_lookup as prototype_lookup

@@ -28,12 +28,14 @@ class Parts:
     Make them within autocast if the step runs within autocast. The random generators are restored: the noise of a step
     depends only on its number, and not on whether it is the first step of a process.
 
+    longest: tokens of the longest report of any batch. That of one batch would be a constant of the recording.
+
     Attributes:
         whole: the image encoder, and the decoders of images and sentences in stages that reconstruct.
         text: the text encoder; None without autocast, where attention pads the reports.
     """
 
-    def __init__(self, model: PRIORModel, stage: int, batch: PackedBatch, device: torch.device) -> None:
+    def __init__(self, model: PRIORModel, stage: int, batch: PackedBatch, device: torch.device, longest: int) -> None:
         half = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if half else next(model.image_decoder.parameters()).dtype
         # No cache: low-precision weights in it would become part of the recording, and outdated after the first step.
@@ -45,7 +47,8 @@ class Parts:
         self.text: ReplayedText | None = None
         if half:
             name = free_name("text_encoder")
-            self.text = ReplayedText(name, model.text_encoder, compiled_text(model, dtype), len(batch), context, device)
+            text = compiled_text(model, dtype, longest)
+            self.text = ReplayedText(name, model.text_encoder, text, len(batch), longest, context, device)
 
     def prepare(self, batch: PackedBatch) -> PackedBatch:
         """The batch as the recordings need it."""
@@ -84,11 +87,10 @@ def example_inputs(
     yield "sentence_decoder", model.sentence_decoder, [patches]
 
 
-def compiled_text(model: PRIORModel, dtype: torch.dtype) -> Function:
-    """token_ids, position_ids, cu_tokens -> (token features,), for any number of tokens."""
+def compiled_text(model: PRIORModel, dtype: torch.dtype, longest: int) -> Function:
+    """token_ids, position_ids, cu_tokens -> (token features,), for any number of tokens in reports up to `longest`."""
     weights = product_weights(model.text_encoder)
     compiled = torch.compile(WithWeights(model.text_encoder, tuple(weights)).run, dynamic=True)
-    longest = model.config.text.positions  # not that of a batch, which would be a constant of the recording
 
     def function(token_ids: Tensor, position_ids: Tensor, cu_tokens: Tensor) -> Sequence[Tensor]:
         torch._dynamo.mark_static(cu_tokens)

@@ -147,8 +147,14 @@ def apart(gradients: Sequence[Tensor]) -> list[Tensor]:
 
     The optimizer reads this memory before the next pass overwrites it.
     """
-    sharing = Counter(x.untyped_storage().data_ptr() for x in gradients)
-    return [x.clone() if sharing[x.untyped_storage().data_ptr()] > 1 else x.view_as(x) for x in gradients]
+    storages = [x.untyped_storage().data_ptr() for x in gradients]
+    sharing = Counter(storages)
+    found = [torch.empty_like(x) if sharing[key] > 1 else x.view_as(x) for x, key in zip(gradients, storages)]
+    # Ops return the gradients of a weight and its bias as rows of one tensor, so there are hundreds of such copies.
+    copies = [(own, x) for own, x, key in zip(found, gradients, storages) if sharing[key] > 1]
+    if copies:
+        torch._foreach_copy_(*map(list, zip(*copies)))
+    return found
 
 
 @torch.library.custom_op("prior_fast::replay_forward", mutates_args=())

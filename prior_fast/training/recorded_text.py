@@ -87,6 +87,7 @@ class ReplayedText:
     name: of the recordings, part of the step's graph.
     function: token_ids, position_ids, cu_tokens -> (token features,), for any number of tokens.
     reports: of each batch.
+    longest: tokens of the longest report that the recordings take.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class ReplayedText:
         module: nn.Module,
         function: Callable[..., Sequence[Tensor]],
         reports: int,
+        longest: int,
         context: AbstractContextManager,
         device: torch.device,
     ) -> None:
@@ -112,11 +114,11 @@ class ReplayedText:
         recordings[name] = self.recorded
         plain = type(module).forward
 
-        def forward(this: nn.Module, token_ids: Tensor, position_ids: Tensor, cu_tokens: Tensor, longest: int) -> Any:
+        def forward(this: nn.Module, token_ids: Tensor, position_ids: Tensor, cu_tokens: Tensor, most: int) -> Any:
             filled_up = cu_tokens.shape[0] == self.segments + 1 and token_ids.shape[0] % BUCKET == 0
             replays = torch.is_grad_enabled() and this.training and torch.compiler.is_compiling()
-            if not (filled_up and replays and this is module):
-                return plain(this, token_ids, position_ids, cu_tokens, longest)
+            if not (filled_up and replays and this is module and most <= longest):
+                return plain(this, token_ids, position_ids, cu_tokens, most)
             return replay_forward(name, [token_ids, position_ids, cu_tokens], parameters)[0]
 
         module.forward = MethodType(forward, module)

@@ -98,7 +98,8 @@ class StageTrainer:
         with torch._dynamo.config.patch(specialize_float=True), cached:
             if self.records and torch.is_grad_enabled():
                 if self.parts is None:
-                    self.parts = Parts(self.model, self.stage, batch, self.ranks.device)
+                    longest = self.config.data.max_tokens
+                    self.parts = Parts(self.model, self.stage, batch, self.ranks.device, longest)
                 batch = self.parts.prepare(batch)
             return self.loss(*for_compiler(batch, context))
 

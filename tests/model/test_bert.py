@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModel, BertConfig, BertModel
 
 from prior_fast.config import SentenceDecoderConfig, TextEncoderConfig
-from prior_fast.model.bert import ACTIVATIONS, Bert, BertStructure, attend_within
+from prior_fast.model.bert import ACTIVATIONS, Bert, BertStructure, attend_to_self, attend_within
 from prior_fast.model.pretrained_bert import bert_config
 from prior_fast.model.sentence_decoder import SentenceDecoder
 from prior_fast.model.text_encoder import TextEncoder
@@ -135,10 +135,10 @@ def test_layers_take_rows_that_lie_apart(rng: np.random.Generator) -> None:
     torch.manual_seed(int(rng.integers(1 << 30)))
     bert = Bert(BertStructure(12, 2, 3, 20, dropout=0.0, positions=9)).double()
     rows = torch.randn(2, 3, 14, 12, dtype=torch.float64)
-    attend: Callable[..., Tensor] = partial(_attend_any, attend_within)
+    attend: Callable[..., Tensor] = partial(_attend_any, attend_to_self)
     apart, packed = (bert(x, attend) for x in (rows[:, :, ::2], rows[:, :, ::2].contiguous()))
     torch.testing.assert_close(apart, packed, rtol=1e-12, atol=1e-12)
-    alone = bert(rows[1, 2, ::2][None], attend_within)[0]
+    alone = bert(rows[1, 2, ::2][None], attend_to_self)[0]
     torch.testing.assert_close(apart[1, 2], alone, rtol=1e-12, atol=1e-12)
 
 
@@ -153,7 +153,7 @@ def test_dropout_is_where_berts_is() -> None:
     layers = [name for name, module in bert.named_modules() if isinstance(module, torch.nn.Dropout) and module.p == 0.4]
     assert len(layers) == 1 + 3 * 3
     words, image = torch.randn(2, 5, 16), torch.randn(2, 4, 16)
-    run = partial(bert, words, attend_within, sources=image, attend_to_sources=attend_within)
+    run = partial(bert, words, attend_to_self, sources=image, attend_to_sources=attend_within)
     assert not torch.equal(run(), run())
     bert.eval()
     assert torch.equal(run(), run())

@@ -9,7 +9,7 @@ import torch
 
 from prior_fast.batch import pack_reports
 from prior_fast.config import TextEncoderConfig
-from prior_fast.model.text_encoder import TextEncoder, packed_attention, padded_attention
+from prior_fast.model.text_encoder import TextEncoder, attend_within_reports, padded_attention
 
 SIZES = TextEncoderConfig(weights="random", hidden_size=48, layers=3, heads=4, intermediate_size=96, dropout=0.0)
 
@@ -32,7 +32,9 @@ def test_packed_attention_on_a_gpu_errs_as_padded_does(rng: np.random.Generator,
         out = attend(*leaves)
         return [part.double() for part in (out, *torch.autograd.grad(out, leaves, dout.to(out.dtype)))]
 
-    packed = partial(packed_attention, cu_tokens=cu, max_tokens=max(lengths))
+    def packed(*parts: torch.Tensor) -> torch.Tensor:
+        return attend_within_reports(torch.stack(parts, dim=1), cu, max(lengths))
+
     padded = partial(padded_attention, cu_tokens=cu, max_tokens=max(lengths))
     for found, plain, wide in zip(results(inputs, packed), results(inputs, padded), results(inputs.double(), padded)):
         allowed = 2 * (plain - wide).norm() + 2**-8 * wide.norm()

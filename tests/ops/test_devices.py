@@ -19,6 +19,7 @@ pytestmark = pytest.mark.device
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 REPORTS, WIDTH, PROTOTYPES, PATCHES = (128, 768, 512, 49) if GPU else (3, 40, 21, 9)
+HEAD = 64 if GPU else 8
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,19 @@ def calls() -> dict[str, Call]:
         read = ops.prototype_lookup(x, e, 0.5, seed=7, backend=backend)
         return read.output + read.l1.to(read.output.dtype)
 
+    def packed(backend: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (x.unflatten(2, (-1, HEAD)).flatten(1, 2) for x in (q, k, v))
+        return ops.packed_attention(q, k, v, cu, patches, longest, PATCHES, dropout=0.1, seed=7, backend=backend)
+
+    def packed_self(backend: str, qkv: Tensor) -> Tensor:
+        return ops.packed_self_attention(qkv, cu, longest, causal=True, backend=backend)
+
     pairs = (unit(sentences, WIDTH), unit(sentences, WIDTH, seed=4))
     return {
         "sigmoid_attention": Call((rows, *others), attention("sigmoid", 1)),
         "sigmoid_attention, softmax": Call((rows, *others), attention("softmax", 8)),
+        "packed_attention": Call((rows, *others), packed),
+        "packed_self_attention": Call((randn(sentences, 3, WIDTH // HEAD, HEAD, seed=8),), packed_self),
         "attention_weights": Call((rows, others[0]), weights),
         "prototype_lookup": Call((randn(sentences, WIDTH), bank), lookup),
         "prototype_kl": Call(

@@ -61,7 +61,7 @@ def replay(monkeypatch: pytest.MonkeyPatch) -> tuple[TextEncoder, TextEncoder, R
     def function(*inputs: Tensor) -> tuple[Tensor, ...]:
         return (run(narrowed(tuple(product_weights(twin).values()), torch.float64), *inputs, 64),)
 
-    return plain, twin, ReplayedText("text", twin, function, 3, nullcontext(), CPU)
+    return plain, twin, ReplayedText("text", twin, function, 3, 64, nullcontext(), CPU)
 
 
 def test_a_compiled_step_replays_for_several_numbers_of_tokens(

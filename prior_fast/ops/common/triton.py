@@ -12,17 +12,23 @@ from prior_fast.ops.common.backend import constant_while_tracing
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def with_triton(x: Tensor, for_float32: bool = True) -> dict[str, str | None]:
+def with_triton(x: Tensor, for_float32: bool = True, fastest: bool = True) -> dict[str, str | None]:
     """The backends of an op with Triton kernels and a reference, best first for `x`: None, or why it can't serve.
 
     On a CPU the kernels run only in Triton's interpreter, so they serve only on request.
 
     for_float32: whether the kernels are also the best backend in float32.
+    fastest: whether they are the best backend for this call at all.
     """
     reason = triton_unavailable(x)
-    if x.device.type == "cuda" and (for_float32 or x.dtype != torch.float32):
+    if x.device.type == "cuda" and fastest and (for_float32 or x.dtype != torch.float32):
         return {"triton": reason, "reference": None}
     return {"reference": None, "triton": reason}
+
+
+def wants_gradient(*tensors: Tensor) -> bool:
+    """Whether a call with these tensors is differentiated."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 def triton_unavailable(x: Tensor) -> str | None:
