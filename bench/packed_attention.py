@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -56,7 +57,7 @@ def _both(
     lse = torch.ones(rows_q, heads, device=device)
     sizes = offsets(lengths_q, device).to(offset_dtype), offsets(lengths_k, device).to(offset_dtype)
     seed = torch.ones((), dtype=torch.int64, device=device) if dropout else None
-    options = max(lengths_q), max(lengths_k), width**-0.5, dropout, causal
+    options: Any = (max(lengths_q), max(lengths_k), width**-0.5, dropout, causal)
     # Forward: a product for the scores and one for the output. Backward: the scores again, the gradients of the
     # weights, dq, dk and dv.
     product = 2 * heads * width * sum(a * b for a, b in zip(lengths_q, lengths_k, strict=True))

@@ -48,9 +48,9 @@ def _vectors(pointer, C, PIECES: tl.constexpr, BLOCK: tl.constexpr):
     for piece in tl.static_range(PIECES):
         c = piece * BLOCK + tl.arange(0, BLOCK)
         if pointer is not None:
-            found = found + (tl.load(pointer + c, mask=c < C, other=0.0).to(tl.float32)[None, :],)
+            found = found + (tl.load(pointer + c, mask=c < C, other=0.0).to(tl.float32)[None, :],)  # type: ignore[assignment]
         else:
-            found = found + (tl.zeros([1, BLOCK], tl.float32),)
+            found = found + (tl.zeros([1, BLOCK], tl.float32),)  # type: ignore[assignment]
     return found
 
 
@@ -68,7 +68,7 @@ def _tiles(pointer, other_pointer, n, N, C, PIECES: tl.constexpr, BLOCK: tl.cons
             x = tl.load(pointer + place, mask=mask, other=0.0).to(tl.float32)
             if other_pointer is not None:
                 x += tl.load(other_pointer + place, mask=mask, other=0.0).to(tl.float32)
-        found = found + (x,)
+        found = found + (x,)  # type: ignore[assignment]
     return found
 
 
@@ -120,7 +120,7 @@ def _dropout_add_layer_norm_fwd_kernel(
             dropped = x[piece] + linear_bias[piece]
             if DROPOUT:
                 dropped *= _factor(n, piece * BLOCK, C, seed, noise_stream, threshold, scale, BLOCK)
-            added = added + (dropped + residual[piece],)
+            added = added + (dropped + residual[piece],)  # type: ignore[assignment]
             total += added[piece]
         mean = tl.sum(total, axis=1)[:, None] / C
         centered = ()
@@ -128,7 +128,7 @@ def _dropout_add_layer_norm_fwd_kernel(
         squares = tl.zeros([ROWS, BLOCK], tl.float32)
         for piece in tl.static_range(PIECES):
             inside = piece * BLOCK + tl.arange(0, BLOCK) < C
-            centered = centered + (tl.where(inside[None, :], added[piece] - mean, 0.0),)
+            centered = centered + (tl.where(inside[None, :], added[piece] - mean, 0.0),)  # type: ignore[assignment]
             rest += centered[piece]
             squares += centered[piece] * centered[piece]
         # The mean's rounding error, found again in the centered values. Without it a row of equal values, whose
@@ -173,7 +173,7 @@ def _dropout_add_layer_norm_bwd_kernel(
     # Tiles, not rows: a sum over the tile's rows in every step would be exchanged between warps.
     dweight = ()
     for _ in tl.static_range(PIECES):
-        dweight = dweight + (tl.zeros([ROWS, BLOCK], tl.float32),)
+        dweight = dweight + (tl.zeros([ROWS, BLOCK], tl.float32),)  # type: ignore[assignment]
     dbias = dweight
     dlinear_bias = dweight
     seed = 0
@@ -193,14 +193,14 @@ def _dropout_add_layer_norm_bwd_kernel(
         for piece in tl.static_range(PIECES):
             dropped = x[piece] + linear_bias[piece]
             if DROPOUT:
-                factors = factors + (_factor(n, piece * BLOCK, C, seed, noise_stream, threshold, scale, BLOCK),)
+                factors = factors + (_factor(n, piece * BLOCK, C, seed, noise_stream, threshold, scale, BLOCK),)  # type: ignore[assignment]
                 dropped *= factors[piece]
-            normal = normal + ((dropped + residual[piece] - mean) * rstd,)
+            normal = normal + ((dropped + residual[piece] - mean) * rstd,)  # type: ignore[assignment]
             # dy and weight are 0 past the last column, so that nothing there enters a sum.
             along_one += dy[piece] * weight[piece]
             along_normal += dy[piece] * weight[piece] * normal[piece]
-            next_dweight = next_dweight + (dweight[piece] + dy[piece] * normal[piece],)
-            next_dbias = next_dbias + (dbias[piece] + dy[piece],)
+            next_dweight = next_dweight + (dweight[piece] + dy[piece] * normal[piece],)  # type: ignore[assignment]
+            next_dbias = next_dbias + (dbias[piece] + dy[piece],)  # type: ignore[assignment]
         dweight, dbias = next_dweight, next_dbias
         along_one = tl.sum(along_one, axis=1)[:, None] / C
         along_normal = tl.sum(along_normal, axis=1)[:, None] / C
@@ -212,7 +212,7 @@ def _dropout_add_layer_norm_bwd_kernel(
                 dx *= factors[piece]
             _store(dx_ptr, dx, n, N, C, piece, BLOCK)
             # Before its rounding to the dtype of x: the sum of many rows keeps float32's precision.
-            next_dlinear_bias = next_dlinear_bias + (dlinear_bias[piece] + dx,)
+            next_dlinear_bias = next_dlinear_bias + (dlinear_bias[piece] + dx,)  # type: ignore[assignment]
         dlinear_bias = next_dlinear_bias
     SUMS: tl.constexpr = 2 if linear_bias_ptr is None else 3
     parts_ptr += tl.program_id(0).to(tl.int64) * SUMS * C
@@ -272,7 +272,7 @@ def dropout_add_layer_norm_fwd(
     """
     y, stats = torch.empty_like(residual), torch.empty(2, x.shape[0], dtype=torch.float32, device=x.device)
     low = torch.empty_like(x) if x.dtype != residual.dtype else x.new_empty(0)
-    arguments = {"x_ptr": x, "residual_ptr": residual, "weight_ptr": weight, "bias_ptr": bias}
+    arguments: dict[str, Any] = {"x_ptr": x, "residual_ptr": residual, "weight_ptr": weight, "bias_ptr": bias}
     arguments |= {"linear_bias_ptr": linear_bias, "seed_ptr": seed}
     arguments |= {"y_ptr": y, "low_ptr": low if x.dtype != residual.dtype else None, "stats_ptr": stats}
     numbers = {"eps": eps, "noise_stream": stream, "threshold": threshold, "scale": scale}
@@ -304,7 +304,7 @@ def dropout_add_layer_norm_bwd(
     sums = 2 if linear_bias is None else 3
     parts = torch.empty(programs, sums, x.shape[1], dtype=torch.float32, device=x.device)
     dx, dresidual = torch.empty_like(x), torch.empty_like(residual)
-    arguments = {"dy_ptr": dy, "dlow_ptr": dlow, "x_ptr": x, "residual_ptr": residual, "weight_ptr": weight}
+    arguments: dict[str, Any] = {"dy_ptr": dy, "dlow_ptr": dlow, "x_ptr": x, "residual_ptr": residual, "weight_ptr": weight}
     arguments |= {"linear_bias_ptr": linear_bias, "seed_ptr": seed, "stats_ptr": stats}
     arguments |= {"dx_ptr": dx, "dresidual_ptr": dresidual, "parts_ptr": parts}
     numbers = {"noise_stream": stream, "threshold": threshold, "scale": scale}

@@ -45,9 +45,7 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
 # Our kernels that take the place of torch's.
 OWN_PARTS = {
     "_packed_attention": "softmax attention",
-    "_batch_norm_relu": "batch norm, ReLU, pooling",
     "_dropout_add_layer_norm": "layer norm, dropout, GELU",
-    "_bias_gelu": "layer norm, dropout, GELU",
     "_column_sums": "layer norm, dropout, GELU",
 }
 OWN = "Triton ops and solver"

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prior_fast.model.joined_linear import JoinedLinear
-from prior_fast.ops.bias_gelu import bias_gelu
 from prior_fast.ops.common.triton import triton_unavailable
 from prior_fast.ops.dropout_add_layer_norm import dropout_add_layer_norm
 from prior_fast.ops.packed_attention import WIDEST, packed_attention
@@ -243,9 +242,6 @@ class Intermediate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., intermediate_size]."""
-        if self.activation is F.gelu and fuses(x, self.dense.bias):
-            # The bias is added, and its gradient summed, by the op.
-            return bias_gelu(F.linear(x, self.dense.weight), self.dense.bias)
         return self.activation(self.dense(x))
 
 
@@ -270,10 +266,16 @@ class AddAndNorm(nn.Module):
         if fuses(x, norm.weight):
             # The bias is added, and its gradient summed, by the op.
             product = F.linear(x, self.dense.weight)
-            vectors = norm.weight, norm.bias, self.dense.bias
-            noise = {"dropout": self.dropout.p if rows.seed is not None else 0.0, "seed": rows.seed}
             y, operand = dropout_add_layer_norm(
-                product, rows.residual, *vectors, eps=norm.eps, stream=self.stream, **noise
+                product,
+                rows.residual,
+                norm.weight,
+                norm.bias,
+                self.dense.bias,
+                eps=norm.eps,
+                dropout=0.0 if rows.seed is None else self.dropout.p,
+                seed=rows.seed,
+                stream=self.stream,
             )
             return Rows(y, operand, rows.seed)
         y = norm(self.dropout(self.dense(x)) + rows.residual)
@@ -284,12 +286,11 @@ def attend_to_self(joined: Tensor, dropout: float = 0.0, causal: bool = False) -
     """Softmax attention within each batch element: query, key and value [B, N, 3, H, D] -> [B, N, H, D]."""
     if attends_packed(joined):
         batch, rows = joined.shape[:2]
-        offsets = _offsets(batch, rows, joined.device)
-        noise = _noise(dropout, joined.device)
-        return packed_self_attention(joined.flatten(0, 1), offsets, rows, **noise, causal=causal).unflatten(
-            0, (batch, rows)
-        )
-    return attend_within(*joined.unbind(2), dropout, causal)
+        offsets, seed = _offsets(batch, rows, joined.device), _seed(dropout, joined.device)
+        noise: dict[str, Any] = {"dropout": dropout, "seed": seed, "causal": causal}
+        return packed_self_attention(joined.flatten(0, 1), offsets, rows, **noise).unflatten(0, (batch, rows))
+    query, key, value = joined.unbind(2)
+    return attend_within(query, key, value, dropout, causal)
 
 
 def attends_packed(x: Tensor) -> bool:
@@ -302,19 +303,26 @@ def _offsets(batch: int, rows: int, device: torch.device) -> Tensor:
     return torch.arange(0, (batch + 1) * rows, rows, dtype=torch.int32, device=device)
 
 
-def _noise(dropout: float, device: torch.device) -> dict[str, Any]:
-    seed = torch.randint(2**62, (), dtype=torch.int64, device=device) if dropout else None
-    return {"dropout": dropout, "seed": seed}
+def _seed(dropout: float, device: torch.device) -> Tensor | None:
+    return torch.randint(2**62, (), dtype=torch.int64, device=device) if dropout else None
 
 
 def attend_within(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0, causal: bool = False) -> Tensor:
     """Softmax attention within each batch element: query [B, N, H, D], key and value [B, M, H, D] -> [B, N, H, D]."""
     if attends_packed(query):
         (batch, rows), keys = query.shape[:2], key.shape[1]
-        packed = (x.flatten(0, 1) for x in (query, key, value))
-        offsets = _offsets(batch, rows, query.device), _offsets(batch, keys, query.device)
-        noise = _noise(dropout, query.device)
-        return packed_attention(*packed, *offsets, rows, keys, **noise, causal=causal).unflatten(0, (batch, rows))
+        noise: dict[str, Any] = {"dropout": dropout, "seed": _seed(dropout, query.device), "causal": causal}
+        out = packed_attention(
+            query.flatten(0, 1),
+            key.flatten(0, 1),
+            value.flatten(0, 1),
+            _offsets(batch, rows, query.device),
+            _offsets(batch, keys, query.device),
+            rows,
+            keys,
+            **noise,
+        )
+        return out.unflatten(0, (batch, rows))
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     if query.device.type == "cpu":
         return _attend_on_cpu(q, k, v, dropout, causal).transpose(1, 2)

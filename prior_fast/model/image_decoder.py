@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prior_fast.model.narrow_conv import NarrowConv2d
-from prior_fast.model.padded_conv import PaddedConv2d, padded
+from prior_fast.model.padded_conv import PaddedConv2d
 from prior_fast.model.precision import widen
 from prior_fast.model.rectified_norm import norm_relu, relu_norm
 from prior_fast.model.upsampled_conv import UpsampledConv2d
@@ -24,9 +24,7 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, h, w] -> [B, out, 2h, 2w]."""
-        # With the padding of the next convolution, which then takes no pass of its own.
-        width = padded(cast(nn.Conv2d, self.conv2[0]).in_channels) if PaddedConv2d.pads(x) else None
-        return self.conv2(self.conv1(x, width))
+        return self.conv2(self.conv1(x))
 
 
 class _NormalizedConv(nn.Sequential):
@@ -37,13 +35,12 @@ class _NormalizedConv(nn.Sequential):
         self.norm_first = norm == "before_relu"
         super().__init__(convolution, *(layers if self.norm_first else reversed(layers)))
 
-    def forward(self, x: Tensor, width: int | None = None) -> Tensor:
-        """[B, in, h, w] -> [B, out, h', w'], padded with zeros to `width` channels."""
-        convolution = self[0]
-        x = convolution.wide_forward(x) if isinstance(convolution, PaddedConv2d) else convolution(x)
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, h, w] -> [B, out, h, w]."""
+        x = self[0](x)
         if self.norm_first:
-            return norm_relu(cast(nn.BatchNorm2d, self[1]), x, width=width)
-        return relu_norm(cast(nn.BatchNorm2d, self[2]), x, width)
+            return norm_relu(cast(nn.BatchNorm2d, self[1]), x)
+        return relu_norm(cast(nn.BatchNorm2d, self[2]), x)
 
 
 class ImageDecoder(nn.Module):

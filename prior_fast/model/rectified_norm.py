@@ -4,8 +4,6 @@ The kernels for CPUs do both in the passes that the normalization needs: one for
 and as many for the gradient. The layers of torch take further passes for the ReLU, its gradient and the addition. For
 32 images of 64 channels and 56x56 pixels in bfloat16, forward and backward take 11 ms instead of 18, with a residual
 15 ms instead of 23 (one core of a Xeon). A step of stage 1 of `tiny` takes 0.9 times as long.
-
-In compiled steps on GPUs the op `batch_norm_relu` does the same.
 """
 
 from typing import Any
@@ -16,62 +14,26 @@ from torch.nn import functional as F
 
 from prior_fast import extension
 from prior_fast.model.norm_kernels import AFTER, BEFORE, NONE, as_rows, takes
-from prior_fast.ops.batch_norm_relu import ACTIVATIONS, batch_norm_relu
-from prior_fast.ops.common.triton import TRITON_DTYPES, triton_unavailable
-
-ON_GPU = True  # whether compiled steps on GPUs use the op
-NAMES = {number: name for name, number in ACTIVATIONS.items()}
 
 
 def normalize(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """norm(x) of [B, C, h, w]."""
-    if serves_on_gpu(norm, x):
-        return _on_gpu(norm, x, NONE)
     return _fused(norm, x, NONE) if fuses(norm, x) else norm(x)
 
 
-def norm_relu(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None, width: int | None = None) -> Tensor:
-    """ReLU(norm(x) + residual) of [B, C, h, w]; see `relu_norm` for padding."""
-    if serves_on_gpu(norm, x) and (residual is None or residual.dtype == x.dtype):
-        return _on_gpu(norm, x, AFTER, residual, width)
-    x = _kept(norm, x)
+def norm_relu(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    """ReLU(norm(x) + residual) of [B, C, h, w]."""
     if fuses(norm, x) and (residual is None or (residual.dtype == x.dtype and takes(residual, ()))):
-        return _widened(_fused(norm, x, AFTER, residual), width)
+        return _fused(norm, x, AFTER, residual)
     y = norm(x)
     if residual is not None:
         y += residual
-    return _widened(F.relu(y, inplace=True), width)
+    return F.relu(y, inplace=True)
 
 
-def relu_norm(norm: nn.BatchNorm2d, x: Tensor, width: int | None = None) -> Tensor:
-    """norm(ReLU(x)) of [B, C, h, w].
-
-    x: may have further channels, which are padding of the layer before and are not read.
-    width: channels of the result, if it is more than C: those from C on are zeros, padding for the layer after.
-    """
-    if serves_on_gpu(norm, x):
-        return _on_gpu(norm, x, BEFORE, None, width)
-    x = _kept(norm, x)
-    return _widened(_fused(norm, x, BEFORE) if fuses(norm, x) else norm(F.relu(x)), width)
-
-
-def serves_on_gpu(norm: nn.BatchNorm2d, x: Tensor) -> bool:
-    """Whether the op replaces `norm` on `x`: in training in a compiled step on a GPU, with the channels innermost.
-
-    As in `fuses`, it replaces no subclass, and a single value for each channel is left to torch.
-    """
-    return (
-        ON_GPU
-        and torch.compiler.is_compiling()
-        and x.is_cuda
-        and _tracks(norm)
-        and x.dim() == 4
-        and x.numel() > x.shape[1]
-        and x.dtype in TRITON_DTYPES
-        and all(parameter is None or parameter.dtype == torch.float32 for parameter in (norm.weight, norm.bias))
-        and as_rows(x).is_contiguous()
-        and triton_unavailable(x) is None
-    )
+def relu_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """norm(ReLU(x)) of [B, C, h, w]."""
+    return _fused(norm, x, BEFORE) if fuses(norm, x) else norm(F.relu(x))
 
 
 def fuses(norm: nn.BatchNorm2d, x: Tensor) -> bool:
@@ -80,47 +42,15 @@ def fuses(norm: nn.BatchNorm2d, x: Tensor) -> bool:
     They replace no subclass of torch's layer. A single value for each channel is left to torch, which raises an error.
     """
     return (
-        _tracks(norm)
+        type(norm) is nn.BatchNorm2d
+        and norm.training
+        and norm.track_running_stats
+        and norm.momentum is not None
         and x.dim() == 4
         and x.numel() > x.shape[1]
         and takes(x, (norm.weight, norm.bias))
         and extension.unavailable("cpu") is None
     )
-
-
-def _tracks(norm: nn.BatchNorm2d) -> bool:
-    """Whether `norm` is torch's own layer in training, with running statistics that move by a fixed share."""
-    return type(norm) is nn.BatchNorm2d and norm.training and norm.track_running_stats and norm.momentum is not None
-
-
-def _kept(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """The channels of `x` that `norm` has."""
-    return x if x.shape[1] == norm.num_features else x[:, : norm.num_features]
-
-
-def _widened(y: Tensor, width: int | None) -> Tensor:
-    """`y` with zeros as further channels up to `width`."""
-    if width is None or width == y.shape[1]:
-        return y
-    # Pad with the channels innermost, as in memory, so that the gradient has this layout too.
-    return F.pad(y.permute(0, 2, 3, 1), (0, width - y.shape[1])).permute(0, 3, 1, 2)
-
-
-def _on_gpu(
-    norm: nn.BatchNorm2d, x: Tensor, activation: int, residual: Tensor | None = None, width: int | None = None
-) -> Tensor:
-    y, mean, unbiased = batch_norm_relu(
-        x,
-        norm.weight,
-        norm.bias,
-        eps=norm.eps,
-        activation=NAMES[activation],  # type: ignore[arg-type]
-        residual=residual,
-        channels=norm.num_features,
-        width=width,
-    )
-    track(norm, mean, unbiased)
-    return y
 
 
 def _fused(norm: nn.BatchNorm2d, x: Tensor, activation: int, residual: Tensor | None = None) -> Tensor:

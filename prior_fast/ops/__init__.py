@@ -11,8 +11,6 @@ from prior_fast.spelling import nearest
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time `_exports` finds the ops
     from prior_fast.ops.attention_weights import attention_weights as attention_weights
-    from prior_fast.ops.batch_norm_relu import batch_norm_relu as batch_norm_relu
-    from prior_fast.ops.bias_gelu import bias_gelu as bias_gelu
     from prior_fast.ops.dropout_add_layer_norm import dropout_add_layer_norm as dropout_add_layer_norm
     from prior_fast.ops.info_nce import info_nce as info_nce
     from prior_fast.ops.linear_sum_assignment import Assignment as Assignment

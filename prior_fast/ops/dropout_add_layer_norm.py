@@ -103,9 +103,9 @@ def _dropout_add_layer_norm(
     """y like residual; y in the dtype of x, empty if that is the same; statistics [2, N]."""
     from prior_fast.kernels.dropout_add_layer_norm import dropout_add_layer_norm_fwd
 
-    floats = [None if t is None else t.contiguous() for t in (x, residual, weight, bias, linear_bias)]
-    numbers = stream, _threshold(dropout), 1 / (1 - dropout), eps
-    return dropout_add_layer_norm_fwd(*floats, seed, *numbers)  # type: ignore[arg-type]
+    floats: Any = [None if t is None else t.contiguous() for t in (x, residual, weight, bias, linear_bias)]
+    arguments: Any = (*floats, seed, stream, _threshold(dropout), 1 / (1 - dropout), eps)
+    return dropout_add_layer_norm_fwd(*arguments)
 
 
 @_dropout_add_layer_norm.register_fake
@@ -140,9 +140,9 @@ def _dropout_add_layer_norm_backward(
     """dx, dresidual, and the gradients of the parameters [2 or 3, C]."""
     from prior_fast.kernels.dropout_add_layer_norm import dropout_add_layer_norm_bwd
 
-    floats = [None if t is None else t.contiguous() for t in (dy, dlow, x, residual, weight, linear_bias)]
-    numbers = stream, _threshold(dropout), 1 / (1 - dropout)
-    return dropout_add_layer_norm_bwd(*floats, seed, stats, *numbers)  # type: ignore[arg-type]
+    floats: Any = [None if t is None else t.contiguous() for t in (dy, dlow, x, residual, weight, linear_bias)]
+    arguments: Any = (*floats, seed, stats, stream, _threshold(dropout), 1 / (1 - dropout))
+    return dropout_add_layer_norm_bwd(*arguments)
 
 
 @_dropout_add_layer_norm_backward.register_fake
@@ -250,7 +250,8 @@ def _check(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, linear_bia
     if residual.shape != x.shape:
         raise ValueError(f"residual has shape {list(residual.shape)}, wanted {list(x.shape)}, the shape of x")
     check_device("residual", residual, "x", x)
-    for name, vector in (("weight", weight), ("bias", bias), ("linear_bias", linear_bias)):
+    vectors: dict[str, Any] = {"weight": weight, "bias": bias, "linear_bias": linear_bias}
+    for name, vector in vectors.items():
         if vector is not None or name != "linear_bias":
             check_is_tensor(name, vector, "C")
             check_dtype(name, vector, (accumulation_dtype(x),))

@@ -57,7 +57,7 @@ class Parts:
     @property
     def names(self) -> list[str]:
         """The names of all parts."""
-        return [part.name for part in (*self.whole, *([] if self.text is None else [self.text]))]
+        return [part.name for part in self.whole] + ([] if self.text is None else [self.text.name])
 
     def close(self) -> None:
         """Restore the modules and release all memory."""

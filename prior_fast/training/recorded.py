@@ -153,7 +153,7 @@ def apart(gradients: Sequence[Tensor]) -> list[Tensor]:
     # Ops return the gradients of a weight and its bias as rows of one tensor, so there are hundreds of such copies.
     copies = [(own, x) for own, x, key in zip(found, gradients, storages) if sharing[key] > 1]
     if copies:
-        torch._foreach_copy_(*map(list, zip(*copies)))
+        torch._foreach_copy_([own for own, _ in copies], [x for _, x in copies])
     return found
 
 

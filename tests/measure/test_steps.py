@@ -15,7 +15,6 @@ KERNELS = {
     "void pytorch_flash::flash_fwd_kernel<64>": "softmax attention",
     "_packed_attention_bwd_tiles_kernel": "softmax attention",
     "_dropout_add_layer_norm_bwd_kernel": "layer norm, dropout, GELU",
-    "_bias_gelu_fwd_kernel": "layer norm, dropout, GELU",
     "_column_sums_kernel": "layer norm, dropout, GELU",
     "_segment_softmax_pool_fwd_kernel": steps.OWN,
     "sm90_xmma_fprop_implicit_gemm_bf16_execute_segment_k_off_kernel": "convolutions",
