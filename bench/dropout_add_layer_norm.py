@@ -60,8 +60,8 @@ def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Ite
     for reports in batches(small):
         rows = reports if small else reports * TOKENS
         x, residual, *vectors = _inputs(device, dtype, rows, COLUMNS)
-        forward = Work(size(x, residual, *vectors, x) + 8 * rows, 10 * x.numel())
-        backward = Work(size(x, x, residual, *vectors, x, residual, *vectors) + 8 * rows, 20 * x.numel())
+        forward = Work(size(x, residual, *vectors, x), 10 * x.numel())
+        backward = Work(size(x, x, residual, *vectors, x, residual, *vectors), 20 * x.numel())
         both = Work(forward.least_bytes + backward.least_bytes, forward.operations + backward.operations)
         shape = f"B={reports} N={rows} C={COLUMNS}"
         inputs = (x, residual, *vectors)

@@ -84,7 +84,7 @@ def _both(
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
     """One or several tiles of queries, of keys and of both; every BLOCK_D; widths that are no multiple of 16; options.
 
-    Segments above 256 rows take the backward kernel whose programs have a tile each.
+    Segments above 64 rows take the backward kernel whose programs have a tile each.
     """
     for lengths_q, lengths_k, heads, width, dropout, causal in (
         ([3, 1], [2, 5], 1, 16, 0.0, False),

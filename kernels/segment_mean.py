@@ -58,7 +58,7 @@ def warps_of_columns(block: int, dtype: torch.dtype) -> int:
     """Warps that lie along a row of `block` columns, 16 bytes for each thread, so that each thread has all rows.
 
     With more warps, threads exchange sums over rows through shared memory. With four, the mean of 10,340 rows in
-    bfloat16 took 61 us on an H200 (bench/results/nvidia-h200/kernels.json).
+    bfloat16 took 61 us on an H200 (bench/results/nvidia-h200/kernels-2.json).
     """
     return max(1, block * dtype.itemsize // 512)
 

@@ -61,11 +61,13 @@ class Rows(NamedTuple):
 
     residual: [..., N, C], what the next residual addition reads.
     operand: the same for the next product; where the fused ops serve, in autocast's dtype, else the same tensor.
+    fused: whether the fused ops serve.
     seed: int64 [], of the fused ops' dropout; None: torch's dropout, or none.
     """
 
     residual: Tensor
     operand: Tensor
+    fused: bool = False
     seed: Tensor | None = None
 
 
@@ -87,7 +89,12 @@ class Bert(nn.Module):
     vocab_size: rows of the word table; None: no word table.
     cross_attention: whether each layer has cross-attention after its self-attention (a decoder of transformers).
     std: standard deviation of the normal distribution of the initial weights; biases start at 0.
+
+    Attributes:
+        fused: whether the project's own ops may serve, on GPUs.
     """
+
+    fused = True
 
     def __init__(
         self,
@@ -123,12 +130,13 @@ class Bert(nn.Module):
         sources, attend_to_sources: rows [..., M, C] for cross-attention and their attention function.
         """
         x, seed = self.embeddings(words, position_ids), None
-        if fuses(x, self.embeddings.LayerNorm.weight):
+        fused = self.fused and fuses(x, self.embeddings.LayerNorm.weight)
+        if fused:
             x = x.to(self.structure.residual_dtype)
             if self.training and self.structure.dropout > 0:
                 # On the device, without waiting: one number for all layers, which take different streams of it.
                 seed = torch.randint(2**62, (), dtype=torch.int64, device=x.device)
-        return self.encoder(Rows(x, x, seed), attend, sources, attend_to_sources).residual
+        return self.encoder(Rows(x, x, fused, seed), attend, sources, attend_to_sources).residual
 
 
 class Embeddings(nn.Module):
@@ -263,7 +271,7 @@ class AddAndNorm(nn.Module):
     def forward(self, x: Tensor, rows: Rows) -> Rows:
         """x [..., inputs], the rows [..., C] before the block -> [..., C]."""
         norm = self.LayerNorm
-        if fuses(x, norm.weight):
+        if rows.fused:
             # The bias is added, and its gradient summed, by the op.
             product = F.linear(x, self.dense.weight)
             y, operand = dropout_add_layer_norm(
@@ -277,20 +285,23 @@ class AddAndNorm(nn.Module):
                 seed=rows.seed,
                 stream=self.stream,
             )
-            return Rows(y, operand, rows.seed)
+            return Rows(y, operand, True, rows.seed)
         y = norm(self.dropout(self.dense(x)) + rows.residual)
         return Rows(y, y)
 
 
-def attend_to_self(joined: Tensor, dropout: float = 0.0, causal: bool = False) -> Tensor:
-    """Softmax attention within each batch element: query, key and value [B, N, 3, H, D] -> [B, N, H, D]."""
-    if attends_packed(joined):
+def attend_to_self(joined: Tensor, dropout: float = 0.0, causal: bool = False, packed: bool = True) -> Tensor:
+    """Softmax attention within each batch element: query, key and value [B, N, 3, H, D] -> [B, N, H, D].
+
+    packed: whether the project's own op may serve.
+    """
+    if packed and attends_packed(joined):
         batch, rows = joined.shape[:2]
         offsets, seed = _offsets(batch, rows, joined.device), _seed(dropout, joined.device)
         noise: dict[str, Any] = {"dropout": dropout, "seed": seed, "causal": causal}
         return packed_self_attention(joined.flatten(0, 1), offsets, rows, **noise).unflatten(0, (batch, rows))
     query, key, value = joined.unbind(2)
-    return attend_within(query, key, value, dropout, causal)
+    return attend_within(query, key, value, dropout, causal, packed)
 
 
 def attends_packed(x: Tensor) -> bool:
@@ -307,9 +318,14 @@ def _seed(dropout: float, device: torch.device) -> Tensor | None:
     return torch.randint(2**62, (), dtype=torch.int64, device=device) if dropout else None
 
 
-def attend_within(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0, causal: bool = False) -> Tensor:
-    """Softmax attention within each batch element: query [B, N, H, D], key and value [B, M, H, D] -> [B, N, H, D]."""
-    if attends_packed(query):
+def attend_within(
+    query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0, causal: bool = False, packed: bool = True
+) -> Tensor:
+    """Softmax attention within each batch element: query [B, N, H, D], key and value [B, M, H, D] -> [B, N, H, D].
+
+    packed: whether the project's own op may serve.
+    """
+    if packed and attends_packed(query):
         (batch, rows), keys = query.shape[:2], key.shape[1]
         noise: dict[str, Any] = {"dropout": dropout, "seed": _seed(dropout, query.device), "causal": causal}
         out = packed_attention(

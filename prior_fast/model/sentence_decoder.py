@@ -37,7 +37,7 @@ class SentenceDecoder(nn.Module):
         dropout = self.attention_dropout.p if self.training else 0.0
         return self.decoder(
             self.queries.expand(image.shape[0], -1, -1),
-            attend=partial(attend_to_self, dropout=dropout, causal=self.causal),
+            attend=partial(attend_to_self, dropout=dropout, causal=self.causal, packed=self.decoder.fused),
             sources=image,
-            attend_to_sources=partial(attend_within, dropout=dropout),
+            attend_to_sources=partial(attend_within, dropout=dropout, packed=self.decoder.fused),
         )

@@ -143,7 +143,7 @@ def attention_weights(
     check_attention(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, activation)
     sizes = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
     # The kernels have no backward pass. On an H200, with gradients, 128 pairs take 429 us this way and 295 us in plain
-    # PyTorch, which keeps the weights (bench/results/nvidia-h200/kernels.json).
+    # PyTorch, which keeps the weights (bench/results/nvidia-h200/kernels-2.json).
     choice = resolve_backend("attention_weights", backend, with_triton(q, fastest=not wants_gradient(q, k)))
     if choice == "triton":
         return _attention_weights(q, k, *sizes, scale, bias, activation)

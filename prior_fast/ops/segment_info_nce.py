@@ -130,7 +130,7 @@ def segment_info_nce(
     check_scalar("logit_scale", logit_scale, "a", a)
     check_offsets("cu_seqlens", cu_seqlens, "a", a, max_name="max_seqlen", max_seqlen=max_seqlen)
     # With gradients in float32, without tensor cores, 128 reports take 416 us on an H200, and 275 us in plain PyTorch
-    # with cuBLAS; without gradients 65 and 185 us (bench/results/nvidia-h200/kernels.json).
+    # with cuBLAS; without gradients 65 and 185 us (bench/results/nvidia-h200/kernels-2.json).
     available = with_triton(a, for_float32=not wants_gradient(a, b))
     if resolve_backend("segment_info_nce", backend, available) == "triton":
         scale = logit_scale if isinstance(logit_scale, Tensor) else a.new_full((), logit_scale, dtype=torch.float32)

@@ -137,7 +137,8 @@ def test_the_evaluations_of_a_seed_run_in_two_processes(
     fails: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every evaluation and the pictures are in one of them; a failure of either is one of the command."""
-    script = "import sys; print(*sys.argv[1:]); sys.exit(int(sys.argv[1] in sys.argv[2:]))"
+    # One write, since both processes append to one file: print makes several of its words.
+    script = "import sys; sys.stdout.write(' '.join(sys.argv[1:]) + chr(10)); sys.exit(sys.argv[1] in sys.argv[2:])"
     started = subprocess.Popen
     monkeypatch.setattr(
         seeds.subprocess,

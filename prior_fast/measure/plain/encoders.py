@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prior_fast.model.bert import Bert
 from prior_fast.model.image_encoder import AttentionPool2d
 from prior_fast.model.joined_linear import JoinedLinear
 from prior_fast.model.pooling import SentenceAttentionPool
@@ -57,8 +58,9 @@ class RepackedTextEncoder(PaddedTextEncoder):
         return unpad(output, cu_tokens, token_ids.shape[0])
 
 
-def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """Softmax attention: query, key, value [B, L, H, D], mask [B, 1, 1, L], True at real keys -> [B, L, H, D]."""
+def masked_attention(joined: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """Softmax attention: query, key, value [B, L, 3, H, D], mask [B, 1, 1, L], True at real keys -> [B, L, H, D]."""
+    query, key, value = joined.unbind(2)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout).transpose(1, 2)
 
@@ -114,6 +116,10 @@ class SeparateLinears:
         """x [..., C] -> [..., width] of each layer, or of the `first` ones."""
         return tuple(layer(x) for layer in self.layers[:first])
 
+    def joined(self, x: Tensor) -> Tensor:
+        """x [..., C] -> [..., width of all layers]."""
+        return torch.cat(self(x), dim=-1)
+
 
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {
     PRIORModel: PlainPRIOR,
@@ -126,6 +132,8 @@ PLAIN: dict[type[nn.Module], type[nn.Module]] = {
 def undo_rewrites(model: PRIORModel) -> None:
     """Give `model` the plain pools, decoder and projections, and PyTorch's default memory layout."""
     for module in [*model.modules()]:
+        if isinstance(module, Bert):
+            module.fused = False
         if type(module) in PLAIN:
             module.__class__ = PLAIN[type(module)]
         for name, child in [*module.named_children()]:
