@@ -61,7 +61,7 @@ def public(device: torch.device, dtype: torch.dtype, small: bool = False) -> Ite
         rows = reports if small else reports * TOKENS
         x, residual, *vectors = _inputs(device, dtype, rows, COLUMNS)
         forward = Work(size(x, residual, *vectors, x), 10 * x.numel())
-        backward = Work(size(x, x, residual, *vectors, x, residual, *vectors), 20 * x.numel())
+        backward = Work(size(x, x, residual, *vectors), 20 * x.numel())
         both = Work(forward.least_bytes + backward.least_bytes, forward.operations + backward.operations)
         shape = f"B={reports} N={rows} C={COLUMNS}"
         inputs = (x, residual, *vectors)

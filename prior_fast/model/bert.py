@@ -40,8 +40,6 @@ class BertStructure:
 
     positions, token_types: rows of the position table and of the segment table; only the first segment is used.
     dropout: after the embeddings and before each residual addition. The caller applies attention dropout.
-    residual_dtype: of the rows between layers where the fused ops serve (`fuses`). In autocast's dtype they move half
-        as many bytes, and are rounded after every block; float32 has the precision of torch's layers under autocast.
     """
 
     hidden_size: int
@@ -53,7 +51,6 @@ class BertStructure:
     dropout: float = 0.1
     positions: int = 512
     token_types: int = 2
-    residual_dtype: torch.dtype = torch.float32
 
 
 class Rows(NamedTuple):
@@ -132,7 +129,7 @@ class Bert(nn.Module):
         x, seed = self.embeddings(words, position_ids), None
         fused = self.fused and fuses(x, self.embeddings.LayerNorm.weight)
         if fused:
-            x = x.to(self.structure.residual_dtype)
+            x = x.float()  # the precision of torch's layer norm under autocast
             if self.training and self.structure.dropout > 0:
                 # On the device, without waiting: one number for all layers, which take different streams of it.
                 seed = torch.randint(2**62, (), dtype=torch.int64, device=x.device)
