@@ -30,7 +30,8 @@ if [ "$DEVICE" = cuda ] && command -v compute-sanitizer > /dev/null; then
 else
     say "memcheck, racecheck: compute-sanitizer is not on the PATH"
 fi
-kernels 20 segment_info_nce segment_softmax_pool segment_mean attention_weights rotate_images
+kernels 20 packed_self_attention packed_attention dropout_add_layer_norm segment_info_nce segment_softmax_pool \
+    segment_mean attention_weights rotate_images
 
 last kernels-sigmoid_attention.log 16
 last loader.log 10

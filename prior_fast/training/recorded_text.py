@@ -100,7 +100,7 @@ class ReplayedText:
         context: AbstractContextManager,
         device: torch.device,
     ) -> None:
-        self.name, self.module, self.device = name, module, device
+        self.name, self.module, self.longest, self.device = name, module, longest, device
         self.segments = reports + FILLERS
         parameters = [p for p in module.parameters() if p.requires_grad]
         pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
@@ -124,7 +124,9 @@ class ReplayedText:
         module.forward = MethodType(forward, module)
 
     def prepare(self, batch: PackedBatch) -> PackedBatch:
-        """Fill up the batch, and record what its step will replay."""
+        """Fill up the batch, and record what its step will replay. Batches of another size stay as they are."""
+        if len(batch) + FILLERS != self.segments or batch.max_tokens > self.longest:
+            return batch
         batch = filled(batch)
         self.recorded.prepare(len(batch.token_ids))
         return batch

@@ -196,6 +196,8 @@ def test_a_step_in_bfloat16_replays_the_text_encoder(
             assert parameter.grad.dtype == other.dtype
             assert (parameter.grad - other).norm() <= 0.1 * other.norm() + 1e-3, name
     assert trainer.parts is not None and trainer.parts.names[-1] == "text_encoder"
+    other = dataclasses.replace(batch, max_tokens=config.data.max_tokens + 1)
+    assert trainer.parts.prepare(other) is other and trainer.parts.prepare(batch) is not batch
     assert trainer.parts.text is not None and list(trainer.parts.text.recorded.by_tokens) == [BUCKET]
     assert all(x.abs().sum() > 0 for x in trainer.parts.text.recorded.by_tokens[BUCKET].inputs)
     trainer.close()
