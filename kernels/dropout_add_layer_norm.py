@@ -7,6 +7,9 @@ the lanes, and of the random numbers, on nothing.
 Dropout's mask is made where it is used, by the contract of `prior_fast.ops.dropout_add_layer_norm`.
 """
 
+# Triton kernels can't unpack a tuple into another one.
+# ruff: noqa: RUF005
+
 from typing import Any, NamedTuple
 
 import torch
@@ -304,7 +307,13 @@ def dropout_add_layer_norm_bwd(
     sums = 2 if linear_bias is None else 3
     parts = torch.empty(programs, sums, x.shape[1], dtype=torch.float32, device=x.device)
     dx, dresidual = torch.empty_like(x), torch.empty_like(residual)
-    arguments: dict[str, Any] = {"dy_ptr": dy, "dlow_ptr": dlow, "x_ptr": x, "residual_ptr": residual, "weight_ptr": weight}
+    arguments: dict[str, Any] = {
+        "dy_ptr": dy,
+        "dlow_ptr": dlow,
+        "x_ptr": x,
+        "residual_ptr": residual,
+        "weight_ptr": weight,
+    }
     arguments |= {"linear_bias_ptr": linear_bias, "seed_ptr": seed, "stats_ptr": stats}
     arguments |= {"dx_ptr": dx, "dresidual_ptr": dresidual, "parts_ptr": parts}
     numbers = {"noise_stream": stream, "threshold": threshold, "scale": scale}

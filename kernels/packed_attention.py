@@ -14,8 +14,8 @@ from prior_fast.kernels._packed_attention import (
 )
 from prior_fast.kernels.common.launch import launch
 
-# Segments with more queries or keys than this are shared by several programs in the backward pass. For 128 reports of 90
-# tokens an H200 takes 178 us in this way, and 230 us with a program for each segment and head
+# Segments with more queries or keys than this are shared by several programs in the backward pass. For 128 reports of
+# 90 tokens an H200 takes 178 us in this way, and 230 us with a program for each segment and head
 # (bench/results/nvidia-h200/packed-attention.json).
 LONGEST = 64
 
