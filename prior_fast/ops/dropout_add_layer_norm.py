@@ -31,13 +31,14 @@ from prior_fast.ops.common.backend import resolve_backend
 from prior_fast.ops.common.checks import (
     FLOAT_DTYPES,
     check_device,
+    check_dropout,
     check_dtype,
     check_is_tensor,
     check_length,
     check_number,
     check_shape,
 )
-from prior_fast.ops.common.philox import philox_uint32
+from prior_fast.ops.common.philox import philox_uint32, seed_tensor
 from prior_fast.ops.common.precision import accumulation_dtype, full_precision
 from prior_fast.ops.common.triton import with_triton
 
@@ -227,16 +228,17 @@ def dropout_add_layer_norm(
     _check(x, residual, weight, bias, linear_bias)
     check_number("eps", eps)
     check_length("stream", stream)
-    seed = _checked_seed(x, dropout, seed)
+    check_dropout(dropout, seed, "x", x)
+    key = seed_tensor(seed, x.device) if dropout and seed is not None else None
     available = with_triton(x)
     if x.shape[-1] > MOST_COLUMNS:
         available["triton"] = f"it takes at most {MOST_COLUMNS} columns, not {x.shape[-1]}"
     if resolve_backend("dropout_add_layer_norm", backend, available) == "triton":
         rows = (t.reshape(-1, t.shape[-1]) for t in (x, residual))
-        y, low, _ = _dropout_add_layer_norm(*rows, weight, bias, linear_bias, seed, stream, dropout, eps)
+        y, low, _ = _dropout_add_layer_norm(*rows, weight, bias, linear_bias, key, stream, dropout, eps)
         y = y.view(x.shape)
         return y, y if x.dtype == residual.dtype else low.view(x.shape)
-    y, low = dropout_add_layer_norm_reference(x, residual, weight, bias, linear_bias, eps, dropout, seed, stream)
+    y, low = dropout_add_layer_norm_reference(x, residual, weight, bias, linear_bias, eps, dropout, key, stream)
     return y, y if x.dtype == residual.dtype else low
 
 
@@ -257,28 +259,3 @@ def _check(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, linear_bia
             check_dtype(name, vector, (accumulation_dtype(x),))
             check_shape(name, vector, ["C"], {"C": (x.shape[-1], "x")})
             check_device(name, vector, "x", x)
-
-
-def _checked_seed(x: Tensor, dropout: float, seed: int | Tensor | None) -> Tensor | None:
-    """The seed as a tensor [] on the device of `x`; None without dropout."""
-    check_number("dropout", dropout)
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout}, wanted 0 or more and less than 1")
-    if isinstance(seed, Tensor):
-        check_dtype("seed", seed, (torch.int64,))
-        check_device("seed", seed, "x", x)
-        if seed.numel() != 1:
-            raise ValueError(f"seed has shape {list(seed.shape)}, wanted one element")
-        seed = seed.reshape(())
-    elif seed is not None:
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ValueError(f"seed must be an int or an int64 tensor, got {type(seed).__name__}")
-        if not -(2**63) <= seed < 2**63:
-            raise ValueError(f"seed is {seed}, wanted a number that int64 holds")
-        # torch.full fills on the device; torch.tensor would copy from the host and wait.
-        seed = torch.full((), seed, dtype=torch.int64, device=x.device)
-    if dropout == 0:
-        return None
-    if seed is None:
-        raise ValueError(f"dropout is {dropout} and there is no seed: pass seed=")
-    return seed

@@ -7,14 +7,8 @@ from torch import Tensor
 
 from prior_fast.ops.common.attention import default_scale, with_dense_rows
 from prior_fast.ops.common.backend import resolve_backend
-from prior_fast.ops.common.checks import (
-    check_device,
-    check_dtype,
-    check_number,
-    check_offsets,
-    check_tensors,
-)
-from prior_fast.ops.common.philox import uniform
+from prior_fast.ops.common.checks import check_dropout, check_number, check_offsets, check_tensors
+from prior_fast.ops.common.philox import seed_tensor, uniform
 from prior_fast.ops.common.precision import accumulation_dtype, full_precision
 from prior_fast.ops.common.segments import pad, padding_mask, unpad
 from prior_fast.ops.common.triton import with_triton
@@ -250,7 +244,7 @@ def packed_attention(
     check_options(scale, dropout, seed, causal, "q", q)
     sizes = cu_seqlens_q, cu_seqlens_k
     if resolve_backend("packed_attention", backend, with_narrow_heads(q)) == "triton":
-        key = seed_tensor(seed, dropout, q.device)
+        key = seed_tensor(seed, q.device) if dropout and seed is not None else None
         options = max_seqlen_q, max_seqlen_k, scale, float(dropout), causal
         return _packed_attention(q, k, v, *sizes, key, *options)[0]
     return packed_attention_reference(
@@ -266,34 +260,12 @@ def with_narrow_heads(x: Tensor) -> dict[str, str | None]:
     return available
 
 
-def seed_tensor(seed: int | Tensor | None, dropout: float, device: torch.device) -> Tensor | None:
-    """The seed as a tensor [] on the device; None without dropout."""
-    if not dropout or seed is None:
-        return None
-    # torch.full fills on the device; torch.tensor would copy from the host and wait.
-    return seed.reshape(()) if isinstance(seed, Tensor) else torch.full((), seed, dtype=torch.int64, device=device)
-
-
 def check_options(
     scale: float | None, dropout: float, seed: int | Tensor | None, causal: bool, name: str, x: Tensor
 ) -> None:
     """Check what `packed_attention` and `packed_self_attention` share; `x`, called `name`, sets the device."""
     if scale is not None:
         check_number("scale", scale)
-    check_number("dropout", dropout)
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout}, wanted 0 or more and less than 1")
-    if dropout and seed is None:
-        raise ValueError(f"dropout is {dropout}, but seed is None: pass a seed, a new one at each call")
+    check_dropout(dropout, seed, name, x)
     if not isinstance(causal, bool):
         raise ValueError(f"causal must be a bool, got {type(causal).__name__}")
-    if isinstance(seed, Tensor):
-        check_dtype("seed", seed, (torch.int64,))
-        check_device("seed", seed, name, x)
-        if seed.numel() != 1:
-            raise ValueError(f"seed has shape {list(seed.shape)}, wanted one element")
-    elif seed is not None:
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ValueError(f"seed must be an int or an int64 tensor, got {type(seed).__name__}")
-        if not -(2**63) <= seed < 2**63:
-            raise ValueError(f"seed is {seed}, wanted a number that int64 holds")

@@ -8,12 +8,8 @@ from torch import Tensor
 from prior_fast.ops.common.attention import default_scale
 from prior_fast.ops.common.backend import resolve_backend
 from prior_fast.ops.common.checks import check_offsets, check_tensors
-from prior_fast.ops.packed_attention import (
-    check_options,
-    packed_attention_reference,
-    seed_tensor,
-    with_narrow_heads,
-)
+from prior_fast.ops.common.philox import seed_tensor
+from prior_fast.ops.packed_attention import check_options, packed_attention_reference, with_narrow_heads
 
 __all__ = ["packed_self_attention"]
 
@@ -203,7 +199,7 @@ def packed_self_attention(
     check_offsets("cu_seqlens", cu_seqlens, "qkv", qkv, max_name="max_seqlen", max_seqlen=max_seqlen)
     check_options(scale, dropout, seed, causal, "qkv", qkv)
     if resolve_backend("packed_self_attention", backend, with_narrow_heads(qkv)) == "triton":
-        key = seed_tensor(seed, dropout, qkv.device)
+        key = seed_tensor(seed, qkv.device) if dropout and seed is not None else None
         return _packed_self_attention(qkv, cu_seqlens, key, max_seqlen, scale, float(dropout), causal)[0]
     return packed_self_attention_reference(
         qkv, cu_seqlens, max_seqlen, scale=scale, dropout=dropout, seed=seed, causal=causal

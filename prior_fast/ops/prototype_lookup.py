@@ -12,11 +12,13 @@ from prior_fast.ops.common.checks import (
     check_is_tensor,
     check_length,
     check_scalar,
+    check_seed,
     check_shape,
     check_tensors,
     values_are_checked,
 )
 from prior_fast.ops.common.philox import gumbel as gumbel_noise
+from prior_fast.ops.common.philox import seed_tensor
 from prior_fast.ops.common.precision import accumulation_dtype, full_precision
 from prior_fast.ops.common.triton import with_triton
 
@@ -189,8 +191,7 @@ def _on_triton(
     # torch.full fills on the device; torch.tensor would copy from the host and wait.
     if not isinstance(tau, Tensor):
         tau = torch.full((), tau, dtype=torch.float32, device=x.device)
-    if seed is not None and not isinstance(seed, Tensor):
-        seed = torch.full((), seed, dtype=torch.int64, device=x.device)
+    seed = None if seed is None else seed_tensor(seed, x.device)
     noise = None if gumbel is None else gumbel.detach()
     output, index, l1, *_ = _prototype_lookup(x, prototypes, tau.detach(), noise, seed, first_row)
     return PrototypeLookup(output, index, l1)
@@ -216,13 +217,4 @@ def _check_noise(
         check_dtype("gumbel", gumbel, (torch.float32,) if x.dtype == torch.float32 else (x.dtype, torch.float32))
         check_shape("gumbel", gumbel, ["N", "K"], {"N": (x.shape[0], "x"), "K": (prototypes.shape[0], "prototypes")})
         check_device("gumbel", gumbel, "x", x)
-    if isinstance(seed, Tensor):
-        check_dtype("seed", seed, (torch.int64,))
-        check_device("seed", seed, "x", x)
-        if seed.numel() != 1:
-            raise ValueError(f"seed has shape {list(seed.shape)}, wanted one element")
-    elif seed is not None:
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ValueError(f"seed must be an int or an int64 tensor, got {type(seed).__name__}")
-        if not -(2**63) <= seed < 2**63:
-            raise ValueError(f"seed is {seed}, wanted a number that int64 holds")
+    check_seed(seed, "x", x)

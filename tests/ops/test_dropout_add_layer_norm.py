@@ -225,7 +225,7 @@ X, ONES = torch.zeros(2, 3), torch.ones(3)
         ((X, X, ONES[:2], ONES), {}, r"weight has shape \[2\], wanted \[C\] with C = 3 as in x"),
         ((X, X, ONES, ONES, ONES.double()), {}, r"linear_bias has dtype torch.float64, wanted one of float32"),
         ((X, X, ONES, ONES), {"dropout": 1.0}, r"dropout is 1.0, wanted 0 or more and less than 1"),
-        ((X, X, ONES, ONES), {"dropout": 0.1}, r"dropout is 0.1 and there is no seed"),
+        ((X, X, ONES, ONES), {"dropout": 0.1}, r"dropout is 0.1, but seed is None: pass a seed"),
         (
             (X, X, ONES, ONES),
             {"dropout": 0.1, "seed": torch.zeros(2).long()},

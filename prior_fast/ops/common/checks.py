@@ -143,6 +143,30 @@ def check_number(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number, got {type(value).__name__}")
 
 
+def check_seed(seed: int | Tensor | None, reference_name: str, reference: Tensor) -> None:
+    """A seed is None, an int that int64 holds, or an int64 tensor of one element on the device of `reference`."""
+    if isinstance(seed, Tensor):
+        check_dtype("seed", seed, (torch.int64,))
+        check_device("seed", seed, reference_name, reference)
+        if seed.numel() != 1:
+            raise ValueError(f"seed has shape {list(seed.shape)}, wanted one element")
+    elif seed is not None:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ValueError(f"seed must be an int or an int64 tensor, got {type(seed).__name__}")
+        if not -(2**63) <= seed < 2**63:
+            raise ValueError(f"seed is {seed}, wanted a number that int64 holds")
+
+
+def check_dropout(dropout: Any, seed: int | Tensor | None, reference_name: str, reference: Tensor) -> None:
+    """dropout is a probability below 1, and has a seed unless it is 0."""
+    check_number("dropout", dropout)
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}, wanted 0 or more and less than 1")
+    check_seed(seed, reference_name, reference)
+    if dropout and seed is None:
+        raise ValueError(f"dropout is {dropout}, but seed is None: pass a seed, a new one at each call")
+
+
 def values_are_checked(x: Tensor) -> bool:
     """Whether the values of `x` may be read now; see the top of this file."""
     if torch.compiler.is_compiling() or type(x) not in (Tensor, Parameter) or x.device.type == "meta":

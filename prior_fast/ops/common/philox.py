@@ -144,3 +144,9 @@ def gumbel(
         dtype: float32 or float64, for the result and the logarithms.
     """
     return _gumbel(_key(seed, device), rows, columns, first_row, dtype)
+
+
+def seed_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
+    """The seed as a tensor [] on the device, without a wait of the host."""
+    # torch.full fills on the device; torch.tensor would copy from the host and wait.
+    return seed.reshape(()) if isinstance(seed, Tensor) else torch.full((), seed, dtype=torch.int64, device=device)
