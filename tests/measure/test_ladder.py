@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from prior_fast.measure.ladder.generated import calls_of, compiled_head_calls
 from prior_fast.measure.ladder.measure import Measured, MeasurePlan, measure, slower_than_before
 from prior_fast.measure.ladder.rungs import LADDER, RungStep, backends
 from prior_fast.measure.plain.batch import pad_batch
+from prior_fast.measure.plain.encoders import masked_attention, undo_rewrites
+from prior_fast.model import bert
 from prior_fast.model.prior import PRIORModel
 from prior_fast.ops import segment_mean
 from prior_fast.training.stages import StepContext
@@ -451,3 +454,17 @@ def test_wrong_use_is_one_line(words: list[str], message: str, capsys: pytest.Ca
     assert main(["bench", "train", *words]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_plain_code_uses_none_of_the_projects_ops_in_bert(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = PRIORModel(preset("tiny").model, vocab_size=30)
+    undo_rewrites(model)
+    for name in ("fuses", "attends_packed"):
+        monkeypatch.setattr(bert, name, lambda *_: pytest.fail("the plain model asked for an op"))
+    patches = torch.randn(2, 49, model.config.embed_dim)
+    assert model.sentence_decoder(patches).shape[0] == 2
+    joined = torch.randn(2, 5, 3, 2, 4)
+    assert masked_attention(joined, torch.ones(2, 1, 1, 5, dtype=torch.bool), 0.0).shape == (2, 5, 2, 4)
+    words = torch.randn(2, 5, model.config.text.hidden_size)
+    mask = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+    model.text_encoder.encoder(words, partial(masked_attention, mask=mask, dropout=0.0))
