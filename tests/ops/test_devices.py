@@ -76,12 +76,19 @@ def calls() -> dict[str, Call]:
     def packed_self(backend: str, qkv: Tensor) -> Tensor:
         return ops.packed_self_attention(qkv, cu, longest, causal=True, backend=backend)
 
+    vectors = randn(3, WIDTH, seed=10)
+
+    def layer_norm(backend: str, x: Tensor, residual: Tensor) -> Tensor:
+        own = vectors.to(torch.promote_types(x.dtype, torch.float32))
+        return ops.dropout_add_layer_norm(x, residual, *own, dropout=0.1, seed=7, backend=backend)[0]
+
     pairs = (unit(sentences, WIDTH), unit(sentences, WIDTH, seed=4))
     return {
         "sigmoid_attention": Call((rows, *others), attention("sigmoid", 1)),
         "sigmoid_attention, softmax": Call((rows, *others), attention("softmax", 8)),
         "packed_attention": Call((rows, *others), packed),
         "packed_self_attention": Call((randn(sentences, 3, WIDTH // HEAD, HEAD, seed=8),), packed_self),
+        "dropout_add_layer_norm": Call((randn(sentences, WIDTH), randn(sentences, WIDTH, seed=11)), layer_norm),
         "attention_weights": Call((rows, others[0]), weights),
         "prototype_lookup": Call((randn(sentences, WIDTH), bank), lookup),
         "prototype_kl": Call(
