@@ -11,12 +11,13 @@ from torch import Tensor
 from prior_fast.errors import UsageError
 from prior_fast.evaluation.attention_map import attention_maps, upsample
 from prior_fast.evaluation.encode import EmbeddedImages, EmbeddedTexts, Encoder
+from prior_fast.radiology.arrays import array_image
 from prior_fast.radiology.sections import findings_and_impression
 from prior_fast.radiology.sentences import split_sentences
 from prior_fast.radiology.xray import UnreadableImage, read_xray, to_square
 from prior_fast.training.checkpoint import open_checkpoint
 
-ImageLike = str | Path | Image.Image | np.ndarray
+ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 
 
 class PRIOR:
@@ -42,13 +43,18 @@ class PRIOR:
         return cls(Encoder(open_checkpoint(Path(path)), device))
 
     def encode_images(self, images: ImageLike | Sequence[ImageLike]) -> EmbeddedImages:
-        """Encode X-rays: files, Pillow images, or gray arrays [H, W] (8 or 16 bits), of any size.
+        """Encode X-rays of any size: files, Pillow images, NumPy arrays or tensors.
+
+        Files may have any format that `prior_fast.radiology.xray.read_xray` reads. Arrays and tensors are bool, integer
+        or float [H, W], [H, W, 1] or [1, H, W], or uint8 colors [H, W, 3]. Gray values are scaled to 0..255 as
+        `prior_fast.radiology.gray_levels.gray_levels` says, in a file, a Pillow image or an array alike.
 
         Returns:
             `patches` [N, 49, D] and `whole` [N, D], not normalized.
 
         Raises:
-            ValueError: there is no image, or an image can't be read or is not a gray array; the message names it.
+            ValueError: there is no image, or an image can't be read, has a NaN or infinite value, or is an array of
+                another shape or dtype; the message names it.
         """
         given = [images] if isinstance(images, ImageLike) else list(images)
         if not given:
@@ -99,18 +105,24 @@ class PRIOR:
 
 def _pixels(image: ImageLike, index: int) -> np.ndarray:
     """uint8 [224, 224], converted as by `prior-fast prepare`."""
-    if isinstance(image, str | Path):
-        try:
+    name = f"images[{index}]"
+    try:
+        if isinstance(image, str | Path):
+            name += f": {image}"
             return read_xray(Path(image))[0]
-        except UnreadableImage as error:
-            raise ValueError(f"images[{index}]: {image}: {error}") from None
-    if isinstance(image, np.ndarray):
-        if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
-            raise ValueError(f"images[{index}] is {image.dtype} {list(image.shape)}, wanted uint8 or uint16 [H, W]")
-        image = Image.fromarray(image)
-    if not isinstance(image, Image.Image):
-        raise ValueError(f"images[{index}] is a {type(image).__name__}, wanted a path, a Pillow image or an array")
-    return to_square(image)
+        if isinstance(image, Image.Image):
+            return to_square(image)
+        if isinstance(image, Tensor):
+            image = image.detach().cpu()
+            # NumPy has no bfloat16; float32 has all its values.
+            image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+        if isinstance(image, np.ndarray):
+            return to_square(array_image(image))
+    except UnreadableImage as error:
+        raise ValueError(f"{name}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+    raise ValueError(f"{name} is a {type(image).__name__}, wanted a path, a Pillow image, an array or a tensor")
 
 
 def _sentences(report: str | Sequence[str], index: int) -> list[str]:

@@ -25,12 +25,12 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def make_parser() -> Parser:
-    """The parser of all verbs."""
+def make_parser(words: Sequence[str] = ()) -> Parser:
+    """The parser of the verb that `words` begin with; of all verbs if they begin with none."""
     parser = Parser(prog="prior-fast", description=prior_fast.__doc__)
     parser.add_argument("--version", action="version", version=f"prior-fast {prior_fast.__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for verb in VERBS:
+    for verb in words[:1] if words and words[0] in VERBS else VERBS:
         importlib.import_module(f"prior_fast.cli.{verb}").add_parser(verbs)
     return parser
 
@@ -41,7 +41,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     Raises:
         UsageError: words that the verb does not take.
     """
-    parser = make_parser()
+    parser = make_parser(words)
     args, rest = parser.parse_known_args(words)
     settings = [word for word in rest if "=" in word and not word.startswith("-")]
     unknown = [word for word in rest if word not in settings]

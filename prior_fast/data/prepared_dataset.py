@@ -53,7 +53,8 @@ class PreparedDataset(DatasetFolder):
         split: "train", "validate", "test", or None for all.
         study_ids: int64 [N].
         subject_ids: int64 [N].
-        labels: float32 [N, 14], 1 present, 0 absent, -1 uncertain, nan blank; columns as in `CHEXPERT_LABELS`.
+        classes: the names of the labels; CheXpert's 14 for MIMIC-CXR, none for a source without labels.
+        labels: float32 [N, len(classes)], 1 present, 0 absent, -1 uncertain, nan blank.
         image_begin, image_end: int64 [N], the rows of each study's images in `images`.
         sentence_begin, sentence_counts: int64 [N], the rows of each study's sentences.
         tokens: int32, the concatenated token ids of the sentences of all splits, memory-mapped.
@@ -69,7 +70,8 @@ class PreparedDataset(DatasetFolder):
         self.tokens = np.asarray(map_array(root, "tokens.npy", (info["tokens"],), np.int32))
         self.sentence_offsets = np.asarray(map_array(root, "sentence_offsets.npy", (info["sentences"] + 1,), np.int64))
         ranges = ("image_begin", "image_end", "sentence_begin", "sentence_end")
-        table = self._manifest(["study_id", "subject_id", *ranges, *CHEXPERT_LABELS])
+        self.classes: tuple[str, ...] = tuple(info.get("labels", CHEXPERT_LABELS))
+        table = self._manifest(["study_id", "subject_id", *ranges, *self.classes])
         column = {name: table[name].to_numpy() for name in ("study_id", "subject_id", *ranges)}
         self.study_ids: np.ndarray = column["study_id"]
         self.subject_ids: np.ndarray = column["subject_id"]
@@ -77,8 +79,9 @@ class PreparedDataset(DatasetFolder):
         self.image_end: np.ndarray = column["image_end"]
         self.sentence_begin: np.ndarray = column["sentence_begin"]
         self.sentence_counts: np.ndarray = column["sentence_end"] - column["sentence_begin"]
-        labels = [table[name].to_numpy().astype(np.float32) for name in CHEXPERT_LABELS]
-        self.labels: np.ndarray = np.stack(labels, axis=1)
+        self.labels: np.ndarray = np.empty((table.num_rows, len(self.classes)), np.float32)
+        for place, name in enumerate(self.classes):
+            self.labels[:, place] = table[name].to_numpy()
 
     @classmethod
     def open(cls, path: Path | str, split: str | None = None, verify: Verify = "sizes") -> "PreparedDataset":
@@ -97,7 +100,7 @@ class PreparedDataset(DatasetFolder):
             raise ValueError(f"verify must be 'sizes' or 'full', not {verify!r}")
         root = Path(path)
         info = read_info(root)
-        check_format(root, info, FORMAT, VERSION, "prior-fast prepare mimic")
+        check_format(root, info, FORMAT, VERSION, "prior-fast prepare")
         check_files(root, info, verify)
         _check_split(root, info, split)
         return cls(root, info, split)
@@ -171,6 +174,24 @@ class PreparedDataset(DatasetFolder):
         return self.info["tokenizer"]["vocab_size"]
 
     @cached_property
+    def study_names(self) -> list[str]:
+        """The name of each study in its source; its number in a dataset that has no names."""
+        return self._names("study", self.study_ids)
+
+    @cached_property
+    def subject_names(self) -> list[str]:
+        """The name of each study's subject in its source; its number in a dataset that has no names."""
+        return self._names("subject", self.subject_ids)
+
+    @cached_property
+    def image_paths(self) -> dict[int, str] | None:
+        """The file of each image by its row, relative to the folder of the images; None if the dataset has none."""
+        if "image_paths" not in self._columns:
+            return None
+        begins, paths = self.image_begin.tolist(), self._manifest(["image_paths"])["image_paths"].to_pylist()
+        return {begin + place: path for begin, own in zip(begins, paths) for place, path in enumerate(own)}
+
+    @cached_property
     def sentence_lengths(self) -> np.ndarray:
         """Tokens of each sentence, of all splits: int64."""
         return np.diff(self.sentence_offsets)
@@ -178,6 +199,15 @@ class PreparedDataset(DatasetFolder):
     @cached_property
     def _sentences(self) -> pa.ChunkedArray:
         return self._manifest(["sentences"])["sentences"]
+
+    @cached_property
+    def _columns(self) -> list[str]:
+        return pq.read_schema(self.root / "manifest.parquet").names
+
+    def _names(self, column: str, numbers: np.ndarray) -> list[str]:
+        return (
+            self._manifest([column])[column].to_pylist() if column in self._columns else [*map(str, numbers.tolist())]
+        )
 
     def _manifest(self, columns: list[str]) -> pa.Table:
         return self.read_manifest(columns, None if self.split is None else [("split", "==", self.split)])

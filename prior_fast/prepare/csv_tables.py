@@ -24,10 +24,11 @@ def read_csv(
 ) -> pa.Table:
     """Read the named columns of a csv file, in the given order and with the given types; others are ignored.
 
-    Blanks around the names in the header are removed: one of SIIM-ACR's files has ` EncodedPixels`.
+    Blanks around the names in the header are removed: one of SIIM-ACR's files has ` EncodedPixels`. A name is also
+    found in another case. A whole number may be written as pandas saves it beside blank cells, "1.0".
 
     Args:
-        columns: the type of each required column.
+        columns: the type of each required column; the result has these names.
         nullable: the columns in which a cell may be empty.
         blank: the texts that count as an empty cell; None for pyarrow's list, which includes "NA" and "null".
 
@@ -35,18 +36,26 @@ def read_csv(
         UsageError: the file is empty or not csv, a column is absent, a value has the wrong type or is absent.
     """
     names = _header(path)
-    for name in columns:
-        if name not in names:
+    lower = {name.lower(): name for name in reversed(names)}
+    found = {name: name if name in names else lower.get(name.lower()) for name in columns}
+    for name, own in found.items():
+        if own is None:
             near = get_close_matches(name, names, n=1)
             hint = f" (is it {near[0]!r}?)" if near else ""
             raise UsageError(f"{path} has no column {name!r}{hint}; its columns are {', '.join(names)}")
     words = {} if blank is None else {"null_values": list(blank)}
+    # Whole numbers are read as floats first: "1.0" is no integer to Arrow.
+    whole = [name for name, kind in columns.items() if pa.types.is_integer(kind)]
+    types = {str(found[name]): pa.float64() if name in whole else kind for name, kind in columns.items()}
     convert = pyarrow.csv.ConvertOptions(
-        column_types=columns, include_columns=list(columns), strings_can_be_null=True, **words
+        column_types=types, include_columns=[str(name) for name in found.values()], strings_can_be_null=True, **words
     )
-    reading = pyarrow.csv.ReadOptions(column_names=names, skip_rows=1)
+    reading = pyarrow.csv.ReadOptions(column_names=_unique(names), skip_rows=1)
     try:
         table = pyarrow.csv.read_csv(path, read_options=reading, convert_options=convert)
+        table = table.rename_columns(list(found))
+        for name in whole:
+            table = table.set_column(table.column_names.index(name), name, table[name].cast(columns[name]))
     except (pa.ArrowInvalid, OSError) as error:
         raise UsageError(f"{path} can't be read as csv: {str(error).splitlines()[0]}") from error
     for name in columns:
@@ -57,15 +66,21 @@ def read_csv(
 
 
 def read_rows(path: Path, columns: dict[str, pa.DataType], nullable: tuple[str, ...] = ()) -> dict[str, list]:
-    """Like `read_csv`, but each column is a list. Only an empty cell counts as empty; its value is None.
+    """Like `read_csv`, but each column is a list. A cell is empty if it has no text, or "nan" or "NaN" as
+    pandas may save it; its value is None.
 
     Raises:
         UsageError: as in `read_csv`, or there is no row below the header.
     """
-    table = read_csv(path, columns, nullable, blank=("",))
+    table = read_csv(path, columns, nullable, blank=("", "nan", "NaN", "NA", "<NA>"))
     if not table.num_rows:
         raise UsageError(f"{path} has no row below its header")
     return {name: table[name].to_pylist() for name in columns}
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Names by which Arrow can tell columns apart: pandas' index has none, and ignored columns may repeat."""
+    return [name if names.index(name) == place and name else f"\0{place}" for place, name in enumerate(names)]
 
 
 def _header(path: Path) -> list[str]:

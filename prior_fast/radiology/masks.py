@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from prior_fast.radiology.xray import IMAGE_SIZE, decode_file, to_gray
+from prior_fast.radiology.xray import IMAGE_SIZE, decode_file
 
 # x, y, width, height.
 Box = tuple[float, float, float, float]
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Decode an 8-bit mask (set where above 127) and resize it. A pixel is set if at least half of its area is set.
+    """Decode a mask (set where its gray level is above 127), turn it as its EXIF orientation says, and resize it.
+
+    A pixel is set if at least half of its area is set.
 
     Returns:
         bool [224, 224].
@@ -23,7 +25,7 @@ def read_mask(path: Path) -> np.ndarray:
         UnreadableImage: the file is absent, empty, truncated or not an image.
     """
     image, _, _ = decode_file(path)
-    mask = np.asarray(to_gray(image)) > 127
+    mask = np.asarray(image) > 127
     shares = Image.fromarray(mask.astype(np.float32)).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)
     return np.asarray(shares) >= 0.5
 

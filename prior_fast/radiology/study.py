@@ -1,4 +1,4 @@
-"""Studies: images of one examination with one report, and their paths in MIMIC-CXR's folders."""
+"""Studies: images of one examination with one report, and the paths of MIMIC-CXR's folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +26,12 @@ class Rejection:
     """A file or a study that is left out: a row of rejected.csv.
 
     Attributes:
-        file: path relative to its tree.
+        file: path relative to its folder.
         kind: the reason without details; rejections are counted by it.
         detail: the details of the reason.
         broken: whether a file is missing or can't be read; False if a filter left it out.
         whole_study: whether the whole study is left out, not only the file.
+        study: the name of the study in its source, where that is not the number.
     """
 
     study_id: int
@@ -39,6 +40,12 @@ class Rejection:
     detail: str = ""
     broken: bool = False
     whole_study: bool = False
+    study: str = ""
+
+    @property
+    def shown_study(self) -> str:
+        """The study as rejected.csv names it."""
+        return self.study or f"{self.study_id:08d}"
 
     @property
     def reason(self) -> str:
@@ -47,23 +54,56 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class StudyImage:
+    """An image of a study: its id, and its path relative to the folder of the images."""
+
+    image_id: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where the text of a report is: exactly one of the three is given.
+
+    Attributes:
+        path: a text file, relative to the folder of the reports.
+        text: the whole report, in which sections are to be found.
+        sections: texts that are sections already, findings before impression.
+    """
+
+    path: str = ""
+    text: str | None = None
+    sections: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
     """A study that has a frontal image and a split.
 
     Attributes:
-        frontal: dicom ids of the frontal images, sorted.
+        images: the frontal images, in the order of the dataset.
         left_out: its other images, each with the reason found in the tables.
-        labels: the 14 CheXpert labels, None where blank; None when the table has no row for the study.
+        labels: one for each class of the plan: 1, 0, -1, None where blank; None when no table has labels of the study.
         annotations: the annotations of the frontal images.
+        name, subject: the ids in the source as texts; "" where they are the numbers.
+        place: its folder or its row in a table, to name a study that has neither a report file nor an image.
     """
 
     study_id: int
     subject_id: int
     split: str
-    frontal: tuple[str, ...]
+    images: tuple[StudyImage, ...]
+    report: Report
     left_out: tuple[Rejection, ...] = ()
     labels: tuple[float | None, ...] | None = None
     annotations: tuple[AnnotationRow, ...] = ()
+    name: str = ""
+    subject: str = ""
+    place: str = ""
+
+    def reject(self, file: str, kind: str, detail: str = "", broken: bool = False, whole: bool = False) -> Rejection:
+        """A rejection of this study or of one of its files."""
+        return Rejection(self.study_id, file, kind, detail, broken, whole, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +122,9 @@ class Tree:
         """Path of a study's folder, relative to the root."""
         return f"{self.prefix}p{str(subject_id)[:2]}/p{subject_id}/s{study_id}"
 
-    def image(self, subject_id: int, study_id: int, dicom_id: str) -> str:
+    def image(self, subject_id: int, study_id: int, dicom_id: str, suffix: str = ".jpg") -> str:
         """Path of an image, relative to the root."""
-        return f"{self.study(subject_id, study_id)}/{dicom_id}.jpg"
+        return f"{self.study(subject_id, study_id)}/{dicom_id}{suffix}"
 
     def report(self, subject_id: int, study_id: int) -> str:
         """Path of a report, relative to the root."""

@@ -94,3 +94,11 @@ def test_the_page_on_a_raw_dataset(tmp_path: Path) -> None:
     folder = copy_checkout(tmp_path)
     assert follow(section("A raw dataset"), folder) == ["python", "python", "sh", "python", "sh"]
     check_style(section("A raw dataset"), folder)
+
+
+def test_the_page_on_a_dataset_with_reports(tmp_path: Path) -> None:
+    folder = copy_checkout(tmp_path)
+    assert follow(section("A dataset of images with reports"), folder) == ["python", "python", "sh"]
+    check_style(section("A dataset of images with reports"), folder)
+    module = folder / "prior_fast/prepare/studies/layouts/riverside.py"
+    assert len(module.read_text(encoding="utf-8").splitlines()) < 100

@@ -8,9 +8,9 @@ import pytest
 from prior_fast.batch import pack_reports
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
-from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
+from prior_fast.prepare.studies.pipeline import prepare_studies
 from prior_fast.radiology.labels import CHEXPERT_LABELS
-from tests.prepare.mimic_tree import small_tree
+from tests.prepare.mimic_tree import mimic_options, small_tree
 
 FILES = (
     *("images.npy", "tokens.npy", "sentence_offsets.npy", "manifest.parquet", "rejected.csv"),
@@ -22,7 +22,7 @@ FILES = (
 def made(tmp_path_factory):
     """A small prepared dataset; not to be changed."""
     folder = tmp_path_factory.mktemp("store")
-    prepare_mimic(PrepareOptions(images=small_tree(folder / "tree").root, out=folder / "prepared"))
+    prepare_studies(mimic_options(images=small_tree(folder / "tree").root, out=folder / "prepared"))
     return folder / "prepared"
 
 
@@ -112,7 +112,7 @@ def test_a_changed_byte_is_found_by_the_full_check(copy, name):
 def test_every_file_is_listed(made):
     listed = set(json.loads((made / "dataset.json").read_text(encoding="utf-8"))["files"])
     there = {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()}
-    assert listed == set(FILES) == there - {"dataset.json", "report.json"}
+    assert listed == set(FILES) == there - {"dataset.json", "report.json", "preview.png"}
 
 
 def test_damage_that_keeps_the_size(copy):
@@ -154,7 +154,7 @@ def test_splits_that_are_not_there(tmp_path, made):
     with pytest.raises(UsageError, match=r"no split 'valid': did you mean 'validate'\? it has train \(12 studies\)"):
         PreparedDataset.open(made, "valid")
     tree = small_tree(tmp_path / "tree", studies=3)
-    prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "out"))
+    prepare_studies(mimic_options(images=tree.root, out=tmp_path / "out"))
     with pytest.raises(
         UsageError, match=r"the split 'test' of .* has no study; it has train \(3 studies\), validate \(0"
     ):

@@ -154,7 +154,7 @@ def test_who_needs_no_dicom_does_without_pydicom():
     code = (
         "import sys, prior_fast; from prior_fast.cli.main import make_parser; make_parser()\n"
         "import prior_fast.data.labelled_dataset, prior_fast.phantom.generate\n"
-        "import prior_fast.prepare.labelled.chexpert5x200, prior_fast.phantom.layouts.chexpert\n"
+        "import prior_fast.prepare.labelled.layouts.chexpert5x200, prior_fast.phantom.layouts.chexpert\n"
         "print([name for name in ('pydicom', 'torch') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

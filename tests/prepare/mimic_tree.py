@@ -3,10 +3,13 @@
 import csv
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from prior_fast.prepare.studies.options import PrepareOptions
+from prior_fast.prepare.studies.plan import Source
 from prior_fast.radiology.labels import CHEXPERT_LABELS
 
 METADATA = ("dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns")
@@ -79,6 +82,12 @@ class MimicTree:
         if self.annotations:
             write_csv(self.root / "annotations.csv", ANNOTATIONS, self.annotations)
         return self.root
+
+
+def mimic_options(images: Path, out: Path, reports: Path | None = None, **settings: Any) -> PrepareOptions:
+    """The options of `prior-fast prepare mimic`."""
+    arguments = {"images": str(images), "reports": None if reports is None else str(reports)}
+    return PrepareOptions(Source("mimic", arguments), out, **settings)
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, object]]) -> None:

@@ -14,11 +14,11 @@ from prior_fast.cli import prepare
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import RunError, UsageError
 from prior_fast.prepare.studies import chunks, pipeline
-from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
+from prior_fast.prepare.studies.pipeline import prepare_studies
 from prior_fast.radiology.labels import CHEXPERT_LABELS
 from prior_fast.radiology.tokenizer import train_tokenizer
 from prior_fast.radiology.xray import read_xray
-from tests.prepare.mimic_tree import MimicTree, contents, rejected, small_tree
+from tests.prepare.mimic_tree import MimicTree, contents, mimic_options, rejected, small_tree
 
 
 def run(*words: object) -> int:
@@ -41,7 +41,7 @@ def out(tmp_path):
 
 def reasons(tree: MimicTree, out, **settings) -> dict[str, str]:
     """Prepare the tree; the reason for each file that was left out."""
-    prepare_mimic(PrepareOptions(images=tree.write(), out=out, **settings))
+    prepare_studies(mimic_options(images=tree.write(), out=out, **settings))
     return {row["file"]: row["reason"] for row in rejected(out)}
 
 
@@ -64,14 +64,14 @@ def test_the_command_prints_tables_and_writes_a_report(tree, out, capsys):
 
 
 def test_studies_are_sorted_by_split_then_id(tree, out):
-    prepare_mimic(PrepareOptions(images=tree.root, out=out))
+    prepare_studies(mimic_options(images=tree.root, out=out))
     ids = [PreparedDataset.open(out, split).study_ids.tolist() for split in ("train", "validate", "test")]
     assert PreparedDataset.open(out).study_ids.tolist() == [study for numbers in ids for study in numbers]
     assert all(numbers == sorted(numbers) for numbers in ids)
 
 
 def test_labels_keep_blank_and_uncertain_apart(tree, out):
-    prepare_mimic(PrepareOptions(images=tree.root, out=out))
+    prepare_studies(mimic_options(images=tree.root, out=out))
     dataset = PreparedDataset.open(out)
     edema = dataset.labels[:, CHEXPERT_LABELS.index("Edema")]
     np.testing.assert_array_equal(edema, [(1, 0, -1)[study % 50_000_000 % 3] for study in dataset.study_ids])
@@ -86,17 +86,17 @@ def test_without_labels_all_are_blank_and_a_line_says_so(tree, out, capsys):
 
 
 def test_gzipped_tables_and_the_files_folder_give_the_same(tree, out, tmp_path):
-    prepare_mimic(PrepareOptions(images=tree.root, out=out))
+    prepare_studies(mimic_options(images=tree.root, out=out))
     for path in tree.root.glob("*.csv"):
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
-    prepare_mimic(PrepareOptions(images=tree.root / "files", out=tmp_path / "second"))
+    prepare_studies(mimic_options(images=tree.root / "files", out=tmp_path / "second"))
     assert contents(out) == contents(tmp_path / "second")
 
 
 @pytest.mark.parametrize("given", ["root", "files", "moved"])
 def test_reports_may_lie_in_a_tree_of_their_own(tree, out, tmp_path, given):
-    prepare_mimic(PrepareOptions(images=tree.root, out=out))
+    prepare_studies(mimic_options(images=tree.root, out=out))
     reports = tmp_path / "reports"
     for path in tree.root.glob("files/*/*/*.txt"):
         target = reports / path.relative_to(tree.root)
@@ -105,8 +105,8 @@ def test_reports_may_lie_in_a_tree_of_their_own(tree, out, tmp_path, given):
     if given == "moved":
         shutil.move(reports / "files", tmp_path / "elsewhere")
         reports = tmp_path / "elsewhere"
-    settings = PrepareOptions(tree.root, tmp_path / "second", reports / "files" if given == "files" else reports)
-    prepare_mimic(settings)
+    settings = mimic_options(tree.root, tmp_path / "second", reports / "files" if given == "files" else reports)
+    prepare_studies(settings)
     assert contents(out) == contents(tmp_path / "second")
 
 
@@ -201,17 +201,17 @@ def test_annotations_are_scaled_to_the_resized_image(tree, out, monkeypatch):
         assert annotation.mask.sum() == 400
     assert PreparedDataset.open(out, "train").annotations() == []
     with pytest.raises(RunError, match="mask not readable"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=out.with_name("strict"), strict=True))
+        prepare_studies(mimic_options(images=tree.root, out=out.with_name("strict"), strict=True))
 
 
 def test_a_tokenizer_of_ones_own(tree, out, tmp_path):
     train_tokenizer(["heart nodule pleural"] * 2).save_pretrained(tmp_path / "mine")
-    prepare_mimic(PrepareOptions(images=tree.root, out=out, tokenizer=str(tmp_path / "mine")))
+    prepare_studies(mimic_options(images=tree.root, out=out, tokenizer=str(tmp_path / "mine")))
     dataset = PreparedDataset.open(out)
     assert dataset.tokenizer().get_vocab() == train_tokenizer(["heart nodule pleural"] * 2).get_vocab()
     assert dataset.info["tokenizer"]["source"] == str(tmp_path / "mine")
     with pytest.raises(UsageError, match="none-such"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "b", tokenizer=str(tmp_path / "none-such")))
+        prepare_studies(mimic_options(images=tree.root, out=tmp_path / "b", tokenizer=str(tmp_path / "none-such")))
 
 
 def test_a_sentence_without_a_token_is_dropped(tree, out, tmp_path):
@@ -239,25 +239,25 @@ def test_an_existing_folder_is_kept(tree, out):
     out.mkdir()
     (out / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match="is not empty; give a folder that does not exist yet"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=out))
+        prepare_studies(mimic_options(images=tree.root, out=out))
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
     (out / "notes.txt").unlink()
-    prepare_mimic(PrepareOptions(images=tree.root, out=out))
+    prepare_studies(mimic_options(images=tree.root, out=out))
     before = contents(out)
-    assert prepare_mimic(PrepareOptions(images=tree.root, out=out, workers=2))["already_done"]
+    assert prepare_studies(mimic_options(images=tree.root, out=out, workers=2))["already_done"]
     with pytest.raises(UsageError, match="other inputs or with other options"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=out, min_sentences=5))
+        prepare_studies(mimic_options(images=tree.root, out=out, min_sentences=5))
     tree.report(50_000_003).write_text("changed", encoding="utf-8")
     with pytest.raises(UsageError, match="other inputs or with other options"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=out))
+        prepare_studies(mimic_options(images=tree.root, out=out))
     assert contents(out) == before
 
 
 def test_strict_is_not_content_with_a_dataset_that_lacks_broken_files(tree, out):
     tree.report(50_000_003).unlink()
-    prepare_mimic(PrepareOptions(images=tree.root, out=out))
+    prepare_studies(mimic_options(images=tree.root, out=out))
     with pytest.raises(RunError, match=r"leaves out 1 broken file\(s\)"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=out, strict=True))
+        prepare_studies(mimic_options(images=tree.root, out=out, strict=True))
 
 
 def test_an_empty_training_split(tmp_path, out):
@@ -266,7 +266,7 @@ def test_an_empty_training_split(tmp_path, out):
     tree.add(50_000_001, "train", sentences=2)
     tree.write()
     with pytest.raises(UsageError, match=r"no study of the training split .*left out: fewer than 4 sentences \(1\)"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=out))
+        prepare_studies(mimic_options(images=tree.root, out=out))
     assert not out.exists()
 
 
@@ -282,42 +282,42 @@ def edit(path, old, new):
         (
             "metadata",
             "ViewPosition",
-            "viewposition",
-            r"no column 'ViewPosition' \(is it 'viewposition'\?\); its columns",
+            "view_position",
+            r"no column 'ViewPosition' \(is it 'view_position'\?\); its columns",
         ),
         ("split", "study_id", "study", "split.csv has no column 'study_id'"),
         ("split", ",train", ",training", "split 'training' of .* is none of train, validate, test"),
         ("split", ",50000000,", ",,", "column 'study_id' is empty in line 2"),
-        ("metadata", ",50000000,", ",s50000000,", "metadata.csv can't be read as csv"),
-        ("chexpert", "Lung Lesion", "Lung lesion", "has no column 'Lung Lesion'"),
+        ("metadata", ",50000000,", ",t50000000,", "study_id 't50000000' is no number, with or without a letter"),
+        ("chexpert", "Lung Lesion", "Lung lesions", "has no column 'Lung Lesion'"),
         ("chexpert", "1.0", "2.0", "'Edema' of study 50000000 is 2.0, not 1, 0, -1 or empty"),
     ],
 )
 def test_tables_that_can_not_be_used(tree, out, table, old, new, message):
     edit(tree.root / f"mimic-cxr-2.0.0-{table}.csv", old, new)
     with pytest.raises(UsageError, match=message):
-        prepare_mimic(PrepareOptions(images=tree.root, out=out))
+        prepare_studies(mimic_options(images=tree.root, out=out))
     assert not out.exists()
 
 
 def test_rows_that_contradict_each_other(tree, out):
     tree.split.append({**tree.split[0], "split": "test"})
     with pytest.raises(UsageError, match="is there twice, as train and as test"):
-        prepare_mimic(PrepareOptions(images=tree.write(), out=out))
+        prepare_studies(mimic_options(images=tree.write(), out=out))
     tree.split.pop()
     tree.metadata.append({**tree.metadata[0], "ViewPosition": "LL"})
     with pytest.raises(UsageError, match="is there twice, with different values"):
-        prepare_mimic(PrepareOptions(images=tree.write(), out=out))
+        prepare_studies(mimic_options(images=tree.write(), out=out))
     tree.metadata.pop()
     tree.chexpert.append({**tree.chexpert[0], "Edema": -1.0})
     with pytest.raises(UsageError, match="study 50000000 is there twice, with different labels"):
-        prepare_mimic(PrepareOptions(images=tree.write(), out=out))
+        prepare_studies(mimic_options(images=tree.write(), out=out))
 
 
 def test_folders_that_can_not_be_used(tree, out, tmp_path):
     def message(**settings) -> str:
         with pytest.raises(UsageError) as caught:
-            prepare_mimic(PrepareOptions(**{"images": tree.root, "out": out, **settings}))
+            prepare_studies(mimic_options(**{"images": tree.root, "out": out, **settings}))
         return str(caught.value)
 
     assert message(images=tmp_path / "none").endswith("none: there is no such folder")

@@ -9,9 +9,9 @@ from prior_fast.cli import prepare
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import RunError, UsageError
 from prior_fast.prepare.studies import pipeline
-from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
+from prior_fast.prepare.studies.pipeline import prepare_studies
 from prior_fast.radiology.xray import UnreadableImage, read_xray
-from tests.prepare.mimic_tree import MimicTree, contents, small_tree
+from tests.prepare.mimic_tree import MimicTree, contents, mimic_options, small_tree
 
 
 @pytest.fixture
@@ -93,8 +93,8 @@ def test_fast_differs_little_on_real_xrays(real_cxr):
 
 
 def test_the_choice_is_recorded_and_changes_only_large_images(tree, tmp_path):
-    prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "exact"))
-    report = prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "fast", decode="fast"))
+    prepare_studies(mimic_options(images=tree.root, out=tmp_path / "exact"))
+    report = prepare_studies(mimic_options(images=tree.root, out=tmp_path / "fast", decode="fast"))
     assert report["decode"] == "fast"
     for decode in ("exact", "fast"):
         assert json.loads((tmp_path / decode / "dataset.json").read_text(encoding="utf-8"))["decode"] == decode
@@ -102,7 +102,7 @@ def test_the_choice_is_recorded_and_changes_only_large_images(tree, tmp_path):
     changed = [row for row in range(len(exact.images)) if not np.array_equal(exact.image(row), fast.image(row))]
     assert changed == [exact.image_rows(exact.study_ids.tolist().index(50_000_200))[0]]
     with pytest.raises(UsageError, match="with other options"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "exact", decode="fast"))
+        prepare_studies(mimic_options(images=tree.root, out=tmp_path / "exact", decode="fast"))
 
 
 @pytest.mark.parametrize(("first", "second"), [("exact", "fast"), ("fast", "exact")])
@@ -114,11 +114,11 @@ def test_a_run_does_not_go_on_with_the_other_way(tree, tmp_path, monkeypatch, fi
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.assemble, "collect", interrupted)
         with pytest.raises(RunError, match="stopped"):
-            prepare_mimic(PrepareOptions(images=tree.root, out=out, decode=first))
+            prepare_studies(mimic_options(images=tree.root, out=out, decode=first))
     with pytest.raises(UsageError, match=f"with --decode {first}, not {second}: give --decode {first}"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=out, decode=second))
-    prepare_mimic(PrepareOptions(images=tree.root, out=out, decode=first))
-    prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "whole", decode=first))
+        prepare_studies(mimic_options(images=tree.root, out=out, decode=second))
+    prepare_studies(mimic_options(images=tree.root, out=out, decode=first))
+    prepare_studies(mimic_options(images=tree.root, out=tmp_path / "whole", decode=first))
     assert contents(out) == contents(tmp_path / "whole")
 
 
@@ -131,4 +131,4 @@ def test_the_command_takes_the_choice(tree, tmp_path):
     assert PreparedDataset.open(tmp_path / "out").info["decode"] == "fast"
     assert parser.parse_args([str(word) for word in words]).decode == "exact"
     with pytest.raises(UsageError, match="--decode must be exact or fast, not 'quick'"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "b", decode="quick"))
+        prepare_studies(mimic_options(images=tree.root, out=tmp_path / "b", decode="quick"))

@@ -12,9 +12,9 @@ from PIL import Image
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import RunError
 from prior_fast.prepare.studies import chunks, pipeline
-from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
+from prior_fast.prepare.studies.pipeline import prepare_studies
 from prior_fast.radiology.labels import CHEXPERT_LABELS
-from tests.prepare.mimic_tree import contents, rejected
+from tests.prepare.mimic_tree import contents, mimic_options, rejected
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def small_chunks(monkeypatch):
 def real(real_cxr, tmp_path_factory):
     """The real bundle, prepared once."""
     out = tmp_path_factory.mktemp("real") / "prepared"
-    prepare_mimic(PrepareOptions(images=real_cxr, out=out))
+    prepare_studies(mimic_options(images=real_cxr, out=out))
     return out
 
 
@@ -81,10 +81,11 @@ def test_pixels_labels_and_tokens_of_the_real_bundle(real, real_cxr):
     assert dataset.image_std == pytest.approx(training.std(), rel=1e-9)
 
 
-@pytest.fixture(scope="module")
-def overlaid(real_cxr, real_cxr_broken, tmp_path_factory):
-    """The real bundle with the six broken studies laid over it."""
-    root = tmp_path_factory.mktemp("overlaid") / "tree"
+NOT_UTF8 = 51046992
+
+
+def overlay(real_cxr, real_cxr_broken, root, leave_out):
+    """The real bundle with the broken studies laid over it, without the rows of the study `leave_out`."""
     shutil.copytree(real_cxr / "files", root / "files", copy_function=os.symlink)
     for path in (real_cxr_broken / "files").rglob("*"):
         if path.is_file():
@@ -93,13 +94,31 @@ def overlaid(real_cxr, real_cxr_broken, tmp_path_factory):
             target.symlink_to(path)
     for path in real_cxr.glob("mimic-cxr-2.0.0-*.csv"):
         more = (real_cxr_broken / path.name).read_text(encoding="utf-8").splitlines(keepends=True)[1:]
+        more = [line for line in more if str(leave_out) not in line]
         (root / path.name).write_text(path.read_text(encoding="utf-8") + "".join(more), encoding="utf-8")
     return root
 
 
+@pytest.fixture(scope="module")
+def overlaid(real_cxr, real_cxr_broken, tmp_path_factory):
+    """The real bundle with the five studies that can't be read."""
+    return overlay(real_cxr, real_cxr_broken, tmp_path_factory.mktemp("overlaid") / "tree", NOT_UTF8)
+
+
+def test_a_report_in_latin_1_is_read_and_counted(real, real_cxr, real_cxr_broken, tmp_path):
+    tree = overlay(real_cxr, real_cxr_broken, tmp_path / "tree", None)
+    report = prepare_studies(mimic_options(images=tree, out=tmp_path / "out", workers=2))
+    assert report["broken_files"] == 5
+    assert "1 report(s) are not UTF-8 and were read in another encoding, cp1252 unless marked" in report["notes"]
+    dataset = PreparedDataset.open(tmp_path / "out")
+    assert len(dataset) == len(PreparedDataset.open(real)) + 1
+    sentences = dataset.sentences(dataset.study_ids.tolist().index(NOT_UTF8))
+    assert len(sentences) == 5 and sentences[0].startswith("There is some minimal patchy opacity in left base")
+
+
 def test_broken_studies_change_nothing_but_the_list(real, overlaid, real_cxr_broken, tmp_path):
-    report = prepare_mimic(PrepareOptions(images=overlaid, out=tmp_path / "out", workers=2))
-    assert report["broken_files"] == 6
+    report = prepare_studies(mimic_options(images=overlaid, out=tmp_path / "out", workers=2))
+    assert report["broken_files"] == 5
     before, after = contents(real), contents(tmp_path / "out")
     assert {name for name in before if before[name] != after[name]} == {"dataset.json", "rejected.csv"}
     infos = [json.loads(files["dataset.json"]) for files in (before, after)]
@@ -107,6 +126,7 @@ def test_broken_studies_change_nothing_but_the_list(real, overlaid, real_cxr_bro
         del info["files"]["rejected.csv"]
     assert infos[0] == infos[1]
     broken = json.loads((real_cxr_broken / "expected.json").read_text(encoding="utf-8"))["broken"]
+    broken = [row for row in broken if row["study_id"] != NOT_UTF8]
     new = [row for row in rejected(tmp_path / "out") if row not in rejected(real)]
     assert {int(row["study"]) for row in new} == {row["study_id"] for row in broken}
     reasons = {(int(row["study"]), row["file"]): row["reason"] for row in new}
@@ -115,7 +135,6 @@ def test_broken_studies_change_nothing_but_the_list(real, overlaid, real_cxr_bro
         "text_as_jpeg": "no image in a known format",
         "zero_byte_jpeg": "empty",
         "missing_image": "no such file",
-        "report_not_utf8": "not UTF-8 (byte 0x",
         "missing_report": "report missing",
     }
     for row in broken:
@@ -127,17 +146,19 @@ def test_broken_studies_change_nothing_but_the_list(real, overlaid, real_cxr_bro
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_strict_stops_at_a_broken_file(overlaid, tmp_path, workers):
-    with pytest.raises(RunError, match=r"--strict: study 51046992, files/p18/p18724056/s51046992.txt: .*UTF-8"):
-        prepare_mimic(PrepareOptions(images=overlaid, out=tmp_path / "out", workers=workers, strict=True))
+    with pytest.raises(
+        RunError, match=r"--strict: study 53969910, files/p12/p12967675/s53969910/814a.*: image not readable \(no image"
+    ):
+        prepare_studies(mimic_options(images=overlaid, out=tmp_path / "out", workers=workers, strict=True))
     assert not (tmp_path / "out").exists()
 
 
 def test_strict_lets_filters_do_their_work(real, real_cxr, tmp_path):
-    prepare_mimic(PrepareOptions(images=real_cxr, out=tmp_path / "out", strict=True))
+    prepare_studies(mimic_options(images=real_cxr, out=tmp_path / "out", strict=True))
     assert contents(tmp_path / "out") == contents(real)
 
 
 def test_the_number_of_workers_changes_nothing(real, real_cxr, tmp_path, small_chunks):
-    prepare_mimic(PrepareOptions(images=real_cxr, out=tmp_path / "out", workers=2))
+    prepare_studies(mimic_options(images=real_cxr, out=tmp_path / "out", workers=2))
     assert contents(tmp_path / "out") == contents(real)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]

@@ -12,8 +12,8 @@ import pytest
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import RunError
 from prior_fast.prepare.studies import chunks, pipeline
-from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
-from tests.prepare.mimic_tree import MimicTree, contents, small_tree
+from prior_fast.prepare.studies.pipeline import prepare_studies
+from tests.prepare.mimic_tree import MimicTree, contents, mimic_options, small_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +29,7 @@ def tree(tmp_path) -> MimicTree:
 
 
 def test_a_run_that_failed_goes_on_where_it_was(tree, tmp_path, monkeypatch):
-    prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "whole"))
+    prepare_studies(mimic_options(images=tree.root, out=tmp_path / "whole"))
     out, done = tmp_path / "out", []
     original = chunks._prepare
 
@@ -41,11 +41,11 @@ def test_a_run_that_failed_goes_on_where_it_was(tree, tmp_path, monkeypatch):
 
     monkeypatch.setattr(chunks, "_prepare", fail_at_third)
     with pytest.raises(RunError, match="start the same command again"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=out))
+        prepare_studies(mimic_options(images=tree.root, out=out))
     assert not out.exists()
     assert len(list((tmp_path / "out.partial").glob("chunk-*.npz"))) == 2
     monkeypatch.setattr(chunks, "_prepare", lambda task: done.append(task.index) or original(task))
-    prepare_mimic(PrepareOptions(images=tree.root, out=out))
+    prepare_studies(mimic_options(images=tree.root, out=out))
     assert done == [0, 1, 2, 3, 4]
     assert contents(out) == contents(tmp_path / "whole")
     assert not (tmp_path / "out.partial").exists()
@@ -53,14 +53,15 @@ def test_a_run_that_failed_goes_on_where_it_was(tree, tmp_path, monkeypatch):
 
 def test_a_killed_run_goes_on_and_leaves_no_process(tmp_path):
     tree = small_tree(tmp_path / "tree", studies=200)
-    settings = PrepareOptions(images=tree.root, out=tmp_path / "out")
+    settings = mimic_options(images=tree.root, out=tmp_path / "out")
     script = (
         "import functools, pathlib, time\n"
         "from prior_fast.prepare.studies import chunks, pipeline\n"
+        "from tests.prepare.mimic_tree import mimic_options\n"
         "pipeline.make_tasks = functools.partial(chunks.make_tasks, size=4)\n"
         "if __name__ == '__main__':\n"
         f"    tree, out = pathlib.Path({str(tree.root)!r}), pathlib.Path({str(settings.out)!r})\n"
-        "    pipeline.prepare_mimic(pipeline.PrepareOptions(tree, out, workers=2))\n"
+        "    pipeline.prepare_studies(mimic_options(tree, out, workers=2))\n"
     )
     (tmp_path / "script.py").write_text(script, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -77,11 +78,11 @@ def test_a_killed_run_goes_on_and_leaves_no_process(tmp_path):
     left = {path.name: path.stat().st_mtime_ns for path in partial.glob("chunk-*.npz")}
     assert 3 <= len(left) < 50
     made = []
-    prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "whole"))
+    prepare_studies(mimic_options(images=tree.root, out=tmp_path / "whole"))
     original = chunks._prepare
     chunks._prepare = lambda task: made.append(task.index) or original(task)
     try:
-        prepare_mimic(PrepareOptions(images=tree.root, out=settings.out))
+        prepare_studies(mimic_options(images=tree.root, out=settings.out))
     finally:
         chunks._prepare = original
     assert len(made) == 50 - len(left)
@@ -119,11 +120,11 @@ def test_a_changed_input_is_not_mixed_with_old_chunks(tree, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.assemble, "write_dataset", full_disk)
         with pytest.raises(RunError, match="no space is left"):
-            prepare_mimic(PrepareOptions(images=tree.root, out=out))
+            prepare_studies(mimic_options(images=tree.root, out=out))
     assert not out.exists()
     tree.report(50_000_000).write_text("\n FINDINGS: A b. C d. E f. G h.\n", encoding="utf-8")
-    prepare_mimic(PrepareOptions(images=tree.root, out=out))
-    prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "whole"))
+    prepare_studies(mimic_options(images=tree.root, out=out))
+    prepare_studies(mimic_options(images=tree.root, out=tmp_path / "whole"))
     assert PreparedDataset.open(out).sentences(0) == ["A b.", "C d.", "E f.", "G h."]
     assert contents(out) == contents(tmp_path / "whole")
 
@@ -133,9 +134,9 @@ def test_a_changed_setting_is_not_mixed_with_old_chunks(tree, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.assemble, "collect", interrupted)
         with pytest.raises(RunError, match="stopped"):
-            prepare_mimic(PrepareOptions(images=tree.root, out=out))
-    prepare_mimic(PrepareOptions(images=tree.root, out=out, min_sentences=6))
-    prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "whole", min_sentences=6))
+            prepare_studies(mimic_options(images=tree.root, out=out))
+    prepare_studies(mimic_options(images=tree.root, out=out, min_sentences=6))
+    prepare_studies(mimic_options(images=tree.root, out=tmp_path / "whole", min_sentences=6))
     assert PreparedDataset.open(out).sentence_counts.min() == 6
     assert contents(out) == contents(tmp_path / "whole")
 
@@ -145,21 +146,21 @@ def test_a_damaged_chunk_is_made_again(tree, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.assemble, "collect", interrupted)
         with pytest.raises(RunError, match="stopped"):
-            prepare_mimic(PrepareOptions(images=tree.root, out=out))
+            prepare_studies(mimic_options(images=tree.root, out=out))
     paths = sorted((tmp_path / "out.partial").glob("chunk-*.npz"))
     paths[0].write_bytes(paths[0].read_bytes()[:1000])
     flipped = bytearray(paths[1].read_bytes())
     flipped[5000] ^= 255
     paths[1].write_bytes(flipped)
-    prepare_mimic(PrepareOptions(images=tree.root, out=out))
-    prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "whole"))
+    prepare_studies(mimic_options(images=tree.root, out=out))
+    prepare_studies(mimic_options(images=tree.root, out=tmp_path / "whole"))
     assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(chunks.np, "savez", full_disk)
     with pytest.raises(RunError, match=r"no space is left for .*out; free some and start"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "out"))
+        prepare_studies(mimic_options(images=tree.root, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     assert not list((tmp_path / "out.partial").iterdir())
 
@@ -167,5 +168,5 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tree, tmp_path, monkeypatch)
 def test_a_foreign_file_in_the_partial_folder_survives(tree, tmp_path):
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "mine.txt").write_text("keep", encoding="utf-8")
-    prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "out"))
+    prepare_studies(mimic_options(images=tree.root, out=tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out.partial").iterdir()] == ["mine.txt"]

@@ -10,10 +10,10 @@ from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import RunError, UsageError
 from prior_fast.prepare.studies import chunks, pipeline
 from prior_fast.prepare.studies.merge import merge_shards
-from prior_fast.prepare.studies.pipeline import PrepareOptions, prepare_mimic
+from prior_fast.prepare.studies.pipeline import prepare_studies
 from prior_fast.prepare.studies.shards import Shard, prepare_shard
 from prior_fast.radiology.tokenizer import train_tokenizer
-from tests.prepare.mimic_tree import MimicTree, contents, small_tree
+from tests.prepare.mimic_tree import MimicTree, contents, mimic_options, small_tree
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def out(tmp_path):
 
 
 def shard(tree, out, index, count, **settings):
-    return prepare_shard(PrepareOptions(images=tree.root, out=out, **settings), Shard(index, count))
+    return prepare_shard(mimic_options(images=tree.root, out=out, **settings), Shard(index, count))
 
 
 def both(tree, out, **settings):
@@ -54,7 +54,7 @@ def both(tree, out, **settings):
 
 def whole(tree, tmp_path, **settings):
     """The dataset of a run without shards."""
-    prepare_mimic(PrepareOptions(images=tree.root, out=tmp_path / "whole", **settings))
+    prepare_studies(mimic_options(images=tree.root, out=tmp_path / "whole", **settings))
     return contents(tmp_path / "whole")
 
 
@@ -89,7 +89,7 @@ def test_what_was_merged_is_known_again(tree, out):
     before = contents(out)
     assert merge_shards(out)["already_done"]
     assert shard(tree, out, 1, 2)["already_done"]
-    assert prepare_mimic(PrepareOptions(images=tree.root, out=out))["already_done"]
+    assert prepare_studies(mimic_options(images=tree.root, out=out))["already_done"]
     with pytest.raises(UsageError, match="with other options"):
         shard(tree, out, 1, 2, min_sentences=5)
     assert contents(out) == before
@@ -263,7 +263,7 @@ def test_what_is_there_is_left_alone(tree, out):
     both(tree, out)
     before = partial_files(out)
     with pytest.raises(UsageError, match="holds shards: complete them and `prior-fast prepare merge"):
-        prepare_mimic(PrepareOptions(images=tree.root, out=out))
+        prepare_studies(mimic_options(images=tree.root, out=out))
     out.write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match="is a file"):
         merge_shards(out)

@@ -1,17 +1,29 @@
 """DICOM files of every kind that the readers meet, and those that they refuse."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom import dcmread
+from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.data import get_testdata_file
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.pixels import apply_voi_lut, get_decoder
+from pydicom.uid import (
+    MPEG2MPML,
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+)
 
 from prior_fast.phantom.layouts.dicom import write_dicom
 from prior_fast.radiology.dicom import read_dicom
-from prior_fast.radiology.xray import UnreadableImage, to_square
+from prior_fast.radiology.xray import UnreadableImage, read_xray, to_square
 from tests.prepare.labelled.trees import raw_dicom, xray
 
 PIXELS = xray(3, 60, 44)
@@ -24,10 +36,17 @@ def path(tmp_path):
 
 
 def test_8_bits_are_taken_as_they_are(path):
-    raw_dicom(path, PIXELS, WindowCenter=40, WindowWidth=10)
+    raw_dicom(path, PIXELS)
     image, size = read_dicom(path)
     assert size == (44, 60) and image.dtype == np.uint8
     assert np.array_equal(image, SQUARE)
+
+
+def test_a_window_counts_for_8_bits_too(path):
+    raw_dicom(path, PIXELS, WindowCenter=120, WindowWidth=90)
+    expected = np.rint(apply_voi_lut(PIXELS, dcmread(path))).astype(np.uint8)
+    assert np.ptp(expected) == 255 and not np.array_equal(expected, PIXELS)
+    assert np.array_equal(read_dicom(path)[0], to_square(Image.fromarray(expected)))
 
 
 def test_implicit_little_endian(path):
@@ -123,4 +142,94 @@ def test_a_header_without_pixels_is_refused(path):
     del dataset.PixelData
     dataset.save_as(path)
     with pytest.raises(UnreadableImage, match="no pixel data"):
+        read_dicom(path)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_a_file_without_preamble_is_read_if_it_has_pixels(path, syntax):
+    raw_dicom(path, PIXELS, syntax=syntax)
+    dataset = dcmread(path)
+    with path.open("wb") as file:
+        dcmwrite(file, Dataset(dataset), implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
+    assert path.read_bytes()[128:132] != b"DICM"
+    for read in (read_dicom, read_xray):
+        image, size = read(path)
+        assert size == (44, 60) and np.array_equal(image, SQUARE)
+    del dataset.PixelData
+    with path.open("wb") as file:
+        dcmwrite(file, Dataset(dataset), implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
+    for read in (read_dicom, read_xray):
+        with pytest.raises(UnreadableImage, match="no DICOM file"):
+            read(path)
+
+
+def test_bytes_before_the_marker_may_be_of_another_format(path):
+    raw_dicom(path, PIXELS)
+    for start in (b"II*\0\x08\0\0\0", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"):
+        path.write_bytes(start + path.read_bytes()[len(start) :])
+        assert np.array_equal(read_xray(path)[0], SQUARE)
+
+
+def compressed(path: Path, syntax: UID, data: bytes, **facts: object) -> None:
+    """A DICOM file of one compressed frame of PIXELS."""
+    raw_dicom(path, PIXELS, **facts)
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate([data])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless])
+def test_a_missing_decoder_is_named_with_its_extra(path, syntax, monkeypatch):
+    decoder = get_decoder(syntax)
+    monkeypatch.setattr(type(decoder), "is_available", property(lambda self: syntax != self.UID))
+    compressed(path, syntax, b"\xff\xd8\xff\xd9")
+    with pytest.raises(UnreadableImage) as caught:
+        read_xray(path)
+    assert f"({syntax}) is installed: pip install 'prior-fast[dicom]'" in str(caught.value)
+    assert syntax.name in str(caught.value)
+
+
+def test_an_unknown_compression_is_named(path):
+    compressed(path, MPEG2MPML, b"\0\0")
+    with pytest.raises(
+        UnreadableImage, match=r"no decoder for the transfer syntax MPEG2 .*\(1.2.840.10008.1.2.4.100\)"
+    ):
+        read_xray(path)
+
+
+@pytest.mark.parametrize("name", ["MR_small_jpeg_ls_lossless", "JPEGLSNearLossless_08", "JPEGLSNearLossless_16"])
+def test_jpeg_ls_with_the_extra(name):
+    if not get_decoder(JPEGLSLossless).is_available:
+        pytest.skip("no decoder of JPEG-LS is installed")
+    image, _ = read_xray(Path(get_testdata_file(f"{name}.dcm", download=False)))
+    assert np.ptp(image) > 100
+    if name.startswith("MR"):
+        assert np.array_equal(image, read_xray(Path(get_testdata_file("MR_small.dcm", download=False)))[0])
+
+
+def test_values_above_the_stored_bits_are_white(path):
+    """JPEG 2000 has bits of its own, which may be more than those that the file declares."""
+    stored = np.linspace(0, 65535, 60 * 44).reshape(60, 44).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(stored).save(buffer, "JPEG2000", no_jp2=True)
+    compressed(path, JPEG2000Lossless, buffer.getvalue(), BitsAllocated=16, BitsStored=12, HighBit=11)
+    expected = np.rint(stored.clip(0, 4095) / 4095 * 255).astype(np.uint8)
+    assert np.array_equal(read_xray(path)[0], to_square(Image.fromarray(expected)))
+
+
+def test_compressed_pixels_without_a_transfer_syntax(path):
+    write_dicom(path, PIXELS, ("2.25.1", "2.25.2", "2.25.3"), {})
+    dataset = dcmread(path)
+    del dataset.file_meta.TransferSyntaxUID
+    with path.open("wb") as file:
+        dcmwrite(file, dataset, implicit_vr=False, little_endian=True)
+    with pytest.raises(UnreadableImage, match="the pixels are compressed, and no TransferSyntaxUID says how"):
+        read_xray(path)
+
+
+def test_frames_that_the_file_does_not_count(path):
+    raw_dicom(path, np.stack([PIXELS, PIXELS]), Rows=60, Columns=44)
+    with pytest.raises(UnreadableImage, match="2 frames"):
         read_dicom(path)

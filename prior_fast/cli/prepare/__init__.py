@@ -1,10 +1,14 @@
-"""`prior-fast prepare`: makes a dataset from the files of a public one. Each layout has a module in this folder."""
+"""`prior-fast prepare`: makes a dataset from files. Each layout of files is a module that this command finds by itself.
+
+Images with reports: `prior_fast/prepare/studies/layouts/`. Images with labels: `prior_fast/prepare/labelled/layouts/`.
+"""
 
 import argparse
-import importlib
 
-# In the order of --help.
-LAYOUTS = ("mimic", "merge", "chexpert", "chexpert5x200", "rsna", "siim")
+from prior_fast.cli.prepare import labelled, merge, studies
+from prior_fast.cli.prepare.layout_parser import LayoutParser, add_layouts
+from prior_fast.prepare.labelled import layouts as labelled_layouts
+from prior_fast.prepare.studies import layouts as study_layouts
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
@@ -12,11 +16,11 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     prepare = subparsers.add_parser(
         "prepare",
         help="make a prepared dataset (X-rays with reports) or a labelled dataset",
-        description="Make a prepared dataset or a labelled dataset: each X-ray is decoded and resized once, each "
-        "sentence is tokenized once.",
-        epilog="example: prior-fast prepare mimic --images mimic-cxr-jpg/2.0.0 --reports mimic-cxr/2.0.0 "
-        "--out prepared",
+        description="Make a prepared dataset (X-rays with reports) or a labelled dataset (X-rays with labels, boxes or "
+        "masks): each X-ray is decoded and resized once, each sentence is tokenized once.",
+        epilog="example: prior-fast prepare table --table studies.csv --images xrays --out prepared",
     )
-    layouts = prepare.add_subparsers(dest="layout", required=True, metavar="LAYOUT|merge")
-    for layout in LAYOUTS:
-        importlib.import_module(f"prior_fast.cli.prepare.{layout}").add_parser(layouts)
+    layouts = prepare.add_subparsers(dest="layout", required=True, metavar="LAYOUT|merge", parser_class=LayoutParser)
+    add_layouts(layouts, study_layouts, studies.fill)
+    merge.add_parser(layouts)
+    add_layouts(layouts, labelled_layouts, labelled.fill)

@@ -1,34 +1,26 @@
 """Common parts of the `prepare` commands of labelled datasets (images with labels, boxes or masks, without reports)."""
 
 import argparse
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from prior_fast.prepare.labelled.labelled_source import LabelledSource
-
-CHEXPERT_FOLDER = "folder with train.csv, valid.csv, train/ and valid/, or its parent"
+from types import ModuleType
+from typing import Any
 
 
-def add_labelled(
-    layouts: "argparse._SubParsersAction", name: str, what: str, folder: str, images: str, run: Callable
-) -> argparse.ArgumentParser:
-    """Add a labelled dataset to the layouts of `prepare`.
+def fill(parser: argparse.ArgumentParser, name: str, module: ModuleType) -> None:
+    """Complete the parser of a layout.
 
     Args:
-        what: the dataset, in words.
-        folder: an example of what --images names.
-        images: the help of --images.
-        run: makes the dataset from the arguments.
+        module: the layout: HELP, EXAMPLE, IMAGES (the help of --images), read, and add_options if it has options of its
+            own (CONTRIBUTING.md).
     """
-    parser = layouts.add_parser(
-        name,
-        help=what,
-        description=f"Prepare {what}. Images that can't be used are named in rejected.csv (docs/datasets.md).",
-        epilog=f"example: prior-fast prepare {name} --images {folder} --out prepared-{name}",
+    parser.description = (
+        f"Prepare {module.HELP}. Images that can't be used are named in rejected.csv (docs/datasets.md)."
     )
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help=images)
+    parser.epilog = f"example: prior-fast prepare {name} {module.EXAMPLE} --out prepared-{name}"
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help=module.IMAGES)
+    if hasattr(module, "add_options"):
+        module.add_options(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the new dataset")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
     parser.add_argument("--strict", action="store_true", help="stop at the first unusable file or row, exit code 1")
@@ -40,19 +32,17 @@ def add_labelled(
         help="add a split from the lists train.txt, validate.txt (or val.txt) and test.txt in DIR, and from "
         "train-1.txt and train-10.txt if they exist; may be given several times",
     )
-    parser.set_defaults(run=run)
-    return parser
+    parser.set_defaults(run=partial(run, module))
 
 
-def prepare(args: argparse.Namespace, read: "Callable[[], LabelledSource]") -> int:
+def run(module: ModuleType, args: argparse.Namespace) -> int:
     """Make the dataset and print what was kept, its splits and what was left out."""
     from prior_fast.prepare.labelled.pipeline import LabelledOptions, prepare_labelled
     from prior_fast.processes import usable_cores
 
     workers = usable_cores() if args.workers is None else args.workers
-    show_labelled(
-        prepare_labelled(read, LabelledOptions(args.out, workers, args.strict, tuple(args.split_lists))), args.out
-    )
+    options = LabelledOptions(args.out, workers, args.strict, tuple(args.split_lists))
+    show_labelled(prepare_labelled(lambda: module.read(args), options), args.out)
     return 0
 
 

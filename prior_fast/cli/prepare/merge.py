@@ -10,7 +10,7 @@ def add_parser(layouts: "argparse._SubParsersAction") -> None:
     """Add `merge`."""
     parser = layouts.add_parser(
         "merge",
-        help="join the shards of `prepare mimic --shard` into one dataset",
+        help="join the shards of `prepare LAYOUT --shard` into one dataset",
         description="Join the shards of a dataset, once all are complete. The dataset equals that of a run without "
         "shards, byte for byte. Options and trees are those of the shards.",
         epilog="example: prior-fast prepare merge --out prepared",

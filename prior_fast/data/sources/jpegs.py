@@ -77,7 +77,9 @@ class JpegSource:
 
         data = fn.external_source(source=read, batch=True)
         gpu = self.device.type == "cuda"
-        pixels = fn.decoders.image(data, device="mixed" if gpu else "cpu", output_type=types.GRAY)
+        device = "mixed" if gpu else "cpu"
+        # `read_xray` turns images as EXIF says, and their size is that after the turn.
+        pixels = fn.decoders.image(data, device=device, output_type=types.GRAY, adjust_orientation=True)
         side = self.dataset.images.shape[1]
 
         def resized(part: Any, height: int, width: int) -> Any:
@@ -88,4 +90,4 @@ class JpegSource:
         lines = [resized(top, 1, side), resized(bottom, 1, side)]
         lines += [resized(pixels[:, :1], side, 1), resized(pixels[:, -1:], side, 1)]
         corners = [fn.cast(part, dtype=types.FLOAT) for line in (top, bottom) for part in (line[:, :1], line[:, -1:])]
-        return [resized(pixels, side, side), *lines, *corners, fn.peek_image_shape(data)]
+        return [resized(pixels, side, side), *lines, *corners, fn.peek_image_shape(data, adjust_orientation=True)]

@@ -16,8 +16,7 @@ from prior_fast.data.dataset_folder import INFO_FILE
 from prior_fast.data.prepared_dataset import FORMAT, VERSION
 from prior_fast.files import sha256, write_json
 from prior_fast.prepare.studies.chunks import read_images, read_record
-from prior_fast.radiology.labels import CHEXPERT_LABELS
-from prior_fast.radiology.study import SPLITS, Rejection, Study, Tree
+from prior_fast.radiology.study import SPLITS, Rejection, Study
 from prior_fast.radiology.tokenizer import tokenize
 from prior_fast.radiology.xray import IMAGE_SIZE
 
@@ -73,7 +72,6 @@ def collect(paths: Sequence[Path], studies: dict[int, Study]) -> tuple[list[Chun
 def add_tokens(
     chunks: list[Chunk],
     tokenizer: "PreTrainedTokenizerFast",
-    reports: Tree,
     min_sentences: int,
     rejections: list[Rejection],
 ) -> None:
@@ -89,8 +87,7 @@ def add_tokens(
                 continue
             kind, detail = f"fewer than {min_sentences} sentences", f"({len(pairs)} with a token of the tokenizer)"
             study = kept.study
-            path = reports.report(study.subject_id, study.study_id)
-            rejections.append(Rejection(study.study_id, path, kind, detail, whole_study=True))
+            rejections.append(study.reject(study.report.path or study.place, kind, detail, whole=True))
         chunk.kept = remaining
 
 
@@ -112,11 +109,13 @@ def write_dataset(
     tokenizer_source: str,
     rejections: list[Rejection],
     decode: str,
+    classes: Sequence[str],
     advance: Callable[[], object],
 ) -> dict[str, Any]:
     """Write a dataset into the empty folder; dataset.json is written last.
 
     Args:
+        classes: the names of the labels.
         tokenizer_source: "train", or the name by which the tokenizer was loaded.
         decode: how the images were decoded, "exact" or "fast".
         advance: called after each chunk.
@@ -130,9 +129,9 @@ def write_dataset(
     tokens = [ids for kept in studies for ids in kept.tokens]
     _write_array(folder / "tokens.npy", np.concatenate(tokens))
     _write_array(folder / "sentence_offsets.npy", np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
-    pq.write_table(_manifest(studies), folder / "manifest.parquet")
+    pq.write_table(_manifest(studies, classes), folder / "manifest.parquet")
     _write_annotations(folder / "annotations.parquet", chunks)
-    _write_rejected(folder / "rejected.csv", rejections)
+    write_rejected(folder / "rejected.csv", rejections)
     tokenizer.save_pretrained(folder / "tokenizer")
     info = {
         "format": FORMAT,
@@ -143,7 +142,7 @@ def write_dataset(
         "image_size": IMAGE_SIZE,
         "image_mean": mean,
         "image_std": std,
-        "labels": list(CHEXPERT_LABELS),
+        "labels": list(classes),
         "tokenizer": {
             "source": tokenizer_source,
             "vocab_size": len(tokenizer),
@@ -196,27 +195,37 @@ def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> No
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _manifest(studies: list[Kept]) -> pa.Table:
+def _manifest(studies: list[Kept], classes: Sequence[str]) -> pa.Table:
     def ends(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
         bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
         return bounds[:-1], bounds[1:]
 
+    def names(own: str, number: str) -> pa.Array:
+        return pa.array([getattr(kept.study, own) or str(getattr(kept.study, number)) for kept in studies], pa.string())
+
     image_begin, image_end = ends([len(kept.dicom_ids) for kept in studies])
     sentence_begin, sentence_end = ends([len(kept.sentences) for kept in studies])
-    blank = (None,) * len(CHEXPERT_LABELS)
+    blank = (None,) * len(classes)
     labels = zip(*(kept.study.labels or blank for kept in studies))
     return pa.table(
         {
             "study_id": pa.array([kept.study.study_id for kept in studies], pa.int64()),
             "subject_id": pa.array([kept.study.subject_id for kept in studies], pa.int64()),
+            **{"study": names("name", "study_id"), "subject": names("subject", "subject_id")},
             "split": pa.array([kept.study.split for kept in studies], pa.string()),
             "dicom_ids": pa.array([kept.dicom_ids for kept in studies], pa.list_(pa.string())),
+            "image_paths": pa.array([_paths(kept) for kept in studies], pa.list_(pa.string())),
             **{"image_begin": image_begin, "image_end": image_end},
             **{"sentence_begin": sentence_begin, "sentence_end": sentence_end},
             "sentences": pa.array([kept.sentences for kept in studies], pa.list_(pa.string())),
-            **{name: pa.array(column, pa.float32()) for name, column in zip(CHEXPERT_LABELS, labels)},
+            **{name: pa.array(column, pa.float32()) for name, column in zip(classes, labels)},
         }
     )
+
+
+def _paths(kept: Kept) -> list[str]:
+    by_id = {image.image_id: image.path for image in kept.study.images}
+    return [by_id[image_id] for image_id in kept.dicom_ids]
 
 
 def _write_annotations(path: Path, chunks: list[Chunk]) -> None:
@@ -244,8 +253,9 @@ def _annotation_rows(chunks: list[Chunk]) -> Iterator[dict[str, Any]]:
                 yield {**annotation, "image_row": position[annotation["image_row"]], "mask": mask}
 
 
-def _write_rejected(path: Path, rejections: list[Rejection]) -> None:
-    rows = sorted((f"{rejection.study_id:08d}", rejection.file, rejection.reason) for rejection in rejections)
+def write_rejected(path: Path, rejections: list[Rejection]) -> None:
+    """Write study, file and reason of each rejection, sorted, as csv."""
+    rows = sorted((rejection.shown_study, rejection.file, rejection.reason) for rejection in rejections)
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("study", "file", "reason"), *rows])
 

@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 import PIL
+import pydicom
 
 from prior_fast.files import atomic_path
+from prior_fast.prepare.studies.plan import StudyPlan
+from prior_fast.prepare.studies.report_of_study import read_sentences
 from prior_fast.radiology.masks import box_mask, encode_mask, read_mask
-from prior_fast.radiology.sections import EXCLUDED_STUDIES, findings_and_impression
-from prior_fast.radiology.sentences import split_sentences
-from prior_fast.radiology.study import AnnotationRow, Rejection, Study, Tree
+from prior_fast.radiology.study import AnnotationRow, Rejection, Study
 from prior_fast.radiology.xray import EXACT, IMAGE_SIZE, UnreadableImage, read_xray
 
 # Increase this number whenever the same files would give another chunk.
-RULES_VERSION = 1
+RULES_VERSION = 2
 STUDIES_PER_CHUNK = 64
 
 
@@ -34,50 +35,51 @@ class ChunkTask:
 
     index: int
     studies: tuple[Study, ...]
-    images: Tree
-    reports: Tree
+    images: Path
+    reports: Path
     min_sentences: int
     folder: Path
-    decode: str = EXACT
+    decode: str
+    sections: str
 
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """The file of a prepared chunk, and the facts that the parent process needs before it reads the file."""
+    """The file of a prepared chunk, and the facts that the parent process needs before it reads the file.
+
+    Attributes:
+        other_encoding: reports that are not UTF-8 and were read in another encoding.
+    """
 
     path: Path
     studies: int
     decoded: int
     seconds: float
     first_broken: Rejection | None
+    other_encoding: int = 0
 
 
 def make_tasks(
-    studies: list[Study],
-    images: Tree,
-    reports: Tree,
-    min_sentences: int,
-    folder: Path,
-    decode: str = EXACT,
-    size: int = STUDIES_PER_CHUNK,
+    plan: StudyPlan, min_sentences: int, folder: Path, decode: str, sections: str, size: int = STUDIES_PER_CHUNK
 ) -> list[ChunkTask]:
     """Cut the studies into chunks of `size`, in their order."""
+    settings = (plan.images, plan.reports, min_sentences, folder, decode, sections)
     return [
-        ChunkTask(index, tuple(studies[begin : begin + size]), images, reports, min_sentences, folder, decode)
-        for index, begin in enumerate(range(0, len(studies), size))
+        ChunkTask(index, tuple(plan.studies[begin : begin + size]), *settings)
+        for index, begin in enumerate(range(0, len(plan.studies), size))
     ]
 
 
 def fingerprint(task: ChunkTask) -> str:
     """SHA-256 of the chunk's inputs. Files contribute their path, size and modification time, not their bytes."""
-    facts: list[Any] = [RULES_VERSION, PIL.__version__, IMAGE_SIZE, task.min_sentences]
-    if task.decode != EXACT:  # left out for "exact", so that chunks older than this option keep their fingerprint
-        facts.append(task.decode)
+    facts: list[Any] = [RULES_VERSION, PIL.__version__, pydicom.__version__, IMAGE_SIZE, task.min_sentences]
+    facts += [task.decode, task.sections]
     for study in task.studies:
-        ids = (study.subject_id, study.study_id)
-        facts += [study.split, ids, [astuple(row) for row in study.annotations]]
-        facts.append(_stat(task.reports, task.reports.report(*ids)))
-        facts += [_stat(task.images, task.images.image(*ids, dicom_id)) for dicom_id in study.frontal]
+        facts += [study.split, (study.subject_id, study.study_id), study.name, study.subject]
+        facts += [[astuple(row) for row in study.annotations], astuple(study.report)]
+        if study.report.path:
+            facts.append(_stat(task.reports, study.report.path))
+        facts += [(image.image_id, _stat(task.images, image.path)) for image in study.images]
         facts += [_stat(task.images, row.mask) for row in study.annotations if row.mask]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -105,7 +107,8 @@ def prepare_chunk(task: ChunkTask) -> ChunkResult:
         with atomic_path(path) as partial, partial.open("wb") as file:
             np.savez(file, images=images, record=np.frombuffer(json.dumps(record).encode(), np.uint8))
     broken = next((Rejection(**row) for row in record["rejected"] if row["broken"]), None)
-    return ChunkResult(path, len(task.studies), record["decoded"], record["seconds"], broken)
+    facts = (record["decoded"], record["seconds"], broken, record["other_encoding"])
+    return ChunkResult(path, len(task.studies), *facts)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -136,28 +139,27 @@ def _prepare(task: ChunkTask) -> tuple[dict[str, Any], np.ndarray]:
     annotations: list[dict[str, Any]] = []
     rejected: list[Rejection] = []
     images: list[np.ndarray] = []
-    decoded = 0
+    decoded, other_encoding = 0, 0
     for study in task.studies:
-        sentences, reason = read_sentences(task.reports, study, task.min_sentences)
-        if reason:
-            rejected.append(reason)
+        report = read_sentences(task.reports, study, task.min_sentences, task.sections)
+        other_encoding += report.other_encoding
+        if report.rejection:
+            rejected.append(report.rejection)
             continue
         kept: dict[str, tuple[int, tuple[int, int]]] = {}
-        for dicom_id in study.frontal:
-            relative = task.images.image(study.subject_id, study.study_id, dicom_id)
+        for image in study.images:
             try:
-                pixels, size = read_xray(task.images.root / relative, task.decode)
+                pixels, size = read_xray(task.images / image.path, task.decode)
             except UnreadableImage as error:
-                rejected.append(Rejection(study.study_id, relative, "image not readable", f"({error})", broken=True))
+                rejected.append(study.reject(image.path, "image not readable", f"({error})", broken=True))
                 continue
-            kept[dicom_id] = (len(images), size)
+            kept[image.image_id] = (len(images), size)
             images.append(pixels)
         decoded += len(kept)
         if not kept:
-            folder = task.images.study(study.subject_id, study.study_id)
-            rejected.append(Rejection(study.study_id, folder, "no readable frontal image", whole_study=True))
+            rejected.append(study.reject(study.place, "no readable frontal image", whole=True))
             continue
-        studies.append({"study_id": study.study_id, "dicom_ids": list(kept), "sentences": sentences})
+        studies.append({"study_id": study.study_id, "dicom_ids": list(kept), "sentences": report.sentences})
         for row in study.annotations:
             if row.dicom_id in kept:
                 marked = _annotation(task.images, study, row, *kept[row.dicom_id])
@@ -168,56 +170,27 @@ def _prepare(task: ChunkTask) -> tuple[dict[str, Any], np.ndarray]:
     stacked = np.stack(images) if images else np.zeros((0, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
     rejected_rows = [asdict(row) for row in rejected]
     record = {"studies": studies, "annotations": annotations, "rejected": rejected_rows, "decoded": decoded}
-    return record, stacked
-
-
-def read_sentences(tree: Tree, study: Study, min_sentences: int) -> tuple[list[str], Rejection | None]:
-    """The sentences of a study's findings and then of its impression, or the reason why the study is rejected."""
-    relative = tree.report(study.subject_id, study.study_id)
-    path = tree.root / relative
-
-    def reject(kind: str, detail: str = "", broken: bool = False) -> tuple[list[str], Rejection]:
-        return [], Rejection(study.study_id, relative, kind, detail, broken, whole_study=True)
-
-    try:
-        report = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return reject("report missing", broken=True)
-    except UnicodeDecodeError as error:
-        byte = f"(byte 0x{error.object[error.start]:02x} at position {error.start})"
-        return reject("report is not UTF-8", byte, broken=True)
-    except OSError as error:
-        return reject("report not readable", f"({error.strerror})", broken=True)
-    name = f"s{study.study_id}"
-    if name in EXCLUDED_STUDIES:
-        return reject("report is on the list of those whose sections can't be told apart")
-    sections = findings_and_impression(report, name)
-    if sections is None:
-        return reject("no findings or impression")
-    sentences = [sentence for part in ("findings", "impression") for sentence in split_sentences(sections[part])]
-    if len(sentences) < min_sentences:
-        return reject(f"fewer than {min_sentences} sentences", f"({len(sentences)} found)")
-    return sentences, None
+    return {**record, "other_encoding": other_encoding}, stacked
 
 
 def _annotation(
-    tree: Tree, study: Study, row: AnnotationRow, image_row: int, size: tuple[int, int]
+    folder: Path, study: Study, row: AnnotationRow, image_row: int, size: tuple[int, int]
 ) -> dict[str, Any] | Rejection:
     """The annotation in pixels of the resized image; `image_row` is the row within the chunk."""
     across, down = IMAGE_SIZE / size[0], IMAGE_SIZE / size[1]
     box = {"x": row.x * across, "y": row.y * down, "width": row.width * across, "height": row.height * down}
     texts = {"finding": row.finding, "side": row.side, "severity": row.severity}
     try:
-        mask = read_mask(tree.root / row.mask) if row.mask else box_mask(**box)
+        mask = read_mask(folder / row.mask) if row.mask else box_mask(**box)
     except UnreadableImage as error:
-        return Rejection(study.study_id, row.mask, "mask not readable", f"({error})", broken=True)
+        return study.reject(row.mask, "mask not readable", f"({error})", broken=True)
     encoded = base64.b64encode(encode_mask(mask)).decode()
     return {"study_id": study.study_id, "image_row": image_row, **texts, **box, "mask": encoded}
 
 
-def _stat(tree: Tree, relative: str) -> list[Any]:
+def _stat(folder: Path, relative: str) -> list[Any]:
     try:
-        facts = (tree.root / relative).stat()
+        facts = (folder / relative).stat()
     except OSError:
         return [relative, None, None]
     return [relative, facts.st_size, facts.st_mtime_ns]

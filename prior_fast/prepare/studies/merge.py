@@ -10,8 +10,8 @@ from prior_fast.console import progress
 from prior_fast.errors import RunError, UsageError
 from prior_fast.prepare.studies import pipeline
 from prior_fast.prepare.studies.chunks import ChunkResult, ChunkTask, sound_record
-from prior_fast.prepare.studies.mimic import read_plan
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
+from prior_fast.prepare.studies.plan import Source
 from prior_fast.prepare.studies.shards import ShardRecord, check_alike, common_settings, read_records
 
 # The inputs that the merge reads again. They must not have changed since the shards were prepared.
@@ -34,14 +34,14 @@ def merge_shards(out: Path) -> dict[str, Any]:
         RunError: a chunk is damaged, the disk is full, or the run was interrupted.
     """
     begin = time.perf_counter()
-    options = PrepareOptions(images=Path(), out=out)
+    options = PrepareOptions(Source(""), out)
     check_options(options)
     records = read_records(options.partial)
     if not records:
         return _merged_before(options)
     _check_complete(records, options)
     options = _settings(records[0], out)
-    plan = read_plan(options.images, options.reports)
+    plan = options.source.read()
     tasks = pipeline.cut_plan(options, plan)
     now = common_settings(options, plan, tasks)
     changed = [name for name in _READ_AGAIN if now[name] != records[0].settings[name]]
@@ -73,7 +73,7 @@ def _merged_before(options: PrepareOptions) -> dict[str, Any]:
         return {**report, "already_done": True}
     raise UsageError(
         f"there are no shards in {options.partial}; prepare them first, each with "
-        f"`prior-fast prepare mimic --shard I/N --out {options.out} ...`, and merge with the same --out"
+        f"`prior-fast prepare LAYOUT --shard I/N --out {options.out} ...`, and merge with the same --out"
     )
 
 
@@ -88,18 +88,18 @@ def _check_complete(records: Sequence[ShardRecord], options: PrepareOptions) -> 
         shown = ", ".join(f"{_names(shards)} {what}" for shards, what in lacks if shards)
         raise UsageError(
             f"{options.partial} can't be merged yet: {shown}; "
-            f"run `prior-fast prepare mimic --shard {(missing + incomplete)[0]} ...` as the others"
+            f"run `prior-fast prepare {records[0].layout} --shard {(missing + incomplete)[0]} ...` as the others"
         )
 
 
 def _settings(record: ShardRecord, out: Path) -> PrepareOptions:
     return PrepareOptions(
-        images=Path(record.images),
+        source=Source(record.layout, record.arguments),
         out=out,
-        reports=Path(record.reports) if record.reports else None,
         tokenizer=record.settings["--tokenizer"],
         min_sentences=record.settings["--min-sentences"],
         decode=record.settings["--decode"],
+        sections=record.settings["--sections"],
     )
 
 
@@ -133,7 +133,8 @@ def _read_chunks(
             elif _study_ids(stored) != sorted(study.study_id for study in task.studies):
                 raise RunError(f"{path} misses studies of its chunk; remove it, run shard {shard} again, then merge")
             else:
-                results.append(ChunkResult(path, len(task.studies), stored["decoded"], stored["seconds"], None))
+                facts = (stored["decoded"], stored["seconds"], None, stored["other_encoding"])
+                results.append(ChunkResult(path, len(task.studies), *facts))
             bar.advance(checking)
     if damaged:
         shards = _names([str(shard) for shard in sorted(set(damaged))])

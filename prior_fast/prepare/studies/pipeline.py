@@ -1,4 +1,4 @@
-"""Making a prepared dataset from a MIMIC-CXR tree: in parallel and resumable; the result is complete or absent."""
+"""Making a prepared dataset from a source of studies: in parallel, resumable; the result is complete or absent."""
 
 import errno
 import hashlib
@@ -18,8 +18,11 @@ from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_json
 from prior_fast.prepare.studies import assemble
 from prior_fast.prepare.studies.chunks import ChunkResult, ChunkTask, chunk_path, decoded_as, make_tasks, prepare_chunk
-from prior_fast.prepare.studies.mimic import StudyPlan, read_plan
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
+from prior_fast.prepare.studies.plan import StudyPlan
+from prior_fast.prepare.studies.preview import write_preview
+from prior_fast.prepare.studies.probe import other_rules, probe
+from prior_fast.prepare.studies.report_of_study import NO_SECTION
 from prior_fast.processes import parallel_map
 from prior_fast.radiology.study import Rejection
 from prior_fast.radiology.tokenizer import TRAIN_TOKENIZER, load_tokenizer, train_tokenizer
@@ -34,7 +37,7 @@ SHARD_FILES = "shard-*-of-*.json"
 _FINISHED = "dataset"
 
 
-def prepare_mimic(options: PrepareOptions) -> dict[str, Any]:
+def prepare_studies(options: PrepareOptions) -> dict[str, Any]:
     """Make the prepared dataset `options.out`.
 
     Finished chunks are kept in `<out>.partial` until the dataset is complete, so an interrupted run continues from
@@ -45,15 +48,16 @@ def prepare_mimic(options: PrepareOptions) -> dict[str, Any]:
         The content of report.json.
 
     Raises:
-        UsageError: an option or the tree can't be used.
+        UsageError: an option or the source can't be used, or no study of the source can be used.
         RunError: a file is broken under `strict`, the disk is full, or the run was interrupted.
     """
     begin = time.perf_counter()
     check_options(options)
-    plan = read_plan(options.images, options.reports)
+    plan = options.source.read()
     tasks = cut_plan(options, plan)
     if is_occupied(options.out):
         return existing(options, plan, [chunk_path(task) for task in tasks])
+    probe(options, plan)
     tokenizer = load_named_tokenizer(options.tokenizer)
     check_partial(options)
     if any(options.partial.glob(SHARD_FILES)):
@@ -72,9 +76,7 @@ def prepare_mimic(options: PrepareOptions) -> dict[str, Any]:
 
 def cut_plan(options: PrepareOptions, plan: StudyPlan) -> list[ChunkTask]:
     """The chunks of all studies of the plan."""
-    return make_tasks(
-        plan.studies, plan.images, plan.reports, options.min_sentences, options.partial, decode=options.decode
-    )
+    return make_tasks(plan, options.min_sentences, options.partial, options.decode, options.sections)
 
 
 def is_occupied(out: Path) -> bool:
@@ -97,10 +99,12 @@ def check_partial(options: PrepareOptions) -> None:
 
 
 def publish(options: PrepareOptions, report: dict[str, Any]) -> None:
-    """Write the report into the finished dataset, move the dataset to `out` and remove the temporary files."""
+    """Write report and preview into the finished dataset, move it to `out` and remove the temporary files."""
     finished = options.partial / _FINISHED
+    write_preview(finished)
     write_json(finished / REPORT_FILE, report)
     finished.rename(options.out)
+    options.rejected.unlink(missing_ok=True)
     clean(options.partial)
 
 
@@ -194,15 +198,20 @@ def assemble_dataset(
     rejections += plan.rejections
     sentences = assemble.training_sentences(chunks)
     if not sentences:
-        raise UsageError(f"no study of the training split can be used; studies left out: {_most_frequent(rejections)}")
+        assemble.write_rejected(options.rejected, rejections)
+        clean(options.partial)
+        raise UsageError(
+            f"no study of the training split can be used; studies left out: {_most_frequent(rejections)}; "
+            f"{options.rejected} names each"
+        )
     with progress() as bar:
         task = bar.add_task("tokenizing", total=None)
         tokenizer = tokenizer or train_tokenizer(sentences)
-        assemble.add_tokens(chunks, tokenizer, plan.reports, options.min_sentences, rejections)
+        assemble.add_tokens(chunks, tokenizer, options.min_sentences, rejections)
         bar.update(task, description="writing", total=len(chunks), completed=0)
         folder.mkdir()
         info = assemble.write_dataset(
-            *(folder, chunks, tokenizer, options.tokenizer, rejections, options.decode),
+            *(folder, chunks, tokenizer, options.tokenizer, rejections, options.decode, plan.classes),
             advance=lambda: bar.advance(task),
         )
     return {
@@ -221,13 +230,14 @@ def make_report(
     """The content of report.json: what was kept, what was left out, and how fast the chunks were prepared."""
     decoded, seconds = sum(result.decoded for result in results), sum(result.seconds for result in results)
     return {
-        "images": str(options.images),
-        "reports": str(options.reports or options.images),
+        "layout": options.source.layout,
+        "arguments": dict(options.source.arguments),
         "decode": options.decode,
+        "sections": options.sections,
         "splits": splits,
         "rejected": _count_rejections(rejections),
         "broken_files": sum(rejection.broken for rejection in rejections),
-        "notes": plan.notes,
+        "notes": [*plan.notes, *_notes(options, rejections, results)],
         "workers": options.workers,
         "images_per_second_per_core": round(decoded / seconds, 2) if seconds else None,
     }
@@ -236,7 +246,7 @@ def make_report(
 def _fingerprint(options: PrepareOptions, plan: StudyPlan, chunks: Sequence[Path]) -> str:
     """SHA-256 of the dataset's inputs; the names of the chunks represent the studies and the options."""
     tokenizer = [options.tokenizer, tokenizer_files(options.tokenizer)]
-    facts = [plan.tables_digest, tokenizer, [path.name for path in chunks]]
+    facts = [plan.digest, tokenizer, [path.name for path in chunks]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -257,5 +267,22 @@ def _count_rejections(rejections: list[Rejection]) -> list[dict[str, Any]]:
 
 
 def _most_frequent(rejections: list[Rejection]) -> str:
-    counts = _count_rejections([rejection for rejection in rejections if rejection.whole_study])[:3]
-    return ", ".join(f"{count['reason']} ({count['studies']})" for count in counts) or "none"
+    """The most frequent reasons, each with its number of studies and one file."""
+    whole = [rejection for rejection in rejections if rejection.whole_study]
+    files = {rejection.kind: rejection.file for rejection in reversed(whole)}
+    counts = _count_rejections(whole)[:3]
+    shown = [f"{count['reason']} ({count['studies']}), such as {files[count['reason']]}" for count in counts]
+    return ", ".join(shown) or "none"
+
+
+def _notes(options: PrepareOptions, rejections: list[Rejection], results: list[ChunkResult]) -> list[str]:
+    notes = []
+    if other := sum(result.other_encoding for result in results):
+        notes.append(f"{other} report(s) are not UTF-8 and were read in another encoding, cp1252 unless marked")
+    without = sum(rejection.kind == NO_SECTION for rejection in rejections)
+    if 2 * without > (studies := sum(result.studies for result in results)):
+        notes.append(
+            f"the rules --sections {options.sections} found no findings or impression in {without} of {studies} "
+            f"reports; {other_rules(options.sections)}"
+        )
+    return notes

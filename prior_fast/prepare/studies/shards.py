@@ -19,10 +19,11 @@ from prior_fast.errors import UsageError
 from prior_fast.files import write_json
 from prior_fast.prepare.studies import assemble, pipeline
 from prior_fast.prepare.studies.chunks import RULES_VERSION, ChunkTask, chunk_path
-from prior_fast.prepare.studies.mimic import StudyPlan, read_plan
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
+from prior_fast.prepare.studies.plan import StudyPlan
+from prior_fast.prepare.studies.probe import probe
 
-_FORMAT = "prior-fast-shard-1"
+_FORMAT = "prior-fast-shard-2"
 
 
 @dataclass(frozen=True, order=True)
@@ -65,14 +66,14 @@ class ShardRecord:
 
     Attributes:
         settings: the values that must be the same in all shards, by the names that the user knows.
-        images, reports: the trees; reports is None if they are in the tree of the images.
+        layout, arguments: those of the source.
         chunks: the names of its chunks; None until all are prepared.
     """
 
     shard: Shard
     settings: dict[str, Any]
-    images: str
-    reports: str | None
+    layout: str
+    arguments: dict[str, Any]
     chunks: list[str] | None = None
 
 
@@ -80,8 +81,8 @@ def prepare_shard(options: PrepareOptions, shard: Shard) -> dict[str, Any]:
     """Prepare the shard's studies in `<out>.partial`; existing chunks are kept.
 
     Returns:
-        A report like that of `prepare_mimic`, for this shard, with "shard" and "partial". If the merged dataset already
-        exists, its report, with "already_done": True.
+        A report like that of `prepare_studies`, for this shard, with "shard" and "partial". If the merged dataset is
+        there already, its report, with "already_done": True.
 
     Raises:
         UsageError: an option or the tree can't be used, or the folder holds shards of another run.
@@ -89,10 +90,11 @@ def prepare_shard(options: PrepareOptions, shard: Shard) -> dict[str, Any]:
     """
     begin = time.perf_counter()
     check_options(options)
-    plan = read_plan(options.images, options.reports)
+    plan = options.source.read()
     tasks = pipeline.cut_plan(options, plan)
     if pipeline.is_occupied(options.out):
         return pipeline.existing(options, plan, [chunk_path(task) for task in tasks])
+    probe(options, plan)
     pipeline.load_named_tokenizer(options.tokenizer)  # if it can't be loaded, fail here and not in the merge
     record = _new_record(options, plan, tasks, shard)
     check_alike([*(other for other in read_records(options.partial) if other.shard != shard), record], options.partial)
@@ -111,10 +113,11 @@ def prepare_shard(options: PrepareOptions, shard: Shard) -> dict[str, Any]:
 def common_settings(options: PrepareOptions, plan: StudyPlan, tasks: Sequence[ChunkTask]) -> dict[str, Any]:
     """The values that must be the same in all shards, by the names that the user knows."""
     return {
-        "source tables": plan.tables_digest[:16],
-        "--images": str(options.images.resolve()),
-        "--reports": options.reports and str(options.reports.resolve()),
+        "source tables": plan.digest[:16],
+        "layout": options.source.layout,
+        **{f"--{name.replace('_', '-')}": value for name, value in options.source.arguments.items()},
         "--min-sentences": options.min_sentences,
+        "--sections": options.sections,
         "--tokenizer": options.tokenizer,
         "files of the tokenizer": pipeline.tokenizer_files(options.tokenizer),
         "--decode": options.decode,
@@ -162,7 +165,7 @@ def check_alike(records: Sequence[ShardRecord], partial: Path) -> None:
 
 def _new_record(options: PrepareOptions, plan: StudyPlan, tasks: Sequence[ChunkTask], shard: Shard) -> ShardRecord:
     common = common_settings(options, plan, tasks)
-    return ShardRecord(shard, common, common["--images"], common["--reports"])
+    return ShardRecord(shard, common, options.source.layout, dict(options.source.arguments))
 
 
 def _write_record(partial: Path, record: ShardRecord) -> None:

@@ -1,21 +1,58 @@
 """CheXpert 5x200: 200 images of CheXpert's train.csv for each of five findings, from a list or drawn by a rule."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 from prior_fast.data.labelled_dataset import PERCENTAGES
 from prior_fast.errors import UsageError
-from prior_fast.prepare.labelled.chexpert import decode
 from prior_fast.prepare.labelled.chexpert_table import FOLDERS, find_root, read_table
 from prior_fast.prepare.labelled.draw_5x200 import draw, read_list
 from prior_fast.prepare.labelled.files import need
 from prior_fast.prepare.labelled.labelled_source import Candidate, LabelledSource
+from prior_fast.prepare.labelled.layouts.chexpert import IMAGES, decode
 from prior_fast.prepare.labelled.splits import Pool
 from prior_fast.prepare.labelled.write import SplitLists
 from prior_fast.radiology.labels import FIVE_CLASSES
 
+HELP = "CheXpert 5x200: 200 images of train.csv for each of five findings"
+EXAMPLE = "--images CheXpert-v1.0-small"
+__all__ = ["EXAMPLE", "HELP", "IMAGES", "add_options", "read", "read_5x200"]
+
 LIST_FILE = "list.json"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this dataset alone."""
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument(
+        "--list",
+        type=Path,
+        metavar="FILE",
+        help="the images: the JSON of PRIOR's authors, or a csv with Path and labels",
+    )
+    given.add_argument(
+        "--rule",
+        choices=("prior", "gloria"),
+        default="prior",
+        help="how to draw the images: 'prior': exactly one of the five findings, with uncertain labels mapped to 0 or "
+        "1 (default); 'gloria': no other label except No Finding",
+    )
+    parser.add_argument("--seed", type=int, metavar="S", help="seed of the draw (default: 0)")
+    parser.add_argument("--per-class", type=int, metavar="N", help="images of each finding (default: 200)")
+
+
+def read(args: argparse.Namespace) -> LabelledSource:
+    """The dataset that the arguments name.
+
+    Raises:
+        UsageError: a seed or a number of images is given for a list that is not drawn.
+    """
+    if args.list is not None and (args.seed, args.per_class) != (None, None):
+        raise UsageError("--seed and --per-class are for drawing a list: leave them out where --list gives one")
+    seed, per_class = args.seed or 0, 200 if args.per_class is None else args.per_class
+    return read_5x200(args.images, args.list, args.rule, seed, per_class)
 
 
 def read_5x200(

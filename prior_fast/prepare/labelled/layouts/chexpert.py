@@ -1,5 +1,6 @@
 """CheXpert-v1.0 and CheXpert-v1.0-small: frontal images with their 14 labels."""
 
+import argparse
 from pathlib import Path
 
 from prior_fast.prepare.labelled import splits
@@ -12,7 +13,27 @@ from prior_fast.prepare.labelled.write import SplitLists
 from prior_fast.radiology.labels import CHEXPERT_TABLE_LABELS, FIVE_CLASSES
 from prior_fast.radiology.xray import read_xray
 
+HELP = "CheXpert-v1.0 or CheXpert-v1.0-small: 14 labels"
+EXAMPLE = "--images CheXpert-v1.0-small"
+IMAGES = "folder with train.csv, valid.csv, train/ and valid/, or its parent"
+
 _MGCA_VALIDATION = 5000
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this dataset alone."""
+    parser.add_argument(
+        "--exclude",
+        type=Path,
+        metavar="LIST",
+        help="images that the split mgca leaves out: one path per line, a csv with a column Path, or a 5x200 JSON "
+        "(default: the images that GLoRIA's 5x200 rule draws with seed 0, as in MGCA)",
+    )
+
+
+def read(args: argparse.Namespace) -> LabelledSource:
+    """The dataset that the arguments name."""
+    return read_chexpert(args.images, args.exclude)
 
 
 def read_chexpert(images: Path, exclude: Path | None = None) -> LabelledSource:

@@ -1,5 +1,6 @@
 """SIIM-ACR Pneumothorax Segmentation: images with masks."""
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,11 +17,20 @@ from prior_fast.radiology.masks import encode_mask, shrink_mask
 from prior_fast.radiology.rle import decode_rle
 from prior_fast.radiology.xray import UnreadableImage
 
+HELP = "SIIM-ACR Pneumothorax Segmentation: masks"
+EXAMPLE = "--images siim"
+IMAGES = "folder with dicom-images-train/ and train-rle.csv or stage_2_train.csv"
+
 CLASSES = ("Pneumothorax",)
 # The table of stage 2 includes the test images of stage 1, whose files are in a separate folder.
 FOLDERS = {"train-rle.csv": ("dicom-images-train",), "stage_2_train.csv": ("dicom-images-train", "dicom-images-test")}
 _NEGATIVE = "-1"
 _SAVED = "a mask that covers half of no pixel at 224x224 kept the pixels with the greatest share"
+
+
+def read(args: argparse.Namespace) -> LabelledSource:
+    """The dataset that the arguments name."""
+    return read_siim(args.images)
 
 
 def read_siim(images: Path) -> LabelledSource:

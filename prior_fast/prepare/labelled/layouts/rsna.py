@@ -1,5 +1,6 @@
 """RSNA Pneumonia Detection, stage 2: images with boxes around lung opacities."""
 
+import argparse
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,20 @@ from prior_fast.prepare.labelled.write import SplitLists
 from prior_fast.radiology.masks import box_mask, encode_mask, scale_box
 from prior_fast.radiology.xray import UnreadableImage
 
+HELP = "RSNA Pneumonia Detection, stage 2: boxes"
+EXAMPLE = "--images rsna"
+IMAGES = "folder with stage_2_train_images/ and stage_2_train_labels.csv"
+
 CLASSES = ("Pneumonia",)
-IMAGES, LABELS, DETAILS = "stage_2_train_images", "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
+FOLDER, LABELS, DETAILS = "stage_2_train_images", "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
 _SMALL = "a box around no pixel's center at 224x224 became the pixel at its own center"
 
 FullBox = tuple[float, float, float, float]
+
+
+def read(args: argparse.Namespace) -> LabelledSource:
+    """The dataset that the arguments name."""
+    return read_rsna(args.images)
 
 
 def read_rsna(images: Path) -> LabelledSource:
@@ -31,7 +41,7 @@ def read_rsna(images: Path) -> LabelledSource:
     Raises:
         UsageError: a folder or a table is missing or can't be used.
     """
-    folder, table = need(images, IMAGES), need(images, LABELS)
+    folder, table = need(images, FOLDER), need(images, LABELS)
     boxes_of, rejected = _read_boxes(table)
     files, missing, notes = compare_files(boxes_of, folder.glob("*.dcm"))
     rejected += [(name, "no DICOM") for name in missing]

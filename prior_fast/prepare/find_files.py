@@ -1,0 +1,107 @@
+"""Finding the files that a table names, also where the tree on disk differs a little from the table."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".dcm", ".dicom", ".dic", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".gif"),
+    *(".jpe", ".jfif", ".pgm"),
+)
+TEXT_SUFFIXES = (".txt", ".text", ".xml", ".md")
+
+
+# patient00001/study1/view1_frontal.jpg: names repeat in many folders, the last four parts hardly ever.
+_DEPTH = 4
+
+
+class FileNotFound(ValueError):
+    """A named file is not in the folder, or its name fits several files. The message is one line."""
+
+
+class FileFinder:
+    """The files below a folder, by names that need not be exact.
+
+    A name is a path relative to the folder, or an absolute path. If there is no such file, a file of this name in
+    another folder is taken, upper and lower case not distinguished, with any of `suffixes` or none. Among several, the
+    one whose folders agree with the most of the name's folders, from the last to the first, is taken.
+
+    Attributes:
+        elsewhere: number of names so far whose file was found under another path.
+    """
+
+    def __init__(self, root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> None:
+        self.root, self.suffixes = root, suffixes
+        self.elsewhere = 0
+        self._files: list[PurePosixPath] | None = None
+        self._indices: dict[int, dict[str, list[PurePosixPath]]] = {}
+
+    def find(self, name: str) -> str:
+        """The path of the named file, relative to the folder; an absolute path if the file is outside of it.
+
+        Raises:
+            FileNotFound: there is none, or several fit equally well.
+        """
+        given = name.strip().replace("\\", "/")
+        wanted = given.removeprefix("./")
+        if not wanted or wanted.endswith("/"):
+            raise FileNotFound(f"{name!r} is not the name of a file")
+        if (self.root / wanted).is_file():
+            path = self.root / wanted
+            return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else wanted
+        fitting = self._fitting(PurePosixPath(wanted))
+        if not fitting:
+            raise FileNotFound(f"there is no {wanted}, nor a file of this name in another folder or format")
+        if len(fitting) > 1:
+            shown = ", ".join(str(path) for path in fitting[:2])
+            raise FileNotFound(f"there is no {wanted}, and {len(fitting)} files fit: {shown}, ...")
+        self.elsewhere += 1
+        return fitting[0].as_posix()
+
+    def _fitting(self, wanted: PurePosixPath) -> list[PurePosixPath]:
+        """The paths that fit the name best: those that agree with the most of its folders."""
+        for depth in range(min(_DEPTH, len(wanted.parts)), 0, -1):
+            candidates = self._index(depth).get(self._key(wanted, depth), [])
+            exact = [path for path in candidates if path.name.lower() == wanted.name.lower()]
+            if found := exact or candidates:
+                agreeing = [_common_folders(wanted, path) for path in found]
+                return [path for path, count in zip(found, agreeing) if count == max(agreeing)]
+        return []
+
+    def _index(self, depth: int) -> dict[str, list[PurePosixPath]]:
+        """The files by their last `depth` parts. With more parts fewer files of one key are to be compared."""
+        if self._files is None:
+            self._files = [PurePosixPath(path) for path in _walk(self.root)]
+        if depth not in self._indices:
+            index: dict[str, list[PurePosixPath]] = {}
+            for path in self._files:
+                index.setdefault(self._key(path, depth), []).append(path)
+            self._indices[depth] = index
+        return self._indices[depth]
+
+    def _key(self, path: PurePosixPath, depth: int) -> str:
+        """The last parts in lower case, without a known suffix. Other dots belong to the name, as in a DICOM UID."""
+        name = path.name.lower()
+        stem, dot, suffix = name.rpartition(".")
+        bare = stem if stem and dot + suffix in self.suffixes else name
+        return "/".join([*(part.lower() for part in path.parts[-depth:-1]), bare])
+
+
+def _common_folders(wanted: PurePosixPath, there: PurePosixPath) -> int:
+    """The number of folders that agree, from the last one on."""
+    pairs = list(zip(reversed(wanted.parent.parts), reversed(there.parent.parts)))
+    return next((count for count, (one, other) in enumerate(pairs) if one.lower() != other.lower()), len(pairs))
+
+
+def _walk(root: Path) -> list[str]:
+    """The paths of all files below `root`, sorted, relative to it. Links to folders are followed, each folder once."""
+    found, seen = [], set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        facts = Path(folder).stat()
+        if (facts.st_dev, facts.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(folder).relative_to(root)
+        found += [(inside / name).as_posix() for name in files if not name.startswith(".")]
+    return sorted(found)

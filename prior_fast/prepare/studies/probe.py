@@ -1,0 +1,85 @@
+"""A look at some studies before the work starts: settings under which nothing can be read are refused at once."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from prior_fast.errors import UsageError
+from prior_fast.prepare.studies.assemble import write_rejected
+from prior_fast.prepare.studies.options import PrepareOptions
+from prior_fast.prepare.studies.plan import StudyPlan
+from prior_fast.prepare.studies.report_of_study import NO_SECTION, ReadReport, read_sentences
+from prior_fast.radiology.report import SECTION_RULES
+from prior_fast.radiology.study import Rejection, Study
+
+_LOOKED_AT = 32
+_NAMES = 4
+
+
+def probe(options: PrepareOptions, plan: StudyPlan) -> None:
+    """Look at up to 32 studies, spread over the plan.
+
+    Raises:
+        UsageError: none of them has an image file, or a report with usable sections. The message names a path that was
+            tried, why it failed, and what would fit; `options.rejected` lists the studies.
+    """
+    step = max(1, len(plan.studies) // _LOOKED_AT)
+    looked_at = plan.studies[::step][:_LOOKED_AT]
+    if not looked_at:
+        return
+    lacking = [study for study in looked_at if not any((plan.images / image.path).is_file() for image in study.images)]
+    if len(lacking) == len(looked_at):
+        first = looked_at[0].images[0].path
+        failed = [study.reject(study.images[0].path, "image missing", broken=True, whole=True) for study in looked_at]
+        where = f"--{'images' if 'images' in options.source.arguments else options.source.layout}"
+        reason = f"no image file is where it should be: {nearest_folder(plan.images / first)}; {where} names the folder"
+        _refuse(options, plan, failed, reason)
+    reports = [read_sentences(plan.reports, study, 1, options.sections) for study in looked_at]
+    unread = [report.rejection for report in reports if report.rejection]
+    if len(unread) == len(reports):
+        _refuse(options, plan, unread, _report_reason(options, plan, looked_at, unread[0]))
+
+
+def nearest_folder(path: Path) -> str:
+    """What is there instead of a missing file: "there is no a/b/c.txt; a holds d, e and 3 more"."""
+    folder = next((parent for parent in path.parents if parent.is_dir()), None)
+    if folder is None:
+        return f"there is no {path}"
+    names = sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return f"there is no {path}; {folder} holds {', '.join(names[:_NAMES]) or 'nothing'}{more}"
+
+
+def other_rules(sections: str, with_sections: Callable[[str], int] | None = None) -> str:
+    """The rules to try instead of `sections`.
+
+    Args:
+        with_sections: counts the reports in which other rules find something.
+    """
+    others = SECTION_RULES[SECTION_RULES.index(sections) + 1 :]
+    found = [(name, with_sections(name)) for name in others] if with_sections else []
+    useful = [f"--sections {name} finds text in {count} of them" for name, count in found if count]
+    return " and ".join(useful) or "".join(f"try --sections {name}" for name in others[:1])
+
+
+def _report_reason(options: PrepareOptions, plan: StudyPlan, looked_at: Sequence[Study], first: Rejection) -> str:
+    path = plan.reports / first.file
+    if first.kind == NO_SECTION:
+
+        def with_sections(rules: str) -> int:
+            reports: list[ReadReport] = [read_sentences(plan.reports, study, 1, rules) for study in looked_at]
+            return sum(report.rejection is None for report in reports)
+
+        advice = other_rules(options.sections, with_sections)
+        return f"--sections {options.sections} finds no findings or impression in any report, such as {path}; {advice}"
+    if first.kind == "report missing":
+        advice = "; --reports names the folder" if "reports" in options.source.arguments else ""
+        return f"no report is where it should be: {nearest_folder(path)}{advice}"
+    return f"no report can be used, such as {path}: {first.reason}"
+
+
+def _refuse(options: PrepareOptions, plan: StudyPlan, failed: Sequence[Rejection], reason: str) -> None:
+    options.rejected.parent.mkdir(parents=True, exist_ok=True)
+    write_rejected(options.rejected, [*plan.rejections, *failed])
+    count = len(failed)
+    among = f"all {count}" if count == len(plan.studies) else f"{count} of {len(plan.studies)}, all that failed,"
+    raise UsageError(f"{reason} (looked at {among} studies; {options.rejected} names them)")

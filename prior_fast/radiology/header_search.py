@@ -1,0 +1,183 @@
+"""Where the headers of a radiology report stand, by their words and by what surrounds them."""
+
+import functools
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from prior_fast.radiology.section_headers import WANTED, Kind, header_kind, telling_kind
+
+# Characters that are read as others, one for one, so that positions stay the same.
+_ALIKE = str.maketrans("\uff1a\ufe55\xa0\u2002\u2003\u2010\u2011\u2013\u2014\u2212", "::   -----")
+
+# What may precede a header in its line: bullets, the number of a list item, and the marks of bold or slanted text.
+_LEAD = re.compile(
+    r"[ \t>]*(?:(?:\#{1,6}|[-+•·▪◦]|\*(?=[ \t]))[ \t]*|(?P<number>\(?(?:\d{1,2}|[IVX]{1,4}|[A-Za-z])[.)]-?)[ \t]*)?"
+    r"(?P<mark>\*{1,3}|_{1,3})?(?=[^\W\d_])"
+)
+_WORDS = r"(?P<words>[^\W\d_][^:\n]{0,70}?)"
+_SIGNED = re.compile(
+    r"(?:report\s+)?(?:electronically|digitally)\s+(?:signed|approved|verified|authenticated)\b"
+    r"|(?:dictated|transcribed|signed|interpreted|verified|firmado|informado|validado)\s+(?:by|por)\b|fdo\.",
+    re.IGNORECASE,
+)
+_AFTER_SENTENCE = re.compile(r"[.!?;][\"')\]]*[ \t]+(?=[A-Z])")
+# Before a header inside a line: the end of a sentence, a wide gap, or nothing.
+_BOUNDARY = re.compile(r"(?:^|[.!?;|][\"')\]]*|\t|[ ]{2})[ \t]*(?P<number>\(?\d{1,2}[.)]-?[ \t]*)?$")
+_TOKEN = re.compile(r"[^\s.;:|*_]+")
+_PLAIN = re.compile(r"[ \t]*:")
+_CLOSED = re.compile(r"[ \t]*[*_]{0,3}[ \t]*:[ \t]*[*_]{0,3}")
+_NEXT_COLON = re.compile(r"\s*\n[ \t]*:[ \t]*")
+
+_SECTIONS = (*WANTED, Kind.BEFORE, Kind.STUDY, Kind.AFTER)
+_ALONE = (*_SECTIONS, Kind.TITLE, Kind.VIEWS)
+# A line of running text that goes on in the next line is at least so long in reports without lower case.
+_LONG_LINE = 40
+_MOST_WORDS = 7
+
+
+class Header(NamedTuple):
+    """A header in a report.
+
+    Attributes:
+        start, end: where it begins, with the marks before it, and where its text begins.
+        kind: what its text is.
+        telling: whether it is known by one word only ("FINDINGS ON THE LEFT"), so that its other words may matter.
+    """
+
+    start: int
+    end: int
+    kind: Kind
+    telling: bool = False
+
+
+def find_headers(text: str) -> list[Header]:
+    """All headers of a report in their order; lines must end with "\\n"."""
+    text = text.translate(_ALIKE)
+    upper = text == text.upper()
+    found: list[Header] = []
+    begin, before = 0, ""
+    for line in text.splitlines(keepends=True):
+        done = found[-1].end if found else 0
+        inside = max(begin, done)
+        end = begin + len(line.rstrip("\n"))
+        if done <= begin:
+            header = _at_line_start(text, begin, end, before, upper)
+            if header:
+                found.append(header)
+                inside = header.end
+        if inside < end:
+            found += _inside(text, inside, end, upper)
+        before, begin = line.strip(), begin + len(line)
+    return found
+
+
+def _at_line_start(text: str, begin: int, end: int, before: str, upper: bool) -> Header | None:
+    lead = _LEAD.match(text, begin, end)
+    if lead is None:
+        return None
+    first = lead.end()
+    if text[first].islower() and not lead["mark"] and _goes_on(before):
+        return None
+    for pattern, kinds, form in _endings(lead["mark"] or ""):
+        match = pattern.match(text, first, end)
+        kind = header_kind(match["words"]) if match else None
+        if match is None or kind is None or kind not in kinds:
+            continue
+        words = match["words"]
+        if form == "colon" or (text[first].isupper() and (form != "caps" or (words.isupper() and not upper))):
+            break
+        if form == "alone":
+            break
+    else:
+        return _signature(text, begin, first, end) or _by_telling_word(text, begin, first, end)
+    if form == "alone":
+        if upper and len(before) >= _LONG_LINE and _goes_on(before):
+            return None
+        colon = _NEXT_COLON.match(text, match.end())
+        return Header(begin, colon.end() if colon else match.end(), kind)
+    if lead["number"] and kind is Kind.AFTER:
+        return None  # an item of the impression, such as "2. Recommendation: CT."
+    return Header(begin, match.end(), kind)
+
+
+@functools.cache
+def _endings(mark: str) -> tuple[tuple[re.Pattern[str], tuple[Kind, ...], str], ...]:
+    """The ways in which a header ends at the start of a line, the kinds that may end so, and the way's name."""
+    close = f"(?:{re.escape(mark)})?" if mark else ""
+    return (
+        (re.compile(rf"{_WORDS}[ \t]*{close}[ \t]*:[ \t]*{close}[ \t]*"), tuple(Kind), "colon"),
+        (re.compile(rf"{_WORDS}[ \t]*{close}[ \t#]*$"), _ALONE, "alone"),
+        (re.compile(rf"{_WORDS}[ \t]*{close}[ \t]*\.?(?:-+>?|=+)(?:[ \t]+{close}[ \t]*|$)"), _SECTIONS, "dash"),
+        (re.compile(r"(?P<words>[^\W\d_a-zà-ÿ][^:\na-zà-ÿ-]{0,70}?)\.?-+(?=[^\W_])"), _SECTIONS, "dash"),
+        (re.compile(rf"{_WORDS}{close}(?:\t|[ ]{{3}})[ \t]*(?=\S)"), _SECTIONS, "column"),
+        (re.compile(rf"{_WORDS}[ \t]+(?=[A-ZÀ-Þ¿¡][a-zà-ÿA-Z])"), _SECTIONS, "caps"),
+    )
+
+
+def _goes_on(before: str) -> bool:
+    """Whether a sentence of the line before goes on in the next line."""
+    return bool(before) and before[-1] not in ".!?:;)]*_-=#"
+
+
+def _signature(text: str, begin: int, first: int, end: int) -> Header | None:
+    match = _SIGNED.match(text, first, end)
+    return Header(begin, match.end(), Kind.AFTER) if match and text[first].isupper() else None
+
+
+def _by_telling_word(text: str, begin: int, first: int, end: int) -> Header | None:
+    match = _endings("")[0][0].match(text, first, end)
+    kind = telling_kind(match["words"]) if match and text[first].isupper() else None
+    return Header(begin, match.end(), kind, telling=True) if match and kind else None
+
+
+def _inside(text: str, begin: int, end: int, upper: bool) -> Iterator[Header]:
+    """The headers inside a line."""
+    found: list[Header] = []
+    done = begin
+    for position in range(begin, end):
+        if text[position] == ":" and (header := _before_colon(text, done, position, end, upper)):
+            found.append(header)
+            done = header.end
+    last = begin
+    for header in found:
+        yield from _signatures_inside(text, last, header.start)
+        yield header
+        last = header.end
+    yield from _signatures_inside(text, last, end)
+
+
+def _before_colon(text: str, begin: int, colon: int, end: int, upper: bool) -> Header | None:
+    """The header that ends with a colon, the longest one that is known."""
+    stop = begin + len(text[begin:colon].rstrip(" \t*_"))
+    tokens = list(_TOKEN.finditer(text, max(begin, stop - 80), stop))[-_MOST_WORDS:]
+    if not tokens or tokens[-1].end() != stop:
+        return None
+    for token in tokens:
+        start = token.start()
+        words = text[start:stop]
+        if not words[0].isalpha() or re.search(r"[.;|*_]|\t|[ ]{2}", words):
+            continue
+        kind = header_kind(words)
+        if kind is None or kind is Kind.LABEL:
+            continue
+        opened = text[begin:start].rstrip("*_")
+        boundary = _BOUNDARY.search(opened)
+        if boundary and boundary["number"] and kind is Kind.AFTER:
+            return None
+        in_capitals = words.isupper() and (not upper or kind in WANTED)
+        glued = start > begin and not (opened[-1:].isspace() or opened[-1:] in ".;|") and bool(opened)
+        if glued or not (in_capitals or (boundary and kind in _SECTIONS)):
+            continue
+        closing = _CLOSED if len(opened) < start - begin else _PLAIN
+        match = closing.match(text, stop, end)
+        return Header(begin + len(opened), match.end(), kind) if match else None
+    return None
+
+
+def _signatures_inside(text: str, begin: int, end: int) -> Iterator[Header]:
+    for match in _AFTER_SENTENCE.finditer(text, begin, end):
+        signed = _SIGNED.match(text, match.end(), end)
+        if signed:
+            yield Header(match.end(), signed.end(), Kind.AFTER)
+            return
