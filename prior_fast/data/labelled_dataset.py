@@ -1,6 +1,6 @@
 """Labelled datasets, for the downstream tasks: images with labels, boxes and masks, without reports.
 
-`prior-fast prepare chexpert|chexpert5x200|rsna|siim` makes them. Their files are described in docs/datasets.md.
+`prior-fast prepare` makes them from a table or from public datasets. Their files are described in docs/datasets.md.
 """
 
 import io
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from prior_fast.data.dataset_folder import DatasetFolder, Verify, check_files, check_format, read_info
@@ -68,7 +69,7 @@ class LabelledDataset(DatasetFolder):
         """
         root = Path(path)
         info = read_info(root)
-        check_format(root, info, FORMAT, VERSION, "prior-fast prepare chexpert|chexpert5x200|rsna|siim")
+        check_format(root, info, FORMAT, VERSION, "prior-fast prepare labels")
         check_files(root, info, verify)
         return cls(root, info)
 
@@ -77,7 +78,7 @@ class LabelledDataset(DatasetFolder):
 
     @property
     def name(self) -> str:
-        """The source: "chexpert", "chexpert5x200", "rsna" or "siim"."""
+        """The source: "chexpert", "chexpert5x200", "rsna", "siim", "labels", ..."""
         return self.info["name"]
 
     @property
@@ -93,6 +94,12 @@ class LabelledDataset(DatasetFolder):
     def boxes(self, row: int) -> np.ndarray:
         """The boxes of an image: float32 [K, 4], x, y, width, height in pixels of the 224x224 image."""
         return np.array(self._boxes[row].as_py(), np.float32).reshape(-1, 4)
+
+    def box_classes(self, row: int) -> np.ndarray:
+        """The class of each box of an image, as a number in `classes`: int64 [K]."""
+        if self._box_classes is None:
+            return np.zeros(len(self.boxes(row)), np.int64)
+        return np.array(self._box_classes[row].as_py(), np.int64)
 
     def mask(self, row: int) -> np.ndarray:
         """The union of an image's masks: bool [224, 224]."""
@@ -143,6 +150,13 @@ class LabelledDataset(DatasetFolder):
     @cached_property
     def _boxes(self) -> pa.ChunkedArray:
         return self.read_manifest(["boxes"])["boxes"]
+
+    @cached_property
+    def _box_classes(self) -> pa.ChunkedArray | None:
+        """None in a dataset that was prepared before boxes had classes; its source has one class."""
+        if "box_classes" not in pq.read_schema(self.root / "manifest.parquet").names:
+            return None
+        return self.read_manifest(["box_classes"])["box_classes"]
 
     @cached_property
     def _masks(self) -> pa.ChunkedArray:

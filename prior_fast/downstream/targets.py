@@ -86,8 +86,13 @@ def box_truth(dataset: LabelledDataset, rows: np.ndarray) -> dict[int, np.ndarra
     Boxes are clipped to the image; boxes without area are then left out.
 
     Raises:
-        UsageError: the dataset has no boxes.
+        UsageError: the dataset has no boxes, or those of several classes.
     """
+    if dataset.has_boxes and len(dataset.classes) > 1:
+        raise UsageError(
+            f"{dataset.root} ({dataset.name}) has boxes of {len(dataset.classes)} classes: detection needs a dataset "
+            "with one; prepare it with that class alone (`prior-fast prepare labels --classes CLASS`)"
+        )
     if not dataset.has_boxes:
         raise UsageError(f"{dataset.root} ({dataset.name}) has no boxes: detection needs a dataset with boxes")
     found = {}

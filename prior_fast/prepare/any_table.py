@@ -94,6 +94,21 @@ class Table:
             )
         return None
 
+    def needed(self, *names: str) -> list[list[str | None]]:
+        """The texts of columns that must be there, by their names in any case.
+
+        Raises:
+            UsageError: a column is absent.
+        """
+        found = [self.find(name, None, (name,), required=False) for name in names]
+        for name, column in zip(names, found):
+            if column is None:
+                raise UsageError(
+                    f"{self.path} has no column {name!r}{nearest(name, self.columns) or ';'} "
+                    f"it has {', '.join(self.columns)}"
+                )
+        return [self.texts(str(column)) for column in found]
+
     def texts(self, name: str) -> list[str | None]:
         """The cells of a column as texts without blanks around them; None where blank. Whole floats lose their ".0"."""
         return [cell_text(value) for value in self.columns[name]]

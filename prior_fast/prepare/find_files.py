@@ -12,6 +12,7 @@ TEXT_SUFFIXES = (".txt", ".text", ".xml", ".md")
 
 # patient00001/study1/view1_frontal.jpg: names repeat in many folders, the last four parts hardly ever.
 _DEPTH = 4
+_NAMES = 4
 
 
 class FileNotFound(ValueError):
@@ -84,6 +85,16 @@ class FileFinder:
         stem, dot, suffix = name.rpartition(".")
         bare = stem if stem and dot + suffix in self.suffixes else name
         return "/".join([*(part.lower() for part in path.parts[-depth:-1]), bare])
+
+
+def nearest_folder(path: Path) -> str:
+    """What is there instead of a missing file: "there is no a/b/c.txt; a holds d, e and 3 more"."""
+    folder = next((parent for parent in path.parents if parent.is_dir()), None)
+    if folder is None:
+        return f"there is no {path}"
+    names = sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return f"there is no {path}; {folder} holds {', '.join(names[:_NAMES]) or 'nothing'}{more}"
 
 
 def _common_folders(wanted: PurePosixPath, there: PurePosixPath) -> int:

@@ -37,6 +37,15 @@ def label_value(cell: Any, where: str, column: str) -> float | None:
     )
 
 
+def is_label(cell: Any) -> bool:
+    """Whether a cell is a label or blank."""
+    try:
+        label_value(cell, "", "")
+    except UsageError:
+        return False
+    return True
+
+
 def split_names(cell: Any) -> list[str]:
     """The class names that a cell lists: a list, the text of a list, or names separated by "|", ";" or ","."""
     if isinstance(cell, str):

@@ -92,7 +92,7 @@ def test_the_page_on_an_op(tmp_path: Path) -> None:
 def test_the_page_on_a_raw_dataset(tmp_path: Path) -> None:
     pytest.importorskip("pydicom", reason="the tests of labelled datasets write DICOM files")
     folder = copy_checkout(tmp_path)
-    assert follow(section("A raw dataset"), folder) == ["python", "python", "sh", "python", "sh"]
+    assert follow(section("A raw dataset"), folder) == ["python", "python", "sh"]
     check_style(section("A raw dataset"), folder)
 
 

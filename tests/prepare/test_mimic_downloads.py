@@ -77,9 +77,7 @@ def test_the_dicom_tree_with_the_tables_of_the_jpeg_tree(tree, expected, tmp_pat
         elif path.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-    with pytest.raises(
-        UsageError, match=r"metadata.csv \(or .csv.gz\) is neither in it.*folder with --tables"
-    ):
+    with pytest.raises(UsageError, match=r"metadata.csv \(or .csv.gz\) is neither in it.*folder with --tables"):
         prepare_studies(options(tmp_path / "out", images=dicom))
     report = prepare_studies(options(tmp_path / "out", images=dicom, tables=tables))
     made = contents(tmp_path / "out")

@@ -35,7 +35,7 @@ class Decoded:
 
     Attributes:
         image: uint8 [224, 224].
-        boxes, mask: as in `Record`.
+        boxes, mask, box_classes: as in `Record`.
         dropped: a reason for each annotation that can't be used; the reasons become lines of rejected.csv.
         remarks: what was changed besides the size; equal remarks are counted in a note.
     """
@@ -45,6 +45,7 @@ class Decoded:
     mask: bytes | None = None
     dropped: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    box_classes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

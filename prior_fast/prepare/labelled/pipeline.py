@@ -20,7 +20,7 @@ from prior_fast.errors import RunError, UsageError
 from prior_fast.prepare.labelled.labelled_source import Candidate, Decoded, LabelledSource
 from prior_fast.prepare.labelled.own_lists import OwnLists, parse_words, read_lists
 from prior_fast.prepare.labelled.splits import Pool, shared_patients
-from prior_fast.prepare.labelled.write import Contents, Record, write_labelled
+from prior_fast.prepare.labelled.write import Contents, Record, write_labelled, write_rejected
 from prior_fast.processes import parallel_map
 from prior_fast.radiology.xray import IMAGE_SIZE, UnreadableImage
 
@@ -80,7 +80,11 @@ def prepare_labelled(read: Callable[[], LabelledSource], options: LabelledOption
         path = scratch / "images.npy"
         result = _decode_all(source, options, path)
         if not result.records:
-            raise UsageError(f"no image of {source.root} can be used: {_most_frequent(result.rejected)}")
+            listed = options.out.with_name(f"{options.out.name}.rejected.csv")
+            write_rejected(listed, result.rejected)
+            raise UsageError(
+                f"no image of {source.root} can be used: {_most_frequent(result.rejected)}; {listed} names each"
+            )
         contents = _contents(source, result, own)
         images = np.load(path, mmap_mode="r")
         info = write_labelled(options.out, contents, (np.asarray(images[row]) for row in result.rows))
@@ -90,7 +94,7 @@ def prepare_labelled(read: Callable[[], LabelledSource], options: LabelledOption
 @contextmanager
 def _scratch_folder(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".decoded", dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}.", suffix=".decoded", dir=out.parent) as folder:
         yield Path(folder)
 
 
@@ -112,9 +116,8 @@ def _decode_all(source: LabelledSource, options: LabelledOptions, path: Path) ->
             if isinstance(found, Decoded):
                 images[row] = found.image
                 result.rows.append(row)
-                result.records.append(
-                    Record(candidate.image_id, candidate.patient_id, candidate.labels, found.boxes, found.mask)
-                )
+                marks = (found.boxes, found.mask, found.box_classes)
+                result.records.append(Record(candidate.image_id, candidate.patient_id, candidate.labels, *marks))
                 result.remarks.update(found.remarks)
             bar.advance(task)
     return result
@@ -169,8 +172,11 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _most_frequent(rejected: Sequence[tuple[str, str]]) -> str:
+    """The most frequent reasons, each with its number of lines and one file."""
     counts = _count_reasons(rejected)[:3]
-    return ", ".join(f"{row['reason']} ({row['lines']})" for row in counts) or "the tables name none"
+    files = {_NUMBERS.sub("N", reason): file for file, reason in reversed(rejected)}
+    shown = [f"{row['reason']} ({row['lines']}), such as {files[row['reason']]}" for row in counts]
+    return ", ".join(shown) or "the tables name none"
 
 
 def _check(options: LabelledOptions) -> None:

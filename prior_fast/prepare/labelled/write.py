@@ -24,6 +24,7 @@ class Record:
         image_id, patient_id: as in `LabelledDataset`.
         labels: one for each class: 1, 0, -1 uncertain, nan blank.
         boxes: x, y, width, height in pixels of the 224x224 image.
+        box_classes: the number of the class of each box.
         mask: a 1-bit PNG of 224x224 (`prior_fast.radiology.masks.encode_mask`); None without an annotation.
     """
 
@@ -32,6 +33,7 @@ class Record:
     labels: tuple[float, ...]
     boxes: tuple[Box, ...] = ()
     mask: bytes | None = None
+    box_classes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Contents:
     """The contents of a labelled dataset to write.
 
     Attributes:
-        name: the source, "chexpert", "chexpert5x200", "rsna" or "siim".
+        name: the source, "chexpert", "chexpert5x200", "rsna", "siim", "labels", ...
         splits: the splits, by name.
         rejected: file and reason of everything that was left out.
         facts: further entries of dataset.json.
@@ -86,8 +88,7 @@ def write_labelled(out: Path, contents: Contents, images: Iterable[np.ndarray]) 
         pq.write_table(_manifest(records), folder / "manifest.parquet")
         for name, split in contents.splits.items():
             _write_lists(folder / "splits" / name, split)
-        with (folder / "rejected.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("file", "reason"), *sorted(contents.rejected)])
+        write_rejected(folder / "rejected.csv", contents.rejected)
         for name, text in contents.texts.items():
             (folder / name).write_text(text, encoding="utf-8")
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -113,6 +114,12 @@ def write_labelled(out: Path, contents: Contents, images: Iterable[np.ndarray]) 
     return info
 
 
+def write_rejected(path: Path, rejected: Sequence[tuple[str, str]]) -> None:
+    """Write file and reason of everything that was left out, sorted, as csv."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("file", "reason"), *sorted(rejected)])
+
+
 def _write_images(path: Path, count: int, images: Iterable[np.ndarray]) -> tuple[float, float]:
     histogram, written = np.zeros(256, np.int64), 0
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, 224, 224))
@@ -135,6 +142,7 @@ def _manifest(records: Sequence[Record]) -> pa.Table:
             "patient_id": pa.array([record.patient_id for record in records], pa.string()),
             "labels": pa.array([list(record.labels) for record in records], pa.list_(pa.float32())),
             "boxes": pa.array([[*map(list, record.boxes)] for record in records], pa.list_(pa.list_(pa.float32()))),
+            "box_classes": pa.array([list(record.box_classes) for record in records], pa.list_(pa.int32())),
             "mask": pa.array([record.mask for record in records], pa.binary()),
         }
     )

@@ -6,14 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from prior_fast.prepare.find_files import IMAGE_SUFFIXES, TEXT_SUFFIXES, FileFinder, FileNotFound
+from prior_fast.prepare.split_words import SPLIT_WORDS
 from prior_fast.prepare.studies.plan import StudyPlan, digest, sorted_studies
 from prior_fast.radiology.study import SPLITS, Rejection, Report, Study, StudyImage
 
-_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validate", "validation", "valid", "val", "dev"), "validate"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _FRONTAL = ("ap", "pa", "frontal", "postero-anterior", "antero-posterior", "posteroanterior", "anteroposterior")
 
 
@@ -70,7 +66,7 @@ class StudyBuilder:
             view: AP, PA or frontal in any case for a frontal view; None if the source does not say it.
             labels: 1, 0 or -1 by class; absent where blank.
         """
-        named = _WORDS.get(split.strip().lower(), f"?{split}") if split else None
+        named = SPLIT_WORDS.get(split.strip().lower(), f"?{split}") if split else None
         found = self._studies.setdefault(study, _Collected(subject, named))
         if (subject, named) != (found.subject, found.split):
             found.wrong = found.wrong or "its rows have different subjects or splits"

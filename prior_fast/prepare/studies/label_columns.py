@@ -6,7 +6,7 @@ from typing import Any
 
 from prior_fast.errors import UsageError
 from prior_fast.prepare.any_table import Table, cell_text
-from prior_fast.prepare.label_words import label_value, split_names
+from prior_fast.prepare.label_words import is_label, label_value, split_names
 from prior_fast.radiology.labels import CHEXPERT_LABELS
 
 
@@ -75,10 +75,4 @@ class LabelColumns:
 
 def _is_name(cell: Any) -> bool:
     """Whether a cell lists names instead of having a value of a label."""
-    if isinstance(cell, list):
-        return True
-    try:
-        label_value(cell, "", "")
-    except UsageError:
-        return True
-    return False
+    return isinstance(cell, list) or not is_label(cell)

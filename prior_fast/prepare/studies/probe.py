@@ -1,9 +1,9 @@
 """A look at some studies before the work starts: settings under which nothing can be read are refused at once."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from prior_fast.errors import UsageError
+from prior_fast.prepare.find_files import nearest_folder
 from prior_fast.prepare.studies.assemble import write_rejected
 from prior_fast.prepare.studies.options import PrepareOptions
 from prior_fast.prepare.studies.plan import StudyPlan
@@ -12,7 +12,6 @@ from prior_fast.radiology.report import SECTION_RULES
 from prior_fast.radiology.study import Rejection, Study
 
 _LOOKED_AT = 32
-_NAMES = 4
 
 
 def probe(options: PrepareOptions, plan: StudyPlan) -> None:
@@ -37,16 +36,6 @@ def probe(options: PrepareOptions, plan: StudyPlan) -> None:
     unread = [report.rejection for report in reports if report.rejection]
     if len(unread) == len(reports):
         _refuse(options, plan, unread, _report_reason(options, plan, looked_at, unread[0]))
-
-
-def nearest_folder(path: Path) -> str:
-    """What is there instead of a missing file: "there is no a/b/c.txt; a holds d, e and 3 more"."""
-    folder = next((parent for parent in path.parents if parent.is_dir()), None)
-    if folder is None:
-        return f"there is no {path}"
-    names = sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
-    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-    return f"there is no {path}; {folder} holds {', '.join(names[:_NAMES]) or 'nothing'}{more}"
 
 
 def other_rules(sections: str, with_sections: Callable[[str], int] | None = None) -> str:

@@ -6,17 +6,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from prior_fast.errors import UsageError
 from prior_fast.prepare.csv_tables import read_rows
 from prior_fast.prepare.labelled import splits
+from prior_fast.prepare.labelled.boxes import MarkedBox, with_boxes
 from prior_fast.prepare.labelled.files import compare_files, need
 from prior_fast.prepare.labelled.labelled_source import Candidate, Decoded, LabelledSource
 from prior_fast.prepare.labelled.splits import Pool
 from prior_fast.prepare.labelled.write import SplitLists
-from prior_fast.radiology.masks import box_mask, encode_mask, scale_box
 from prior_fast.radiology.xray import UnreadableImage
 
 HELP = "RSNA Pneumonia Detection, stage 2: boxes"
@@ -25,7 +24,6 @@ IMAGES = "folder with stage_2_train_images/ and stage_2_train_labels.csv"
 
 CLASSES = ("Pneumonia",)
 FOLDER, LABELS, DETAILS = "stage_2_train_images", "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
-_SMALL = "a box around no pixel's center at 224x224 became the pixel at its own center"
 
 FullBox = tuple[float, float, float, float]
 
@@ -46,8 +44,9 @@ def read_rsna(images: Path) -> LabelledSource:
     files, missing, notes = compare_files(boxes_of, folder.glob("*.dcm"))
     rejected += [(name, "no DICOM") for name in missing]
     candidates = [
-        Candidate(files[name], name, name, (float(bool(boxes_of[name])),), tuple(boxes_of[name]))
+        Candidate(files[name], name, name, (float(bool(boxes)),), tuple(MarkedBox(0, box) for box in boxes))
         for name in sorted(files)
+        for boxes in [boxes_of[name]]
     ]
     facts = {"detailed_classes": _count_details(images / DETAILS)} if (images / DETAILS).is_file() else {}
     return LabelledSource(
@@ -68,24 +67,10 @@ def decode(candidate: Candidate) -> Decoded:
     """
     from prior_fast.radiology.dicom import read_dicom
 
-    image, size = read_dicom(candidate.path)
-    scaled = [(box, scale_box(box, size)) for box in candidate.annotations]
-    inside = tuple(box for _, box in scaled if box is not None)
-    dropped = tuple(
-        f"box {_words(box)} is empty or outside {size[0]} x {size[1]}" for box, there in scaled if not there
-    )
-    if candidate.annotations and not inside:
-        raise UnreadableImage(f"no box left: {dropped[0]}")
-    if not inside:
-        return Decoded(image)
-    masks, remarks = [], set()
-    for x, y, width, height in inside:
-        mask = box_mask(x, y, width, height)
-        if not mask.any():
-            mask[int(y + height / 2), int(x + width / 2)] = True
-            remarks.add(_SMALL)
-        masks.append(mask)
-    return Decoded(image, inside, encode_mask(np.logical_or.reduce(masks)), dropped, tuple(remarks))
+    decoded = with_boxes(candidate, *read_dicom(candidate.path), mask=True)
+    if candidate.annotations and not decoded.boxes:
+        raise UnreadableImage(f"no box left: {decoded.dropped[0]}")
+    return decoded
 
 
 def make_splits(pool: Pool) -> Mapping[str, SplitLists]:
@@ -128,7 +113,3 @@ def _contradiction(targets: set[int], boxes: Sequence[FullBox]) -> str | None:
 def _count_details(path: Path) -> dict[str, int]:
     columns = read_rows(path, {"patientId": pa.string(), "class": pa.string()})
     return dict(sorted(Counter(dict(zip(columns["patientId"], columns["class"])).values()).items()))
-
-
-def _words(box: FullBox) -> str:
-    return " ".join(f"{value:g}" for value in box)

@@ -42,7 +42,7 @@ def read(table: str, images: str, labels: str | None = None) -> StudyPlan:
         UsageError: a file or a column is missing, or a label can't be used.
     """
     rows, root = read_table(Path(table)), folder("--images", images)
-    columns = [rows.texts(str(rows.find(name, None, (name,)))) for name in (*_NAMES, *_SECTIONS)]
+    columns = rows.needed(*_NAMES, *_SECTIONS)
     labels_of = _labels(read_table(Path(labels), "--labels")) if labels else {}
     builder = StudyBuilder(root, classes=CHEXPERT_LABELS if labels else ())
     for line, path, view, subject, split, text, findings, impression in zip(rows.lines, *columns):

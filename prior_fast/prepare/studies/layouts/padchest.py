@@ -17,7 +17,6 @@ EXAMPLE = "--images padchest --table PADCHEST_chest_x_ray_images_labels_160K_01.
 # The reports are stemmed sentences separated by " . ", without headers; most have one or two.
 DEFAULTS = {"sections": "whole", "min_sentences": 1}
 
-_NAMES = ("ImageID", "StudyID", "PatientID", "Projection", "Report", "Labels")
 _FRONTAL = {"PA": "PA", "AP": "AP", "AP_horizontal": "AP"}
 
 
@@ -34,11 +33,11 @@ def read(images: str, table: str) -> StudyPlan:
         UsageError: a file or a column is missing.
     """
     root, rows = folder("--images", images), read_table(Path(table))
-    columns = {name: rows.texts(str(rows.find(name, None, (name,)))) for name in _NAMES}
+    columns = rows.needed("ImageID", "StudyID", "PatientID", "Projection", "Report", "Labels")
     place = rows.find("ImageDir", None, ("ImageDir",), required=False)
     folders = rows.texts(place) if place else [None] * len(rows)
     builder = StudyBuilder(root, classes=CHEXPERT_LABELS)
-    for number, (name, study, subject, view, text, labels) in enumerate(zip(*columns.values())):
+    for number, (name, study, subject, view, text, labels) in enumerate(zip(*columns)):
         if name is None or study is None:
             builder.reject(study or "", f"{rows.path.name}, line {rows.lines[number]}", "no ImageID or StudyID")
             continue

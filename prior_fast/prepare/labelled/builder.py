@@ -1,0 +1,165 @@
+"""Collecting labelled images from any source: rows become images with files that exist, labels, boxes and splits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from prior_fast.errors import UsageError
+from prior_fast.prepare.find_files import FileFinder, FileNotFound, nearest_folder
+from prior_fast.prepare.labelled import splits
+from prior_fast.prepare.labelled.boxes import MarkedBox, with_boxes
+from prior_fast.prepare.labelled.labelled_source import Candidate, Decoded, LabelledSource
+from prior_fast.prepare.labelled.splits import Pool
+from prior_fast.prepare.labelled.write import SplitLists
+from prior_fast.prepare.split_words import SPLIT_WORDS
+from prior_fast.radiology.xray import read_xray
+
+_HELD_OUT = 0.1
+
+
+@dataclass
+class _Image:
+    patient: str
+    part: str | None
+    labels: dict[str, float] = field(default_factory=dict)
+    boxes: list[MarkedBox] = field(default_factory=list)
+    wrong: str = ""
+
+
+class LabelledBuilder:
+    """Labelled images under construction.
+
+    `add` is called for each row of the source, several times for an image with several boxes. `source` ends it.
+
+    Args:
+        name: the name of the dataset.
+        root: the folder of the images.
+        classes: the names of the labels.
+        join: whether the rows of an image are parts of its labels: what one row says of a class counts, and 1 counts
+            more than 0. Otherwise rows that differ contradict each other.
+    """
+
+    def __init__(self, name: str, root: Path, classes: Sequence[str], join: bool = False) -> None:
+        self.name, self.root, self.classes, self.join = name, root, tuple(classes), join
+        self.notes: list[str] = []
+        self.rejected: list[tuple[str, str]] = []
+        self._files = FileFinder(root)
+        self._images: dict[str, _Image] = {}
+
+    def add(
+        self,
+        image: str,
+        labels: Mapping[str, float],
+        patient: str = "",
+        part: str | None = None,
+        boxes: Sequence[MarkedBox] = (),
+    ) -> None:
+        """Add a row of the source.
+
+        Args:
+            image: a path relative to the folder of the images, which need not be exact (`FileFinder`).
+            labels: 1, 0 or -1 by class; absent where blank.
+            patient: "" if the source names none: the image then counts as a patient.
+            part: the part of the source's own split, by a usual name in any case; None if it has none.
+            boxes: in pixels of the file's image.
+        """
+        word = SPLIT_WORDS.get(part.strip().lower(), f"?{part}") if part else None
+        found = self._images.setdefault(image, _Image(patient, word))
+        if (patient, word) != (found.patient, found.part):
+            found.wrong = found.wrong or "its rows have different patients or splits"
+        if word is not None and word.startswith("?"):
+            found.wrong = found.wrong or f"the split is {part!r}, not train, validate, test or a usual name of them"
+        for name, value in labels.items():
+            known = found.labels.setdefault(name, value)
+            if known != value and self.join:
+                found.labels[name] = max(known, value)
+            elif known != value:
+                found.wrong = found.wrong or f"its rows have different labels for {name}"
+        found.boxes += [box for box in boxes if box not in found.boxes]
+
+    def reject(self, image: str, reason: str) -> None:
+        """Leave out an image or a row because of the source's tables."""
+        self.rejected.append((image, reason))
+
+    def source(self, own_split: str = "own") -> LabelledSource:
+        """The dataset.
+
+        Args:
+            own_split: the name of the source's own split, if it has one.
+
+        Raises:
+            UsageError: no image of the source is in the folder; the message names one that was looked for.
+        """
+        candidates: list[Candidate] = []
+        parts: dict[str, str] = {}
+        for name, found in self._images.items():
+            if found.wrong:
+                self.reject(name, found.wrong)
+                continue
+            try:
+                path = self._files.find(name)
+            except FileNotFound as error:
+                self.reject(name, f"image missing: {error}")
+                continue
+            labels = tuple(found.labels.get(label, float("nan")) for label in self.classes)
+            facts = (name, found.patient or name, labels, tuple(found.boxes))
+            candidates.append(Candidate(self.root / path, *facts))
+            if found.part is not None:
+                parts[name] = found.part
+        if not candidates:
+            first = next(iter(self._images), None)
+            looked = f"looked for {nearest_folder(self.root / first)}" if first else "the table names none"
+            raise UsageError(f"no image of the table can be used: {looked}; --images names the folder")
+        if self._files.elsewhere:
+            self.notes.append(f"{self._files.elsewhere} image(s) were found in another folder or format")
+        if not any(found.patient for found in self._images.values()):
+            self.notes.append("no patient is named: each image counts as a patient of its own")
+        has_boxes = any(candidate.annotations for candidate in candidates)
+        return LabelledSource(
+            *(self.name, self.classes, self.root, candidates, decode_one if len(self.classes) == 1 else decode_many),
+            lambda pool: _splits(pool, parts, own_split),
+            positive=lambda record: 1.0 in record.labels,
+            has_boxes=has_boxes,
+            has_masks=has_boxes and len(self.classes) == 1,
+            rejected=self.rejected,
+            notes=self.notes,
+        )
+
+
+def decode_one(candidate: Candidate) -> Decoded:
+    """Decode an image of a dataset with one class, whose filled boxes are its mask.
+
+    Raises:
+        UnreadableImage: the file is broken.
+    """
+    return with_boxes(candidate, *read_xray(candidate.path), mask=True)
+
+
+def decode_many(candidate: Candidate) -> Decoded:
+    """Decode an image of a dataset with several classes.
+
+    Raises:
+        UnreadableImage: the file is broken.
+    """
+    return with_boxes(candidate, *read_xray(candidate.path), mask=False)
+
+
+def _splits(pool: Pool, parts: Mapping[str, str], own_split: str) -> dict[str, SplitLists]:
+    """The source's own split, if it has one, and PRIOR's."""
+    own = {own_split: _own(pool, parts)} if parts else {}
+    return {**own, **splits.prior_splits(pool)}
+
+
+def _own(pool: Pool, parts: Mapping[str, str]) -> SplitLists:
+    """The source's own split. Without a validation part, 10 % of the training images are held out, by patient."""
+    train, validate, test = (
+        pool.only([parts.get(name) == part for name in pool.ids]) for part in ("train", "validate", "test")
+    )
+    rule = "the source's own split"
+    if not validate.ids:
+        held = np.asarray(splits.held_out_patients(train, round(_HELD_OUT * len(train.ids)), 0), bool)
+        train, validate = train.only((~held).tolist()), train.only(held.tolist())
+        rule += "; to validate, 10 % of the training images, drawn by patient with seed 0"
+    return SplitLists(rule, splits.stratified_percentages(train, 0), validate.ids, test.ids)
