@@ -1,6 +1,7 @@
 """PRIOR in Python: encode images and reports, and show the attention of a sentence."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,7 @@ from prior_fast.errors import UsageError
 from prior_fast.evaluation.attention_map import attention_maps, upsample
 from prior_fast.evaluation.encode import EmbeddedImages, EmbeddedTexts, Encoder
 from prior_fast.radiology.arrays import array_image
-from prior_fast.radiology.sections import findings_and_impression
-from prior_fast.radiology.sentences import split_sentences
+from prior_fast.radiology.report import MIMIC, TOLERANT, report_sentences
 from prior_fast.radiology.xray import UnreadableImage, read_xray, to_square
 from prior_fast.training.checkpoint import open_checkpoint
 
@@ -65,18 +65,29 @@ class PRIOR:
     def encode_reports(self, reports: str | Sequence[str | Sequence[str]]) -> EmbeddedTexts:
         """Encode reports. Each is a text, or a list of sentences, which are not split further.
 
-        If a text has the headers of MIMIC-CXR, its findings and impression are used, else all of its sentences.
+        Of a text with section headers, English or Spanish, only findings and impression are used: by the rules of
+        MIMIC-CXR if these find one of them, else by tolerant rules (`radiology.tolerant_sections`). Of a text without
+        headers all sentences are used.
+
+        A report beyond the model's limit of tokens (`data.max_tokens` of its training) is cut: its first whole
+        sentences are kept. A `UserWarning` then says how many reports were cut; `cut_texts` says what each of them
+        lost.
 
         Returns:
             `sentences` [S, D], `prototypes` [S, D], `reports` [N, D], not normalized, and `cu_sentences` [N + 1].
 
         Raises:
-            ValueError: there is no report, or a report has no word.
+            ValueError: there is no report; a report is neither a text nor a list of texts, has no word, or has headers
+                but no text to use. The message names it.
         """
         given = [reports] if isinstance(reports, str) else list(reports)
         if not given:
             raise ValueError("reports is empty: give at least one")
-        return self.encoder.texts([_sentences(report, index) for index, report in enumerate(given)])
+        sentences = [_sentences(report, index) for index, report in enumerate(given)]
+        found = self.encoder.texts(sentences, name="reports", quiet=True)
+        if found.cut:
+            warnings.warn(self.encoder.cut_note(found.cut_texts, len(given), "reports"), UserWarning, stacklevel=2)
+        return found
 
     def attention(self, image: ImageLike, sentence: str, size: int = 224) -> Tensor:
         """The attention of a sentence over an image (supplement 4.2); the mean of both directions is our choice.
@@ -126,11 +137,21 @@ def _pixels(image: ImageLike, index: int) -> np.ndarray:
 
 
 def _sentences(report: str | Sequence[str], index: int) -> list[str]:
+    """The sentences of a report: those given, or those of the text's findings and impression, or of the whole text."""
     if not isinstance(report, str):
-        return list(report)
-    sections = findings_and_impression(report, "") or {}
-    texts = [sections[name] for name in ("findings", "impression") if sections.get(name)] or [report]
-    found = [sentence for text in texts for sentence in split_sentences(text)]
+        if isinstance(report, bytes) or not isinstance(report, Iterable):
+            raise ValueError(f"reports[{index}] is a {type(report).__name__}, wanted a text or a list of sentences")
+        given = list(report)
+        wrong = [type(sentence).__name__ for sentence in given if not isinstance(sentence, str)]
+        if wrong:
+            raise ValueError(f"reports[{index}] has a {wrong[0]} among its sentences, wanted texts")
+        return given
+    found = report_sentences(report, MIMIC) or report_sentences(report, TOLERANT)
+    if found is None:
+        raise ValueError(
+            f"reports[{index}] has section headers, but neither findings nor impression nor text without a header: "
+            f"{report[:200]!r}; give its sentences as a list to use them as they are"
+        )
     if not found:
         raise ValueError(f"reports[{index}] has no sentence: {report!r}")
     return found

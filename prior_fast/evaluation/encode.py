@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from prior_fast.batch import PackedBatch, pack_reports
+from prior_fast.console import stderr
 from prior_fast.data.loader import cut_report
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
@@ -42,6 +43,20 @@ class EmbeddedImages:
 
 
 @dataclass(frozen=True)
+class CutText:
+    """A text that exceeded the model's limit: its index, and its sentences and tokens before (given) and after (kept).
+
+    Tokens are counted without [CLS] and [SEP].
+    """
+
+    index: int
+    sentences_given: int
+    sentences_kept: int
+    tokens_given: int
+    tokens_kept: int
+
+
+@dataclass(frozen=True)
 class EmbeddedTexts:
     """Texts of one or more sentences, float32, on the encoder's device.
 
@@ -51,6 +66,7 @@ class EmbeddedTexts:
         reports: [M, D], pooled from the prototypes, not normalized.
         cu_sentences: [M + 1] int32, offsets of the texts in the sentences.
         cut: the number of texts that exceeded the model's limit and lost their last sentences.
+        cut_texts: what each of them lost.
     """
 
     sentences: Tensor
@@ -58,6 +74,7 @@ class EmbeddedTexts:
     reports: Tensor
     cu_sentences: Tensor
     cut: int
+    cut_texts: tuple[CutText, ...] = ()
 
 
 class Encoder:
@@ -81,6 +98,7 @@ class Encoder:
         self.uses_bank = self.model.config.reads_bank(checkpoint.position.stage)
         self.aligns_locally = self.model.config.use_local_alignment
         self.tau = checkpoint.tau
+        self._told: set[str] = set()
 
     @torch.inference_mode()
     def images(
@@ -101,15 +119,32 @@ class Encoder:
         return normalize(pixels, self.checkpoint.image_mean, self.checkpoint.image_std)
 
     @torch.inference_mode()
-    def texts(self, texts: Sequence[Sequence[str]], advance: Advance | None = None) -> EmbeddedTexts:
+    def texts(
+        self,
+        texts: Sequence[Sequence[str]],
+        advance: Advance | None = None,
+        *,
+        name: str = "texts",
+        quiet: bool = False,
+    ) -> EmbeddedTexts:
         """Encode texts, each a sequence of sentences, with the checkpoint's tokenizer.
 
-        Sentences without a token are left out.
+        Sentences without a token are left out. Of a text beyond the model's limit of tokens the first whole sentences
+        are kept, and a note on standard error says so, once for the same texts.
+
+        Args:
+            advance: gets the number of texts after each batch.
+            name: what errors and the note call the texts.
+            quiet: print no note; the caller shows `cut_note`.
 
         Raises:
             ValueError: a text has no token.
         """
-        reports, cut = self._tokenized(texts)
+        reports, cut = self._tokenized(texts, name)
+        note = self.cut_note(cut, len(texts), name)
+        if note and not quiet and note not in self._told:
+            self._told.add(note)
+            stderr.print(note)
         sentences, prototypes, pooled, counts = [], [], [], [0]
         for first in range(0, len(reports), self.batch_size):
             batch = self._packed(reports[first : first + self.batch_size])
@@ -122,23 +157,43 @@ class Encoder:
             if advance:
                 advance(len(batch))
         offsets = torch.tensor(counts, device=self.device).cumsum(0).int()
-        return EmbeddedTexts(torch.cat(sentences), torch.cat(prototypes), torch.cat(pooled), offsets, cut)
+        return EmbeddedTexts(torch.cat(sentences), torch.cat(prototypes), torch.cat(pooled), offsets, len(cut), cut)
+
+    def cut_note(self, cut: Sequence[CutText], count: int, name: str = "texts") -> str:
+        """One line on the texts that were cut, `count` texts in all; empty if none was."""
+        if not cut:
+            return ""
+        first, limit = cut[0], self.checkpoint.config.data.max_tokens
+        if first.sentences_kept < first.sentences_given:
+            kept = f"{first.sentences_kept} of {first.sentences_given} sentences"
+        else:
+            kept = f"{first.tokens_kept} of {first.tokens_given} tokens"
+        return (
+            f"{len(cut)} of {count} {name} cut: the model was trained on at most {limit} tokens with [CLS] and [SEP] "
+            f"(data.max_tokens={limit}), so whole sentences are kept up to there; the first is {name}[{first.index}], "
+            f"with {kept} kept"
+        )
 
     def read_bank(self, sentences: Tensor) -> Tensor:
         """Sentences [S, D] -> prototypes [S, D], without noise; the sentences themselves without a trained bank."""
         return self.model.sentence_bank(sentences, self.tau).output if self.uses_bank else sentences
 
-    def _tokenized(self, texts: Sequence[Sequence[str]]) -> tuple[list[list[np.ndarray]], int]:
+    def _tokenized(
+        self, texts: Sequence[Sequence[str]], name: str
+    ) -> tuple[list[list[np.ndarray]], tuple[CutText, ...]]:
         ids = iter(tokenize(self.tokenizer, [sentence for text in texts for sentence in text]))
         limit = self.checkpoint.config.data.max_tokens
-        reports, cut = [], 0
+        reports, cut = [], []
         for index, text in enumerate(texts):
             sentences = [tokens for tokens in (next(ids) for _ in text) if len(tokens)]
             if not sentences:
-                raise ValueError(f"texts[{index}] has no token of the checkpoint's tokenizer: {' '.join(text)!r}")
-            reports.append(cut_report(sentences, limit))
-            cut += sum(map(len, reports[-1])) < sum(map(len, sentences))
-        return reports, cut
+                raise ValueError(f"{name}[{index}] has no token of the checkpoint's tokenizer: {' '.join(text)!r}")
+            kept = cut_report(sentences, limit)
+            reports.append(kept)
+            tokens_kept, tokens_given = sum(map(len, kept)), sum(map(len, sentences))
+            if tokens_kept < tokens_given:
+                cut.append(CutText(index, len(sentences), len(kept), tokens_given, tokens_kept))
+        return reports, tuple(cut)
 
     def _packed(self, reports: Sequence[Sequence[np.ndarray]]) -> PackedBatch:
         text = pack_reports(reports, self.tokenizer.cls_token_id, self.tokenizer.sep_token_id)

@@ -58,6 +58,22 @@ class FileFinder:
         self.elsewhere += 1
         return fitting[0].as_posix()
 
+    def find_all(self, name: str) -> list[str]:
+        """The files of a folder with a known ending or none, if the name is that of a folder; else the named file.
+
+        Raises:
+            FileNotFound: there is none, or several files fit equally well.
+        """
+        folder = self.root / name.strip().replace("\\", "/")
+        if not name.strip() or not folder.is_dir():
+            return [self.find(name)]
+        found = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+        wanted = [path for path in found if path.suffix.lower() in self.suffixes or not path.suffix]
+        if not wanted:
+            raise FileNotFound(f"{name} is a folder without a file that ends in {', '.join(self.suffixes[:4])}, ...")
+        inside = self.root in folder.parents or folder == self.root
+        return [path.relative_to(self.root).as_posix() if inside else str(path) for path in wanted]
+
     def _fitting(self, wanted: PurePosixPath) -> list[PurePosixPath]:
         """The paths that fit the name best: those that agree with the most of its folders."""
         for depth in range(min(_DEPTH, len(wanted.parts)), 0, -1):

@@ -62,7 +62,7 @@ def find_headers(text: str) -> list[Header]:
         inside = max(begin, done)
         end = begin + len(line.rstrip("\n"))
         if done <= begin:
-            header = _at_line_start(text, begin, end, before, upper)
+            header = _at_line_start(text, begin, end, before, upper, found[-1].kind if found else None)
             if header:
                 found.append(header)
                 inside = header.end
@@ -72,7 +72,7 @@ def find_headers(text: str) -> list[Header]:
     return found
 
 
-def _at_line_start(text: str, begin: int, end: int, before: str, upper: bool) -> Header | None:
+def _at_line_start(text: str, begin: int, end: int, before: str, upper: bool, current: Kind | None) -> Header | None:
     lead = _LEAD.match(text, begin, end)
     if lead is None:
         return None
@@ -92,7 +92,7 @@ def _at_line_start(text: str, begin: int, end: int, before: str, upper: bool) ->
     else:
         return _signature(text, begin, first, end) or _by_telling_word(text, begin, first, end)
     if form == "alone":
-        if upper and len(before) >= _LONG_LINE and _goes_on(before):
+        if upper and _goes_on(before) and _wrapped(text, before, match.end(), kind, current):
             return None
         colon = _NEXT_COLON.match(text, match.end())
         return Header(begin, colon.end() if colon else match.end(), kind)
@@ -118,6 +118,16 @@ def _endings(mark: str) -> tuple[tuple[re.Pattern[str], tuple[Kind, ...], str], 
 def _goes_on(before: str) -> bool:
     """Whether a sentence of the line before goes on in the next line."""
     return bool(before) and before[-1] not in ".!?:;)]*_-=#"
+
+
+def _wrapped(text: str, before: str, end: int, kind: Kind, current: Kind | None) -> bool:
+    """Whether a line of a report without lower case is the rest of a sentence, not a header that stands alone.
+
+    before: the line before, which has no end mark; current: the kind of the last header.
+    """
+    if len(before) >= _LONG_LINE or not text[end:].strip():
+        return True
+    return kind not in WANTED and (current is None or current in WANTED)
 
 
 def _signature(text: str, begin: int, first: int, end: int) -> Header | None:
@@ -150,6 +160,7 @@ def _inside(text: str, begin: int, end: int, upper: bool) -> Iterator[Header]:
 def _before_colon(text: str, begin: int, colon: int, end: int, upper: bool) -> Header | None:
     """The header that ends with a colon, the longest one that is known."""
     stop = begin + len(text[begin:colon].rstrip(" \t*_"))
+    at_start = begin == 0 or text[begin - 1] == "\n"
     tokens = list(_TOKEN.finditer(text, max(begin, stop - 80), stop))[-_MOST_WORDS:]
     if not tokens or tokens[-1].end() != stop:
         return None
@@ -166,6 +177,8 @@ def _before_colon(text: str, begin: int, colon: int, end: int, upper: bool) -> H
         if boundary and boundary["number"] and kind is Kind.AFTER:
             return None
         in_capitals = words.isupper() and (not upper or kind in WANTED)
+        if at_start and not opened.strip() and not words.isupper():
+            continue  # `_at_line_start` took it for running text
         glued = start > begin and not (opened[-1:].isspace() or opened[-1:] in ".;|") and bool(opened)
         if glued or not (in_capitals or (boundary and kind in _SECTIONS)):
             continue

@@ -188,7 +188,7 @@ def header_kind(words: str) -> Kind | None:
     if not form:
         return None
     known = _kind_of_part(form) or _kind_of_joined(form)
-    if known is None and " " not in form and len(form) >= _SHORTEST_WITH_SLIP:
+    if known is None and " " not in form and len(form) >= _SHORTEST_WITH_SLIP - 1:
         known = next((kind for name, kind in _LONG_NAMES if _one_slip(form, name)), None)
     if known is None and _names_views(form):
         known = Kind.VIEWS

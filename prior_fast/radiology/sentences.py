@@ -1,26 +1,30 @@
-"""Splitting a section of a radiology report into sentences by rules, without a model to download."""
+"""Splitting a section of a radiology report into sentences by rules, in English and Spanish, without a model."""
 
 import re
 
 # Where a sentence may end: end marks with closing quotes and brackets, before white space or the end of the text; or a
 # period with a missing space ("normal.The heart").
-_POSSIBLE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|(?<=[a-z]{2})\.(?=[A-Z][a-z])")
+_POSSIBLE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|(?<=[a-zß-ÿ]{2})\.(?=[A-ZÀ-Þ][a-zß-ÿ])")
 
-# The number of a list item, at the start of a line.
-_LIST_ITEM = re.compile(r"^[ \t]*(\d{1,2})[.)][ \t]+(?=\S)", re.MULTILINE)
-_LEADING_NUMBER = re.compile(r"^\d{1,2}[.)] ")
+# The number of a list item, at the start of a line. Spanish lists have "1.-" too.
+_LIST_ITEM = re.compile(r"^[ \t]*(\d{1,2})(?:[.)][ \t]+(?=\S)|[.)]-[ \t]*(?=[^\W\d_]))", re.MULTILINE)
+_LEADING_NUMBER = re.compile(r"^\d{1,2}(?:[.)] |[.)]- ?(?=[^\W\d_]))")
+_BULLET = re.compile(r"^[ \t]*([-*•·▪])[ \t]+(?=[^\W_])", re.MULTILINE)
 
 # A name or a number follows these, so a sentence never ends with them.
-_TITLES = frozenset(("dr", "drs", "mr", "mrs", "ms", "prof", "st"))
-_NEVER_LAST = _TITLES | {"vs", "e.g", "i.e", "eg", "ie", "cf", "viz", "approx", "fig"}
+_TITLES = frozenset(("dr", "drs", "mr", "mrs", "ms", "prof", "st", "dra", "dres", "dras", "sra", "srta"))
+_NEVER_LAST = _TITLES | {"vs", "e.g", "i.e", "eg", "ie", "cf", "viz", "approx", "fig", "p.ej", "ej"}
 # A sentence may end with these. It continues if a lowercase letter follows.
 _UNITS = frozenset(
     (
         *("mm", "cm", "ml", "cc", "kg", "mg", "min", "max", "sec", "hr", "hrs", "wk", "wks", "mo", "yr", "yrs"),
         *("etc", "incl", "resp", "pt", "pts", "jr", "sr", "inc"),
+        *("izq", "izqdo", "izqda", "izdo", "izda", "dcho", "dcha", "dch", "der", "rx", "pte", "tto", "sup", "inf"),
     )
 )
-_MONTHS = frozenset(("jan", "feb", "mar", "apr", "aug", "sep", "sept", "oct", "nov", "dec"))
+# The same, and a number may follow too.
+_BEFORE_NUMBER = frozenset(("aprox", "nº", "núm", "n°"))
+_MONTHS = frozenset(("jan", "feb", "mar", "apr", "aug", "sep", "sept", "oct", "nov", "dec", "ene", "abr", "dic"))
 _DOTTED = re.compile(r"(?:[a-z]\.)+[a-z]", re.IGNORECASE)
 
 
@@ -29,11 +33,12 @@ def split_sentences(section_text: str) -> list[str]:
 
     A period does not end a sentence inside a decimal ("1.5 cm"), or after a title, an initial or "vs.". If a lowercase
     letter follows, it also does not end one after a unit, a dotted abbreviation ("3:15 p.m. by phone") or an ellipsis.
-    Each item of a numbered list is a sentence, with or without a period; its number is dropped. Pieces without a letter
-    ("___.", "2.") are dropped.
+    A period with a blank before it, as in tokenized reports, always ends one, except after a title or "vs". Each item
+    of a numbered list is a sentence, with or without a period, and each item of two or more with the same bullet; its
+    number or bullet is dropped. Pieces without a letter ("___.", "2.", ".") are dropped.
     """
     sentences = []
-    for item in _split_list(section_text):
+    for item in (item for part in _split_list(section_text) for item in _split_bullets(part)):
         text = " ".join(item.split())
         begin = 0
         for mark in _POSSIBLE_END.finditer(text):
@@ -59,14 +64,28 @@ def _split_list(text: str) -> list[str]:
     return [*items, text[begin:]]
 
 
+def _split_bullets(text: str) -> list[str]:
+    """The items of a list with bullets, without them; a single line that begins with a dash is no list."""
+    matches = list(_BULLET.finditer(text))
+    if len(matches) < 2 or len({match[1] for match in matches}) > 1:
+        return [text]
+    ends = [*(match.start() for match in matches[1:]), len(text)]
+    return [text[: matches[0].start()], *(text[match.end() : end] for match, end in zip(matches, ends, strict=True))]
+
+
 def _ends_sentence(text: str, begin: int, mark: re.Match[str]) -> bool:
     """Whether `mark` ends the sentence that starts at `begin`."""
     following = text[mark.end() : mark.end() + 2].strip()[:1]
     *before, word = text[begin : mark.start()].strip().rsplit(" ", 2)
     word = word.lstrip("([\"'")
+    spaced = text[mark.start() - 1 : mark.start()] == " "
     if not following or not mark[0].startswith("."):
+        opened = max(text.rfind("¿", begin, mark.start()), text.rfind("¡", begin, mark.start()))
+        if following and opened >= 0:
+            # "Opacidad ¿neumonía? basal": the question is a part of the sentence.
+            return not following.islower() or not text[begin:opened].strip()
         # "? pneumonia": a question mark with a space before it queries the word after it.
-        return not following or text[mark.start() - 1 : mark.start()] != " "
+        return not following or not spaced
     if mark[0].startswith(".."):
         return not following.islower()
     if mark[0] != ".":
@@ -74,10 +93,14 @@ def _ends_sentence(text: str, begin: int, mark: re.Match[str]) -> bool:
     name = word.lower()
     if name in _NEVER_LAST:
         return False
+    if spaced:
+        return True
     if len(word) == 1 and word.isalpha():
         return not following.islower() and not _is_initial(word, before)
     if _DOTTED.fullmatch(word):
         return following.isupper()
+    if name in _BEFORE_NUMBER:
+        return not (following.isdigit() or following == "_" or following.islower())
     if name in _MONTHS:
         return not (following.isdigit() or following == "_")
     return not (name in _UNITS and following.islower())

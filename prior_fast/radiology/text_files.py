@@ -34,7 +34,8 @@ def _decode(data: bytes) -> tuple[str, str]:
             try:
                 return data[len(mark) :].decode(encoding), encoding
             except UnicodeDecodeError as error:
-                raise NotText(f"the byte-order mark is that of {encoding}, but byte {error.start} is not") from error
+                place = len(mark) + error.start
+                raise NotText(f"the byte-order mark is that of {encoding}, but byte {place} is not") from error
     try:
         return data.decode(UTF8), UTF8
     except UnicodeDecodeError:

@@ -44,10 +44,42 @@ TABLE = [
     ("No effusion.Heart is normal.", ["No effusion.", "Heart is normal."]),
     ("History of hepatitis C. No effusion.", ["History of hepatitis C.", "No effusion."]),
     ("Fracture of T12. Stable.", ["Fracture of T12.", "Stable."]),
+    ("- Heart normal\n- Lungs clear,\n  no effusion", ["Heart normal", "Lungs clear, no effusion"]),
+    ("Seen:\n • Nodule.\n • Line.", ["Seen:", "Nodule.", "Line."]),
+    ("A nodule\n- not seen before - is new.", ["A nodule - not seen before - is new."]),
+]
+
+SPANISH = [
+    ("Visto por la Dra. Pérez. Normal.", ["Visto por la Dra. Pérez.", "Normal."]),
+    ("Comentado con el Dr. ___ y la Sra. Gil. Fin.", ["Comentado con el Dr. ___ y la Sra. Gil.", "Fin."]),
+    ("Mide aprox. 3 cm. Sin derrame.", ["Mide aprox. 3 cm.", "Sin derrame."]),
+    ("Mide 3 cm aprox. Sin derrame.", ["Mide 3 cm aprox.", "Sin derrame."]),
+    ("Material, p. ej. una vía, p.ej. un tubo. Fin.", ["Material, p. ej. una vía, p.ej. un tubo.", "Fin."]),
+    ("Costilla nº. 5 fracturada. Fin.", ["Costilla nº. 5 fracturada.", "Fin."]),
+    ("Nódulo en lóbulo sup. izq. de 5 mm. Fin.", ["Nódulo en lóbulo sup. izq. de 5 mm.", "Fin."]),
+    ("Seno dcho. libre. Seno izq. Normal.", ["Seno dcho. libre.", "Seno izq.", "Normal."]),
+    ("Nódulo de 5 cm. en la base. Fin.", ["Nódulo de 5 cm. en la base.", "Fin."]),
+    ("Nódulo de 0,5 cm. Sin cambios.", ["Nódulo de 0,5 cm.", "Sin cambios."]),
+    ("¿Neumonía? Control. ¡Urgente! Fin.", ["¿Neumonía?", "Control.", "¡Urgente!", "Fin."]),
+    ("Opacidad ¿neumonía? basal. Fin.", ["Opacidad ¿neumonía? basal.", "Fin."]),
+    ("Opacidad (¿neumonía?) basal. Fin.", ["Opacidad (¿neumonía?) basal.", "Fin."]),
+    ("¿neumonía ? Control.", ["¿neumonía ?", "Control."]),
+    ("¿neumonía? ¿derrame? valorar.", ["¿neumonía?", "¿derrame?", "valorar."]),
+    ("El pulmón.Índice normal.", ["El pulmón.", "Índice normal."]),
+    ("1.- Cardiomegalia. 2.- Derrame.", ["Cardiomegalia.", "Derrame."]),
+    ("1.-Cardiomegalia\n2.-Derrame", ["Cardiomegalia", "Derrame"]),
+    # PadChest's reports: stemmed words, a period between blanks.
+    (
+        "cambi pulmon cronic sever . sign fibrosis bibasal . nodul 5 mm . sin derram .",
+        ["cambi pulmon cronic sever .", "sign fibrosis bibasal .", "nodul 5 mm .", "sin derram ."],
+    ),
+    (" . . sin derram . . lob izq . normal .", ["sin derram .", "lob izq .", "normal ."]),
 ]
 
 
-@pytest.mark.parametrize(("text", "sentences"), TABLE, ids=[text.strip()[:30] or "blank" for text, _ in TABLE])
+@pytest.mark.parametrize(
+    ("text", "sentences"), TABLE + SPANISH, ids=[text.strip()[:30] or "blank" for text, _ in TABLE + SPANISH]
+)
 def test_table(text, sentences):
     assert split_sentences(text) == sentences
 
@@ -72,6 +104,7 @@ WORDS = st.sampled_from(
             "J.",
         ),
         *("clear.", "size!", "?", "...", ".", "Mild.)", "e.g.", "\n", "\n 1. ", "normal.The", "a.", "Jan."),
+        *("izq.", "aprox.", "p.", "ej.", "Dra.", "nº.", "1.-", "\n- ", "¿qué", "(¿es?)", "mm .", "pulmón.Índice", "¡"),
     ]
 )
 

@@ -10,6 +10,7 @@ from prior_fast.prepare.split_words import SPLIT_WORDS
 from prior_fast.prepare.studies.plan import StudyPlan, digest, sorted_studies
 from prior_fast.radiology.study import SPLITS, Rejection, Report, Study, StudyImage
 
+IMAGE_MISSING = "image missing"
 _FRONTAL = ("ap", "pa", "frontal", "postero-anterior", "antero-posterior", "posteroanterior", "anteroposterior")
 
 
@@ -59,7 +60,8 @@ class StudyBuilder:
 
         Args:
             study: the name of the study; rows of one name are one study.
-            images: paths relative to the folder of the images, which need not be exact (`FileFinder`).
+            images: paths relative to the folder of the images, which need not be exact (`FileFinder`); a folder stands
+                for the images in it.
             report: None where the row has none; another row of the study may have it.
             subject: "" if the source names none: each study then has its own.
             split: a usual name of a split, in any case; None to assign one by the subject.
@@ -149,18 +151,19 @@ class StudyBuilder:
         there: list[StudyImage] = []
         for path in found.images:
             try:
-                file = self.image_files.find(path)
+                files_of_path = self.image_files.find_all(path)
             except FileNotFound as error:
-                missing.append(Rejection(0, path, "image missing", f"({error})", broken=True, study=name))
+                missing.append(Rejection(0, path, IMAGE_MISSING, f"({error})", broken=True, study=name))
                 continue
-            used = {image.image_id for image in there}
-            stem = PurePosixPath(file).stem
-            there.append(StudyImage(file if stem in used else stem, file))
+            for file in files_of_path:
+                used = {image.image_id for image in there}
+                stem = PurePosixPath(file).stem
+                there.append(StudyImage(file if stem in used else stem, file))
         if not there and not missing:
             views = sorted({left.detail for left in found.left_out})
             return rejection(where, "no frontal view" if views else "no image", ", ".join(views))
         if not there:
-            return rejection(missing[0].file, "image missing", missing[0].detail, broken=True)
+            return rejection(missing[0].file, IMAGE_MISSING, missing[0].detail, broken=True)
         found.left_out += missing
         files[name] = there
         return None

@@ -16,7 +16,9 @@ from prior_fast.console import progress
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_json
+from prior_fast.prepare.find_files import nearest_folder
 from prior_fast.prepare.studies import assemble
+from prior_fast.prepare.studies.builder import IMAGE_MISSING
 from prior_fast.prepare.studies.chunks import ChunkResult, ChunkTask, chunk_path, decoded_as, make_tasks, prepare_chunk
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
 from prior_fast.prepare.studies.plan import StudyPlan
@@ -201,7 +203,7 @@ def assemble_dataset(
         assemble.write_rejected(options.rejected, rejections)
         clean(options.partial)
         raise UsageError(
-            f"no study of the training split can be used; studies left out: {_most_frequent(rejections)}; "
+            f"no study of the training split can be used; studies left out: {_most_frequent(rejections, plan)}; "
             f"{options.rejected} names each"
         )
     with progress() as bar:
@@ -266,13 +268,22 @@ def _count_rejections(rejections: list[Rejection]) -> list[dict[str, Any]]:
     ]
 
 
-def _most_frequent(rejections: list[Rejection]) -> str:
+def _most_frequent(rejections: list[Rejection], plan: StudyPlan) -> str:
     """The most frequent reasons, each with its number of studies and one file."""
     whole = [rejection for rejection in rejections if rejection.whole_study]
-    files = {rejection.kind: rejection.file for rejection in reversed(whole)}
+    first = {rejection.kind: rejection for rejection in reversed(whole)}
     counts = _count_rejections(whole)[:3]
-    shown = [f"{count['reason']} ({count['studies']}), such as {files[count['reason']]}" for count in counts]
-    return ", ".join(shown) or "none"
+    return (
+        ", ".join(f"{row['reason']} ({row['studies']}){_example(first[row['reason']], plan)}" for row in counts)
+        or "none"
+    )
+
+
+def _example(rejection: Rejection, plan: StudyPlan) -> str:
+    """One file of a reason; for a missing image, what is there instead."""
+    if rejection.kind == IMAGE_MISSING:
+        return f": {nearest_folder(plan.images / rejection.file)}"
+    return f", such as {rejection.file} {rejection.detail}".rstrip() if rejection.file else ""
 
 
 def _notes(options: PrepareOptions, rejections: list[Rejection], results: list[ChunkResult]) -> list[str]:

@@ -228,8 +228,8 @@ def test_shards_and_merge_give_the_same_bytes(tmp_path, images):
         (lambda root: shutil.rmtree(root / "images"), r"--images .*images: there is no such folder"),
         (lambda root: (root / "t.csv").unlink(), r"--table .*t.csv: there is no such file"),
         (
-            lambda root: [path.unlink() for path in (root / "images").iterdir()],
-            "no study of the training split can be used",
+            lambda root: [path.rename(path.with_name(f"y{path.name}")) for path in (root / "images").iterdir()],
+            r"image missing \(24\): there is no .*/x0.png; .*images holds yx0.png, .* and 20 more; .*rejected.csv",
         ),
     ],
 )
@@ -240,3 +240,26 @@ def test_what_can_not_be_used_ends_with_one_line(tmp_path, images, capsys, chang
     shown = capsys.readouterr().err
     assert re.search(message, shown) and shown.count("\n") == 1
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+def test_a_folder_of_images_for_each_study_and_reports_by_name(tmp_path):
+    rows = []
+    for number in range(12):
+        for place in range(1 + number % 2):
+            folder = tmp_path / f"images/E{number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            raw_dicom(folder / f"{place}", xray(number))
+        (folder / "notes.csv").write_text("no image", encoding="utf-8")
+        path = tmp_path / f"reports/exam-{number}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text(number), encoding="utf-8")
+        rows.append((f"E{number}", f"exam-{number}"))
+    (tmp_path / "images/E90").mkdir()
+    table = write_table(tmp_path / "t.csv", ("image", "report"), [*rows, ("E90", "exam-0")])
+    words = ("--table", table, "--images", tmp_path / "images", "--reports", tmp_path / "reports")
+    assert prepare("table", tmp_path / "out", *words) == 0
+    dataset = PreparedDataset.open(tmp_path / "out")
+    assert len(dataset) == 12 and len(dataset.images) == 18
+    assert " ".join(dataset.sentences(dataset.study_names.index("E5"))) == text(5)
+    ((study, _, reason),) = rejected(tmp_path / "out/rejected.csv")
+    assert study == "E90" and "is a folder without a file that ends in .jpg" in reason

@@ -109,7 +109,7 @@ def read(
     named = _columns(rows, given)
     label_columns = LabelColumns.of(rows, labels)
     builder = StudyBuilder(root, folder("--reports", reports) if reports else root, label_columns.classes)
-    finder = _ReportFiles(rows.path, builder)
+    finder = _ReportFiles(rows.path, builder, reports is not None)
     columns = {name: _cells(rows, column) for name, column in vars(named).items()}
     for place, line in enumerate(rows.lines):
         cells = {name: values[place] for name, values in columns.items()}
@@ -173,13 +173,15 @@ def _paths(cell: Any) -> list[str]:
 class _ReportFiles:
     """Finds the files that report cells name: in the folder of the reports, then beside the table."""
 
-    def __init__(self, table: Path, builder: StudyBuilder) -> None:
+    def __init__(self, table: Path, builder: StudyBuilder, given: bool) -> None:
+        self.given = given
         self.finder, self.beside = builder.report_files, FileFinder(table.parent, TEXT_SUFFIXES)
 
     def report(self, cell: str) -> Report:
-        """A text, or the file that a path of a usual ending names."""
-        is_path = "\n" not in cell and len(cell) < _LONGEST_PATH and cell.lower().endswith(TEXT_SUFFIXES)
-        if not is_path:
+        """A text, or the file that a path names: one of a usual ending, or one word if a folder of reports is given."""
+        short = "\n" not in cell and len(cell) < _LONGEST_PATH
+        is_path = cell.lower().endswith(TEXT_SUFFIXES) or (self.given and not any(map(str.isspace, cell)))
+        if not (short and is_path):
             return Report(text=cell)
         try:
             return Report(self.finder.find(cell))
