@@ -11,6 +11,7 @@ from PIL import Image
 from prior_fast.cli.main import main
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.prepare.studies.builder import split_of
+from tests.prepare.labelled.trees import raw_dicom, xray
 from tests.prepare.studies.tables import prepare, rejected, save_xray, text, write_table
 
 COUNT = 24
