@@ -18,6 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from prior_fast.errors import UsageError
+from prior_fast.prepare.find_files import what_is_there
 from prior_fast.radiology.text_files import NotText, decode_text
 from prior_fast.spelling import nearest
 
@@ -147,7 +148,7 @@ def read_table(path: Path, option: str = "--table") -> Table:
         UsageError: the file is absent, of another format, empty, or can't be read; the message names `option`.
     """
     if not path.is_file():
-        raise UsageError(f"{option} {path}: there is no such file")
+        raise UsageError(f"{option} {path}: there is no such file; {what_is_there(path)}")
     zipped = path.suffix.lower() == ".gz"
     suffix = (path.with_suffix("") if zipped else path).suffix.lower()
     if suffix not in FORMATS:

@@ -104,13 +104,16 @@ class FileFinder:
 
 
 def nearest_folder(path: Path) -> str:
-    """What is there instead of a missing file: "there is no a/b/c.txt; a holds d, e and 3 more"."""
-    folder = next((parent for parent in path.parents if parent.is_dir()), None)
-    if folder is None:
-        return f"there is no {path}"
+    """What is there instead of a missing file: "there is no a/b/c.txt; a holds d, e, f, g and 3 more"."""
+    return f"there is no {path}; {what_is_there(path)}"
+
+
+def what_is_there(path: Path) -> str:
+    """The content of the nearest folder above a missing file or folder: "a holds d, e, f, g and 3 more"."""
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path("/"))
     names = sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-    return f"there is no {path}; {folder} holds {', '.join(names[:_NAMES]) or 'nothing'}{more}"
+    return f"{folder} holds {', '.join(names[:_NAMES]) or 'nothing'}{more}"
 
 
 def _common_folders(wanted: PurePosixPath, there: PurePosixPath) -> int:

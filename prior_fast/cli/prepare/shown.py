@@ -32,4 +32,4 @@ def _last_line(report: dict[str, Any], out: Path) -> str:
         return f"{where}: {speed}, {report['seconds']} s with {report['workers']} workers; {merge}"
     if "shards" in report:
         return f"{out}: merged from {report['shards']} shards in {report['seconds']} s; they were prepared at {speed}."
-    return f"{out}: {speed}, {report['seconds']} s with {report['workers']} workers."
+    return f"{out}: {speed}, {report['seconds']} s with {report['workers']} workers; look at {out / 'preview.png'}."

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from prior_fast.errors import UsageError
+from prior_fast.prepare.find_files import what_is_there
 
 
 def location(text: str) -> str:
@@ -20,6 +21,7 @@ def folder(option: str, path: str) -> Path:
     if found.suffix.lower() in (".zip", ".tar", ".gz", ".tgz") and found.is_file():
         raise UsageError(f"{option} {path}: it is an archive; unpack it and give the folder")
     if not found.is_dir():
-        kind = "it is a file; give the folder" if found.exists() else "there is no such folder"
-        raise UsageError(f"{option} {path}: {kind}")
+        if found.exists():
+            raise UsageError(f"{option} {path}: it is a file; give the folder")
+        raise UsageError(f"{option} {path}: there is no such folder; {what_is_there(found)}")
     return found

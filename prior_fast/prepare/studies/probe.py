@@ -69,6 +69,5 @@ def _report_reason(options: PrepareOptions, plan: StudyPlan, looked_at: Sequence
 def _refuse(options: PrepareOptions, plan: StudyPlan, failed: Sequence[Rejection], reason: str) -> None:
     options.rejected.parent.mkdir(parents=True, exist_ok=True)
     write_rejected(options.rejected, [*plan.rejections, *failed])
-    count = len(failed)
-    among = f"all {count}" if count == len(plan.studies) else f"{count} of {len(plan.studies)}, all that failed,"
-    raise UsageError(f"{reason} (looked at {among} studies; {options.rejected} names them)")
+    looked = f"looked at {len(failed)} of {len(plan.studies)} studies"
+    raise UsageError(f"{reason} ({looked}; {options.rejected} names them)")
