@@ -61,15 +61,18 @@ def scaled(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
 def declared_range(lowest: int, highest: int, bits: int, signed: bool = False) -> Range:
     """The range that integers from `lowest` to `highest` are scaled from, if a file declares their bits.
 
-    This is the range of `bits` bits. If the values fill less than a quarter of it, it is the range of the fewest bits
-    that hold them, at least 8: files often declare 16 bits for values of 12. An image of one value has the range of
-    `bits` bits.
+    This is the range of `bits` bits. If the values fill less than a quarter of it, it is the range of 8, 10, 12 or 14
+    bits, the fewest that hold them: files often declare 16 bits for values of 12. These are the depths of detectors; a
+    dark image of a set thus has the range of the others more often than with every number of bits. With negative values
+    it is the range of the fewest bits of all, at least 8. An image of one value has the range of `bits` bits.
     """
     used = 1 + max(max(highest, 0).bit_length(), (~lowest).bit_length()) if lowest < 0 else highest.bit_length()
     if lowest == highest or used > bits - 2:
         return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
-    used = max(used, 8)
-    return (-(2.0 ** (used - 1)), 2.0 ** (used - 1) - 1) if lowest < 0 else (0.0, 2.0**used - 1)
+    if lowest < 0:
+        half = 2.0 ** (max(used, 8) - 1)
+        return -half, half - 1
+    return 0.0, 2.0 ** max(used + used % 2, 8) - 1
 
 
 def _integer_range(lowest: int, highest: int, bits: int) -> Range:

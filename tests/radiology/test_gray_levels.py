@@ -24,9 +24,9 @@ def spread(lowest: float, highest: float, dtype: str) -> np.ndarray:
         (20000, 65535),
         (16384, 65535),
         (16383, 16383),
-        (4096, 8191),
+        (4096, 16383),
         (4095, 4095),
-        (256, 511),
+        (256, 1023),
         (255, 255),
         (1, 255),
     ],
@@ -93,7 +93,7 @@ def test_declared_range(lowest: int, highest: int, bits: int, signed: bool, want
         ("float64", -2, 700, -1024, 1024),
         ("float32", 0, 4095, 0, 4095),
         ("float32", 0, 65535, 0, 65535),
-        ("float32", 0.5, 255.5, 0, 511),  # 255.5 needs nine bits
+        ("float32", 0.5, 255.5, 0, 1023),  # 255.5 needs more than eight bits
         ("float64", 10, 1e6, 0, 1e6),
         ("float64", -3000, 500, -3000, 500),
         ("float32", -5, 3000, -5, 3000),
