@@ -188,9 +188,7 @@ def test_from_files_to_a_score(tmp_path, make, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = "--preset tiny --data out --out run stage_epochs=1,1,1 batch_size=16"
     assert main(["train", *words.split()]) == 0
-    names = ",".join(LABELS)
-    assert (
-        main(["evaluate", "zero-shot", *f"--checkpoint run --data out --out zero-shot classes={names}".split(" ")]) == 0
-    )
+    words = ["evaluate", "zero-shot", "--checkpoint", "run", "--data", "out", "--out", "zero-shot"]
+    assert main([*words, f"classes={','.join(LABELS)}"]) == 0
     metrics = json.loads((tmp_path / "zero-shot/metrics.json").read_text(encoding="utf-8"))
     assert 0 <= metrics["metrics"]["accuracy"] <= 1

@@ -23,7 +23,7 @@ from prior_fast.prepare.studies.chunks import ChunkResult, ChunkTask, chunk_path
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
 from prior_fast.prepare.studies.plan import StudyPlan
 from prior_fast.prepare.studies.preview import write_preview
-from prior_fast.prepare.studies.probe import other_rules, probe
+from prior_fast.prepare.studies.probe import check_strict, other_rules, probe
 from prior_fast.prepare.studies.report_of_study import NO_SECTION
 from prior_fast.processes import parallel_map
 from prior_fast.radiology.study import Rejection
@@ -59,6 +59,7 @@ def prepare_studies(options: PrepareOptions) -> dict[str, Any]:
     tasks = cut_plan(options, plan)
     if is_occupied(options.out):
         return existing(options, plan, [chunk_path(task) for task in tasks])
+    check_strict(options, plan)
     probe(options, plan)
     tokenizer = load_named_tokenizer(options.tokenizer)
     check_partial(options)
@@ -173,7 +174,7 @@ def prepare_chunks(options: PrepareOptions, tasks: Sequence[ChunkTask]) -> list[
         for result in parallel_map(prepare_chunk, tasks, options.workers):
             broken = result.first_broken
             if options.strict and broken:
-                raise RunError(f"--strict: study {broken.study_id}, {broken.file}: {broken.reason}")
+                raise RunError(f"--strict: study {broken.shown_study}, {broken.file}: {broken.reason}")
             results.append(result)
             bar.advance(task, result.studies)
     return results

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from prior_fast.errors import UsageError
+from prior_fast.errors import RunError, UsageError
 from prior_fast.prepare.find_files import nearest_folder
 from prior_fast.prepare.studies.assemble import write_rejected
 from prior_fast.prepare.studies.options import PrepareOptions
@@ -36,6 +36,18 @@ def probe(options: PrepareOptions, plan: StudyPlan) -> None:
     unread = [report.rejection for report in reports if report.rejection]
     if len(unread) == len(reports):
         _refuse(options, plan, unread, _report_reason(options, plan, looked_at, unread[0]))
+
+
+def check_strict(options: PrepareOptions, plan: StudyPlan) -> None:
+    """Stop at the first file that the source names and that is not there, under `strict`.
+
+    Raises:
+        RunError: there is one.
+    """
+    lacking = (*plan.rejections, *(row for study in plan.studies for row in study.left_out))
+    broken = next((rejection for rejection in lacking if rejection.broken), None)
+    if options.strict and broken:
+        raise RunError(f"--strict: study {broken.shown_study}, {broken.file}: {broken.reason}")
 
 
 def other_rules(sections: str, with_sections: Callable[[str], int] | None = None) -> str:

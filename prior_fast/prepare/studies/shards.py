@@ -21,7 +21,7 @@ from prior_fast.prepare.studies import assemble, pipeline
 from prior_fast.prepare.studies.chunks import RULES_VERSION, ChunkTask, chunk_path
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
 from prior_fast.prepare.studies.plan import StudyPlan
-from prior_fast.prepare.studies.probe import probe
+from prior_fast.prepare.studies.probe import check_strict, probe
 
 _FORMAT = "prior-fast-shard-2"
 
@@ -94,6 +94,7 @@ def prepare_shard(options: PrepareOptions, shard: Shard) -> dict[str, Any]:
     tasks = pipeline.cut_plan(options, plan)
     if pipeline.is_occupied(options.out):
         return pipeline.existing(options, plan, [chunk_path(task) for task in tasks])
+    check_strict(options, plan)
     probe(options, plan)
     pipeline.load_named_tokenizer(options.tokenizer)  # if it can't be loaded, fail here and not in the merge
     record = _new_record(options, plan, tasks, shard)

@@ -164,7 +164,7 @@ def test_a_cell_that_is_no_label_is_refused(tmp_path, images, capsys):
     assert "t.csv, line 2: 'Nodule' is '2', not a label" in capsys.readouterr().err
 
 
-def test_what_contradicts_or_lacks_is_left_out_and_named(tmp_path, images):
+def test_what_contradicts_or_lacks_is_left_out_and_named(tmp_path, images, capsys):
     cells = [
         ("x0.png", text(0), "A", "P1", "train"),
         ("x1.png", text(1), "A", "P1", "train"),  # another report
@@ -192,6 +192,8 @@ def test_what_contradicts_or_lacks_is_left_out_and_named(tmp_path, images):
     }
     dataset = PreparedDataset.open(tmp_path / "out")
     assert set(dataset.study_names) == {"G", *(f"H{n}" for n in range(9, COUNT))}
+    assert prepare("table", tmp_path / "strict", "--table", table, "--images", images, "--strict") == 1
+    assert "--strict: study D, none.png: image missing (there is no none.png" in capsys.readouterr().err
 
 
 def test_the_dry_run_shows_what_it_understood_and_writes_nothing(tmp_path, images, capsys):
