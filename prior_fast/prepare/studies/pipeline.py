@@ -5,7 +5,6 @@ import hashlib
 import json
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -16,17 +15,14 @@ from prior_fast.console import progress
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_json
-from prior_fast.prepare.find_files import nearest_folder
 from prior_fast.prepare.studies import assemble
-from prior_fast.prepare.studies.builder import IMAGE_MISSING
 from prior_fast.prepare.studies.chunks import ChunkResult, ChunkTask, chunk_path, decoded_as, make_tasks, prepare_chunk
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
 from prior_fast.prepare.studies.plan import StudyPlan
 from prior_fast.prepare.studies.preview import write_preview
-from prior_fast.prepare.studies.probe import check_strict, other_rules, probe
-from prior_fast.prepare.studies.report_of_study import NO_SECTION
+from prior_fast.prepare.studies.probe import check_strict, probe
+from prior_fast.prepare.studies.summary import make_report, most_frequent
 from prior_fast.processes import parallel_map
-from prior_fast.radiology.study import Rejection
 from prior_fast.radiology.tokenizer import TRAIN_TOKENIZER, load_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
@@ -202,9 +198,10 @@ def assemble_dataset(
     sentences = assemble.training_sentences(chunks)
     if not sentences:
         assemble.write_rejected(options.rejected, rejections)
-        clean(options.partial)
+        if not any(options.partial.glob(SHARD_FILES)):
+            clean(options.partial)
         raise UsageError(
-            f"no study of the training split can be used; studies left out: {_most_frequent(rejections, plan)}; "
+            f"no study of the training split can be used; studies left out: {most_frequent(rejections, plan)}; "
             f"{options.rejected} names each"
         )
     with progress() as bar:
@@ -223,29 +220,6 @@ def assemble_dataset(
     }
 
 
-def make_report(
-    options: PrepareOptions,
-    plan: StudyPlan,
-    splits: dict[str, dict[str, int]],
-    rejections: list[Rejection],
-    results: list[ChunkResult],
-) -> dict[str, Any]:
-    """The content of report.json: what was kept, what was left out, and how fast the chunks were prepared."""
-    decoded, seconds = sum(result.decoded for result in results), sum(result.seconds for result in results)
-    return {
-        "layout": options.source.layout,
-        "arguments": dict(options.source.arguments),
-        "decode": options.decode,
-        "sections": options.sections,
-        "splits": splits,
-        "rejected": _count_rejections(rejections),
-        "broken_files": sum(rejection.broken for rejection in rejections),
-        "notes": [*plan.notes, *_notes(options, rejections, results)],
-        "workers": options.workers,
-        "images_per_second_per_core": round(decoded / seconds, 2) if seconds else None,
-    }
-
-
 def _fingerprint(options: PrepareOptions, plan: StudyPlan, chunks: Sequence[Path]) -> str:
     """SHA-256 of the dataset's inputs; the names of the chunks represent the studies and the options."""
     tokenizer = [options.tokenizer, tokenizer_files(options.tokenizer)]
@@ -257,44 +231,3 @@ def tokenizer_files(name: str) -> list[list[Any]]:
     """Name, size and modification time of each file of a tokenizer's folder; empty if `name` is not a folder."""
     files = [] if name == TRAIN_TOKENIZER else sorted(path for path in Path(name).rglob("*") if path.is_file())
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-
-
-def _count_rejections(rejections: list[Rejection]) -> list[dict[str, Any]]:
-    """The numbers of studies and single files left out for each kind of reason, the most frequent first."""
-    studies = Counter(rejection.kind for rejection in rejections if rejection.whole_study)
-    files = Counter(rejection.kind for rejection in rejections if not rejection.whole_study)
-    return [
-        {"reason": kind, "studies": studies[kind], "files": files[kind]}
-        for kind, _ in sorted((studies + files).items(), key=lambda item: (-item[1], item[0]))
-    ]
-
-
-def _most_frequent(rejections: list[Rejection], plan: StudyPlan) -> str:
-    """The most frequent reasons, each with its number of studies and one file."""
-    whole = [rejection for rejection in rejections if rejection.whole_study]
-    first = {rejection.kind: rejection for rejection in reversed(whole)}
-    counts = _count_rejections(whole)[:3]
-    return (
-        ", ".join(f"{row['reason']} ({row['studies']}){_example(first[row['reason']], plan)}" for row in counts)
-        or "none"
-    )
-
-
-def _example(rejection: Rejection, plan: StudyPlan) -> str:
-    """One file of a reason; for a missing image, what is there instead."""
-    if rejection.kind == IMAGE_MISSING:
-        return f": {nearest_folder(plan.images / rejection.file)}"
-    return f", such as {rejection.file} {rejection.detail}".rstrip() if rejection.file else ""
-
-
-def _notes(options: PrepareOptions, rejections: list[Rejection], results: list[ChunkResult]) -> list[str]:
-    notes = []
-    if other := sum(result.other_encoding for result in results):
-        notes.append(f"{other} report(s) are not UTF-8 and were read in another encoding, cp1252 unless marked")
-    without = sum(rejection.kind == NO_SECTION for rejection in rejections)
-    if 2 * without > (studies := sum(result.studies for result in results)):
-        notes.append(
-            f"the rules --sections {options.sections} found no findings or impression in {without} of {studies} "
-            f"reports; {other_rules(options.sections)}"
-        )
-    return notes

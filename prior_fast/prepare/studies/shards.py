@@ -22,6 +22,7 @@ from prior_fast.prepare.studies.chunks import RULES_VERSION, ChunkTask, chunk_pa
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
 from prior_fast.prepare.studies.plan import StudyPlan
 from prior_fast.prepare.studies.probe import check_strict, probe
+from prior_fast.prepare.studies.summary import make_report
 
 _FORMAT = "prior-fast-shard-2"
 
@@ -105,7 +106,7 @@ def prepare_shard(options: PrepareOptions, shard: Shard) -> dict[str, Any]:
         _write_record(options.partial, record)
         results = pipeline.prepare_chunks(options, shard.share(tasks))
         chunks, rejections = assemble.collect([result.path for result in results], plan.by_id())
-        report = pipeline.make_report(options, plan, assemble.count_splits(chunks), rejections, results)
+        report = make_report(options, plan, assemble.count_splits(chunks), rejections, results)
         _write_record(options.partial, replace(record, chunks=[result.path.name for result in results]))
     seconds = round(time.perf_counter() - begin, 3)
     return {**report, "seconds": seconds, "shard": str(shard), "partial": str(options.partial)}
