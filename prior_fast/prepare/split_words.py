@@ -5,3 +5,8 @@ SPLIT_WORDS = {
     **dict.fromkeys(("validate", "validation", "valid", "val", "dev"), "validate"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+
+
+def is_split(cell: str | None) -> bool:
+    """Whether a cell names a part of a split."""
+    return cell is not None and cell.strip().lower() in SPLIT_WORDS

@@ -80,7 +80,7 @@ def test_columns_for_everything(tmp_path, images):
 
 
 def test_named_columns_and_a_list_of_images(tmp_path, images):
-    cells = ["x0.png;x1.png", "['x2.png', 'x3.png']", '["x4.png"]', "x5.png|x6.png"]
+    cells = ["x0.png;x1.png", "['x2.png', 'x3.png']", '["x4.png"]', "x5.png, x6.png"]
     table = write_table(tmp_path / "t.csv", ("files", "words", "id"), [(c, text(n), n) for n, c in enumerate(cells)])
     words = ("--table", table, "--images", images, "--image", "files", "--report", "WORDS", "--study", "id")
     assert prepare("table", tmp_path / "out", *words) == 0
@@ -266,3 +266,15 @@ def test_a_folder_of_images_for_each_study_and_reports_by_name(tmp_path):
     assert " ".join(dataset.sentences(dataset.study_names.index("E5"))) == text(5)
     ((study, _, reason),) = rejected(tmp_path / "out/rejected.csv")
     assert study == "E90" and "is a folder without a file that ends in .jpg" in reason
+
+
+def test_columns_that_only_look_like_it_are_not_taken(tmp_path, images, capsys):
+    """A column of folds is no split, and findings beside a report are labels."""
+    folds, findings = [n % 5 for n in range(COUNT)], ["TB|Scar"] * COUNT
+    table = write_table(tmp_path / "t.csv", ("image", "report", "fold", "findings"), rows(folds, findings))
+    assert prepare("table", tmp_path / "out", "--table", table, "--images", images) == 0
+    assert "column fold names no split (train, validate, test) and was not used" in capsys.readouterr().err
+    dataset = PreparedDataset.open(tmp_path / "out")
+    assert len(dataset) == COUNT and "TB|Scar" not in dataset.sentences(0)
+    assert prepare("table", tmp_path / "named", "--table", table, "--images", images, "--split", "fold") == 2
+    assert "unknown split (24), such as t.csv ('0', not" in capsys.readouterr().err

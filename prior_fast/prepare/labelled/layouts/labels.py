@@ -13,6 +13,7 @@ from prior_fast.prepare.labelled.boxes import MarkedBox, corners
 from prior_fast.prepare.labelled.builder import LabelledBuilder
 from prior_fast.prepare.labelled.files import need
 from prior_fast.prepare.labelled.labelled_source import LabelledSource
+from prior_fast.prepare.split_words import is_split
 
 HELP = "your own table of images and labels, with or without boxes: csv, tsv, JSON lines or Parquet"
 EXAMPLE = "--table labels.csv --images xrays"
@@ -72,6 +73,8 @@ def read(args: argparse.Namespace) -> LabelledSource:
     patient = table.find("--patient", args.patient, [name for name in PATIENT if name != image.lower()], required=False)
     patient = None if patient == image else patient
     split = table.find("--split", args.split, SPLIT, required=False)
+    if args.split is None and split and not any(is_split(cell) for cell in table.texts(split)):
+        split = None
     sides, is_corners = _box_columns(table, args.box, args.corners)
     taken = {image, patient, split, *sides}
     names, columns = _label_columns(table, args.classes, args.labels, taken)

@@ -2,13 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prior_fast.errors import UsageError
 from prior_fast.prepare.any_table import Table, cell_text, read_table, shown_list
-from prior_fast.prepare.find_files import TEXT_SUFFIXES, FileFinder, FileNotFound
+from prior_fast.prepare.find_files import IMAGE_SUFFIXES, TEXT_SUFFIXES, FileFinder, FileNotFound
+from prior_fast.prepare.split_words import is_split
 from prior_fast.prepare.studies.builder import StudyBuilder
 from prior_fast.prepare.studies.label_columns import LabelColumns
 from prior_fast.prepare.studies.location import folder, location
@@ -110,6 +111,9 @@ def read(
     label_columns = LabelColumns.of(rows, labels)
     builder = StudyBuilder(root, folder("--reports", reports) if reports else root, label_columns.classes)
     finder = _ReportFiles(rows.path, builder, reports is not None)
+    if split is None and named.split and not any(is_split(cell) for cell in rows.texts(named.split)):
+        builder.notes.append(f"column {named.split} names no split (train, validate, test) and was not used")
+        named = replace(named, split=None)
     columns = {name: _cells(rows, column) for name, column in vars(named).items()}
     for place, line in enumerate(rows.lines):
         cells = {name: values[place] for name, values in columns.items()}
@@ -142,9 +146,13 @@ def _columns(table: Table, given: dict[str, str | None]) -> _Named:
     found = {
         name: table.find(f"--{name}", column, COLUMNS[name], required=name == "image") for name, column in given.items()
     }
-    if given["report"] is None and (found["findings"] or found["impression"]):
-        found["report"] = None
-    if not (found["report"] or found["findings"] or found["impression"]):
+    named_sections = given["findings"] or given["impression"]
+    if named_sections or (given["report"] is None and found["findings"] and found["impression"]):
+        found["report"] = given["report"]
+    elif found["report"]:
+        # A lone "findings" beside a report is often a list of labels.
+        found["findings"] = found["impression"] = None
+    elif not (found["findings"] or found["impression"]):
         table.find("--report", None, COLUMNS["report"])
     taken = [column for column in found.values() if column]
     if twice := [column for column in taken if taken.count(column) > 1]:
@@ -158,7 +166,7 @@ def _cells(table: Table, column: str | None) -> Sequence[Any]:
 
 
 def _paths(cell: Any) -> list[str]:
-    """The paths of a cell: a list, the text of a list, several separated by ";" or "|", or one."""
+    """The paths of a cell: a list, the text of one, several between ";" or "|" (or "," after an ending), or one path."""
     if isinstance(cell, str):
         cell = shown_list(cell)
     if isinstance(cell, (list, tuple)):
@@ -166,8 +174,11 @@ def _paths(cell: Any) -> list[str]:
     text = cell_text(cell)
     if text is None:
         return []
-    separator = next((mark for mark in (";", "|") if mark in text), None)
-    return [part.strip() for part in text.split(separator) if part.strip()] if separator else [text]
+    for separator in (";", "|", ","):
+        parts = [part.strip() for part in text.split(separator) if part.strip()]
+        if len(parts) > 1 and (separator != "," or all(part.lower().endswith(IMAGE_SUFFIXES) for part in parts)):
+            return parts
+    return [text]
 
 
 class _ReportFiles:
