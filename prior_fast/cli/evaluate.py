@@ -11,10 +11,12 @@ TASKS = {
     "retrieval": "find the report of an X-ray, and the X-ray of a report",
 }
 SETTINGS = """settings (key=value; docs/zero-shot.md has the protocols):
-  classes=A,B,...      CheXpert labels (default: the five of CheXpert 5x200)
+  classes=A,B,...      labels of the dataset (default: the five of CheXpert 5x200, or else all
+                       its own that are positive); one class: whether it is there
   per_class=N          images drawn of each class, at most (200; all of chexpert5x200, rsna, siim)
   seed=N               seed of the draws (0)
-  image_ids=FILE       the images, instead of a draw: selection.csv of an earlier run, or one id per line
+  image_ids=FILE       the images, instead of a draw: selection.csv of an earlier run, or one id
+                       (or name of a study) per line
   part_of=NAME         split of a labelled dataset whose part --split names (all or prior-0); whole: every image
   local_weight=X       weight of the local score (1; 0.5 for preset released; 0 for a model
                        without local alignment)
@@ -63,7 +65,11 @@ OWN_SETTINGS = {
   prompt_pooling=mean|max
                        over the prompts of a class (mean; gloria: max)
 """,
-    "retrieval": """  reports=DIR          prepared dataset of the candidates (default: reports of the images' studies)
+    "retrieval": """  by=auto|class|study  class: studies with exactly one of the classes; study: all studies, without
+                       classes (auto: class where the labels give two classes, else study)
+  studies=N            by=study: studies drawn, at most (5000); 0: all
+  cutoffs=K,...        K of precision, hit rate and recall at K (1,5,10)
+  reports=DIR          prepared dataset of the candidates (default: reports of the images' studies)
   reports_split=test|validate|train|all
                        split that the reports are drawn from (test)
   reports_per_class=N  reports drawn of each class, at most (as many as images)

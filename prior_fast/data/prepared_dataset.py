@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 FORMAT, VERSION = "prior-fast-dataset", 1
+# The columns of manifest.parquet beside those of the labels.
+MANIFEST_COLUMNS = (
+    *("study_id", "subject_id", "study", "subject", "split", "dicom_ids", "image_paths", "image_begin", "image_end"),
+    *("sentence_begin", "sentence_end", "sentences"),
+)
 
 
 @dataclass(frozen=True)

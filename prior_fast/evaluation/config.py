@@ -7,14 +7,16 @@ from typing import Literal
 
 from prior_fast.config import apply_overrides
 from prior_fast.errors import UsageError
-from prior_fast.radiology.labels import CHEXPERT_LABELS, FIVE_CLASSES
-from prior_fast.spelling import nearest
+from prior_fast.radiology.labels import FIVE_CLASSES
 
+ZERO_SHOT, RETRIEVAL = "zero-shot", "retrieval"
 TEMPLATE, GENERATED = "template", "generated"
 # The settings that only one task uses.
 OWN = {
-    "zero-shot": ("score", "prompt", "negative_prompt", "prompts", "prompts_per_class", "prompt_pooling"),
-    "retrieval": ("reports", "reports_split", "reports_per_class", "report_ids", "rank_within"),
+    ZERO_SHOT: ("score", "prompt", "negative_prompt", "prompts", "prompts_per_class", "prompt_pooling"),
+    RETRIEVAL: (
+        *("by", "studies", "cutoffs", "reports", "reports_split", "reports_per_class", "report_ids", "rank_within"),
+    ),
 }
 
 
@@ -23,7 +25,8 @@ class EvaluationConfig:
     """Zero-shot classification and retrieval. docs/zero-shot.md has the settings of published protocols.
 
     Attributes:
-        classes: CheXpert labels. Images and reports with exactly one of them are used.
+        classes: labels of the dataset. Images and reports with exactly one of them are used; with a single class, all
+            of them, and the question is whether they have it.
         per_class: images drawn of each class, at most.
         seed: the seed of the draws and of generated prompts.
         batch_size: images or texts that are encoded at once; it affects the speed, not the numbers.
@@ -35,11 +38,15 @@ class EvaluationConfig:
         pictures: whether PNG files are drawn.
         score: "prior" (supplement 3.2) or "gloria" (GLoRIA's and BenchX's).
         prompt: a sentence in which "{}" is replaced by the class (supplement 3.2).
-        negative_prompt: the prompt of the negative answer for a dataset with one class. It is our choice, since the
-            paper has no such task.
+        negative_prompt: the prompt of the negative answer for a single class. It is our choice, since the paper has
+            no such task.
         prompts: "template" (`prompt`), "generated" (severity, kind and place), or a JSON file.
         prompts_per_class: number of generated prompts of a class.
         prompt_pooling: how the scores of several prompts of a class are combined.
+        by: whether retrieval takes studies by their classes, or all of them without classes. `dataset_config` decides
+            what "auto" is.
+        studies: the studies of by=study, at most; 0 for all.
+        cutoffs: the numbers of best candidates K of the metrics.
         reports: a prepared dataset whose reports are the candidates; "" for the reports of the images' own studies.
         reports_split: the split from which these reports are drawn.
         reports_per_class: reports of each class, at most; 0 for the greatest number of images of a class.
@@ -62,6 +69,9 @@ class EvaluationConfig:
     prompts: str = TEMPLATE
     prompts_per_class: int = 5
     prompt_pooling: Literal["mean", "max"] = "mean"
+    by: Literal["auto", "class", "study"] = "auto"
+    studies: int = 5000
+    cutoffs: tuple[int, ...] = (1, 5, 10)
     reports: str = ""
     reports_split: Literal["test", "validate", "train", "all"] = "test"
     reports_per_class: int = 0
@@ -86,7 +96,7 @@ def evaluation_config(
 
     Args:
         task: "zero-shot" or "retrieval", to accept only its settings; "" accepts those of both.
-        classes, per_class: their defaults. A single class is that of a dataset with one class and can't be changed.
+        classes, per_class: their defaults. `dataset_config` compares classes with those of the dataset.
         aligns_locally: whether the model was trained with local alignment. Without it there is no local score.
 
     Raises:
@@ -106,32 +116,33 @@ def evaluation_config(
             f"local_weight={config.local_weight}: the model was trained with model.use_local_alignment=false and has "
             "no local score; leave it out"
         )
-    if len(classes) == 1:
-        if config.classes != tuple(classes):
-            raise UsageError(f"classes={','.join(config.classes)}: the dataset has {classes[0]} alone; leave it out")
-    else:
-        config = replace(config, classes=tuple(chexpert_label(name) for name in config.classes))
-        if len(set(config.classes)) < max(2, len(config.classes)):
-            raise UsageError(f"classes={','.join(config.classes)}: must be at least two, each named once")
     _check(config)
     return config
 
 
+def keys_of(words: Sequence[str]) -> list[str]:
+    """The keys of key=value settings."""
+    return [word.partition("=")[0] for word in words]
+
+
 def _refuse_other_tasks(words: Sequence[str], task: str) -> None:
-    for word in words:
-        key = word.partition("=")[0]
+    for key in keys_of(words):
         for other, keys in OWN.items():
             if task and other != task and key in keys:
                 raise UsageError(f"{key} is a setting of {other}, not of {task}: leave it out")
 
 
 def _check(config: EvaluationConfig) -> None:
+    if len({name.strip().lower() for name in config.classes}) < len(config.classes):
+        raise UsageError(f"classes={','.join(config.classes)}: must be names of classes, each named once")
     for name, least in (("per_class", 1), ("batch_size", 1), ("prompts_per_class", 1)):
         if getattr(config, name) < least:
             raise UsageError(f"{name}={getattr(config, name)}: must be at least {least}")
-    for name in ("seed", "reports_per_class", "rank_within"):
+    for name in ("seed", "studies", "reports_per_class", "rank_within"):
         if getattr(config, name) < 0:
             raise UsageError(f"{name}={getattr(config, name)}: must not be negative")
+    if min(config.cutoffs) < 1 or len(set(config.cutoffs)) < len(config.cutoffs):
+        raise UsageError(f"cutoffs={','.join(map(str, config.cutoffs))}: must be different numbers of 1 or more")
     if config.rank_within == 1:
         raise UsageError("rank_within=1: with one candidate there is nothing to rank; must be 2 or more, or 0 for all")
     if not (math.isfinite(config.local_weight) and config.local_weight >= 0):
@@ -142,17 +153,3 @@ def _check(config: EvaluationConfig) -> None:
         raise UsageError(f"negative_prompt={config.negative_prompt}: must have at most one {{}}")
     if config.prompts != TEMPLATE and config.prompt != EvaluationConfig.prompt:
         raise UsageError(f"prompt={config.prompt} is not used with prompts={config.prompts}: add prompts={TEMPLATE}")
-
-
-def chexpert_label(name: str) -> str:
-    """The CheXpert label `name`; upper and lower case do not matter.
-
-    Raises:
-        UsageError: there is no such label; the message names the nearest one.
-    """
-    labels = {label.lower(): label for label in CHEXPERT_LABELS}
-    key = name.strip().lower()
-    if key in labels:
-        return labels[key]
-    hint = nearest(name.strip().title(), CHEXPERT_LABELS) or f": choose from {', '.join(CHEXPERT_LABELS)}"
-    raise UsageError(f"classes: {name!r} is no CheXpert label{hint}")

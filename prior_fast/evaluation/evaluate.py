@@ -7,24 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from prior_fast.console import print_table, progress, stdout
-from prior_fast.data.dataset_folder import read_info
-from prior_fast.errors import UsageError
-from prior_fast.evaluation.config import EvaluationConfig, evaluation_config
+from prior_fast.evaluation.config import RETRIEVAL, ZERO_SHOT, EvaluationConfig, evaluation_config, keys_of
+from prior_fast.evaluation.dataset_config import dataset_config, why_by_study
 from prior_fast.evaluation.encode import Encoder
-from prior_fast.evaluation.evaluation_source import default_classes, open_evaluation_source, takes_all
+from prior_fast.evaluation.evaluation_source import EvaluationSource, open_evaluation_source
 from prior_fast.evaluation.pointing import pointing_game
 from prior_fast.evaluation.prompts import make_prompts
 from prior_fast.evaluation.protocol import protocol
 from prior_fast.evaluation.result import EvaluationResult, EvaluationSet
 from prior_fast.evaluation.retrieval import retrieval
 from prior_fast.evaluation.run_facts import checkpoint_facts, track_with
-from prior_fast.evaluation.selection import Chosen, choose, open_reports
+from prior_fast.evaluation.selection import Chosen, choose, choose_studies, open_reports
 from prior_fast.evaluation.zero_shot import zero_shot
 from prior_fast.files import atomic_path, write_json
-from prior_fast.radiology.labels import FIVE_CLASSES
-from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
+from prior_fast.training.checkpoint import open_checkpoint
 
-TASKS: dict[str, Callable[..., EvaluationResult]] = {"zero-shot": zero_shot, "retrieval": retrieval}
+TASKS: dict[str, Callable[..., EvaluationResult]] = {ZERO_SHOT: zero_shot, RETRIEVAL: retrieval}
 
 
 def evaluate(
@@ -41,17 +39,23 @@ def evaluate(
     Raises:
         UsageError: a setting, the checkpoint or a dataset can't be used.
     """
-    evaluation_config(words, task=task)  # reports a misspelled setting before anything is read
+    part_of = evaluation_config(words, task=task).part_of  # reports a misspelled setting before anything is read
     checkpoint = open_checkpoint(checkpoint_path)
-    config = _config_for(task, checkpoint, data, words)
-    images, reports = _choose(task, data, split, config)
+    source = open_evaluation_source(data, split, part_of)
+    config = dataset_config(task, source, checkpoint, words)
+    images, reports = _choose(task, source, config)
+    notes = list(images.notes)
+    if reports is not None and reports is not images:
+        notes += [f"reports: {note}" for note in reports.notes]
+    if config.by == "study" and "by" not in keys_of(words):
+        notes.append(f"{why_by_study(source)}: retrieval is by study")
     started = time.perf_counter()
     encoder = Encoder(checkpoint, config.device, config.batch_size)
     pointing = None
     with progress() as bar:
         evaluation_set = EvaluationSet(images, reports)
         result = TASKS[task](encoder, evaluation_set, config, track_with(bar))
-        if task == "zero-shot" and encoder.aligns_locally:
+        if task == ZERO_SHOT and encoder.aligns_locally:
             pointing = pointing_game(encoder, images.source, config.classes, config.prompt)
     report = {
         "task": task,
@@ -59,6 +63,7 @@ def evaluate(
         "checkpoint": checkpoint_facts(checkpoint_path, checkpoint),
         "data": images.facts(),
         **({"reports": reports.facts()} if reports is not None and reports is not images else {}),
+        **({"notes": notes} if notes else {}),
         "metrics": result.metrics,
         **({"pointing_game": pointing} if pointing else {}),
         "device": str(encoder.device),
@@ -69,25 +74,16 @@ def evaluate(
     return report
 
 
-def _config_for(task: str, checkpoint: Checkpoint, data: Path, words: Sequence[str]) -> EvaluationConfig:
-    """The config, with the defaults of the checkpoint's preset and of the dataset."""
-    info = read_info(data)
-    per_class = int(info["images"]) if takes_all(info) else EvaluationConfig.per_class
-    classes = default_classes(info, FIVE_CLASSES)
-    if len(classes) == 1 and task == "retrieval":
-        raise UsageError(f"{data} has one class, {classes[0]}: retrieval needs several classes; give chexpert5x200")
-    aligns_locally = checkpoint.structure.use_local_alignment
-    return evaluation_config(words, checkpoint.config.preset, task, classes, max(1, per_class), aligns_locally)
-
-
-def _choose(task: str, data: Path, split: str, config: EvaluationConfig) -> tuple[Chosen, Chosen | None]:
+def _choose(task: str, source: EvaluationSource, config: EvaluationConfig) -> tuple[Chosen, Chosen | None]:
     """The images, and the reports for retrieval: the same object if the reports are those of the images' studies."""
-    if task == "zero-shot":
+    if task == ZERO_SHOT:
         make_prompts(config)  # reports errors of a prompt file before images are read
-    images = choose(open_evaluation_source(data, split, config.part_of), config, config.per_class)
-    if task == "zero-shot":
-        return images, None
-    reports = open_reports(images, config)
+        return choose(source, config, config.per_class), None
+    if config.by == "study":
+        images = reports = choose_studies(source, config)
+    else:
+        images = choose(source, config, config.per_class)
+        reports = open_reports(images, config)
     if not config.rank_within:
         return images, reports
     # A draw is ordered by class, so its batches would hold one class each. Ids of a file keep the file's order.
@@ -105,8 +101,8 @@ def _write(out: Path, images: Chosen, reports: Chosen | None, result: Evaluation
         else {"selection_images.csv": images, "selection_reports.csv": reports}
     )
     for name, chosen in lists.items():
-        rows = zip(chosen.ids, (chosen.answers[number] for number in chosen.truth))
-        write_csv(out / name, (chosen.source.id_column, "class"), rows)
+        header = (chosen.source.id_column, *(["class"] if chosen.answers else []))
+        write_csv(out / name, header, zip(chosen.ids, *([chosen.class_names] if chosen.answers else [])))
     write_csv(out / "predictions.csv", result.header, result.predictions)
     for name, draw in result.pictures.items():
         draw(out / name)
@@ -139,7 +135,9 @@ def show(
     title = f"{task}: {len(images)} of {images.source.where}, {report['checkpoint']['used']}"
     print_table(title, ("metric", "value", "chance"), table)
     for name, facts in (("images", report["data"]), ("reports", report.get("reports"))):
-        if facts:
+        if facts and "selected_per_class" in facts:
             counts = ", ".join(f"{key} {count}" for key, count in facts["selected_per_class"].items())
             stdout.print(f"{name}: {counts}")
+    for note in report.get("notes", ()):
+        stdout.print(f"note: {note}")
     stdout.print(f"metrics.json, predictions.csv, the selection and {len(result.pictures)} pictures are in {out}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from prior_fast.data.labelled_dataset import FORMAT as LABELLED
 from prior_fast.data.labelled_dataset import PARTS, LabelledDataset
 from prior_fast.data.prepared_dataset import Annotation, PreparedDataset
 from prior_fast.errors import UsageError
-from prior_fast.radiology.labels import CHEXPERT_LABELS
 from prior_fast.spelling import nearest
 
 WHOLE = "whole"
@@ -27,9 +27,9 @@ class EvaluationSource:
         where: a description for messages: "17 studies of the test split of prepared".
         images: uint8 [., 224, 224], memory-mapped, of the whole dataset.
         rows: int64 [N], the row of each in `images`.
-        ids: study ids or image ids.
+        ids: names of studies, which are the study ids where the dataset has no other names, or image ids.
         labels: float32 [N, C], 1 present, 0 absent, -1 uncertain, nan blank.
-        columns: the names of the labels' columns.
+        columns: the names of the labels' columns; () if the dataset has no labels.
         facts: entries of metrics.json.
     """
 
@@ -37,15 +37,29 @@ class EvaluationSource:
     where: str
     images: np.ndarray
     rows: np.ndarray
-    ids: list[int] | list[str]
+    ids: list[str]
     labels: np.ndarray
     columns: tuple[str, ...]
     facts: dict[str, Any]
 
     @property
     def id_column(self) -> str:
-        """The name of the ids: "study_id" or "image_id"."""
-        return "study_id" if isinstance(self.dataset, PreparedDataset) else "image_id"
+        """The name of the ids: "study_id", "study" if they are names, or "image_id"."""
+        if not isinstance(self.dataset, PreparedDataset):
+            return "image_id"
+        return "study_id" if self.ids == self.numbers else "study"
+
+    @cached_property
+    def numbers(self) -> list[str]:
+        """The study ids as texts, by which studies can be named too; the image ids of a labelled dataset."""
+        if not isinstance(self.dataset, PreparedDataset):
+            return self.ids
+        return [str(number) for number in self.dataset.study_ids.tolist()]
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is any label that is not blank."""
+        return bool(np.isfinite(self.labels).any())
 
     @property
     def root(self) -> Path:
@@ -73,12 +87,6 @@ class EvaluationSource:
             return []
         marked = ((row, self.dataset.mask(row)) for row in self.rows[self.labels[:, 0] == 1].tolist())
         return [Annotation(row, self.columns[0], "", "", (0.0,) * 4, mask) for row, mask in marked]
-
-
-def default_classes(info: dict[str, Any], five: Sequence[str]) -> tuple[str, ...]:
-    """The default classes of a dataset: its own class if it has only one, else `five`; info: its dataset.json."""
-    own = tuple(info.get("classes", ()))
-    return own if info.get("format") == LABELLED and len(own) == 1 else tuple(five)
 
 
 def takes_all(info: dict[str, Any]) -> bool:
@@ -111,9 +119,9 @@ def prepared_source(dataset: PreparedDataset) -> EvaluationSource:
         where=f"{len(dataset)} studies of {split} of {dataset.root}",
         images=dataset.images,
         rows=dataset.image_begin,
-        ids=dataset.study_ids.tolist(),
+        ids=dataset.study_names,
         labels=dataset.labels,
-        columns=CHEXPERT_LABELS,
+        columns=dataset.classes,
         facts={"path": str(dataset.root), "split": dataset.split or "all", "studies": len(dataset)},
     )
 

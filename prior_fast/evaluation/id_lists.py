@@ -7,18 +7,19 @@ from pathlib import Path
 from prior_fast.errors import UsageError
 from prior_fast.spelling import nearest
 
-ID_COLUMNS = ("study_id", "image_id")
+ID_COLUMNS = ("study_id", "image_id", "study")
 CLASS_COLUMN = "class"
 
 
-def read_ids(setting: str, path: str, answers: Sequence[str]) -> list[tuple[str, int | None]]:
+def read_ids(setting: str, path: str, answers: Sequence[str] | None = None) -> list[tuple[str, int | None]]:
     """The ids of a file and the class of each as a number in `answers`; None if the file does not name the class.
 
-    A csv with a header has a column study_id or image_id, and may have a column named class. A file without a header
-    has an id in each line.
+    A csv with a header has a column study_id, image_id or study, and may have a column named class. A file without a
+    header has an id in each line.
 
     Args:
         setting: the setting that names the file, for errors.
+        answers: the names of the classes; None ignores the file's.
 
     Raises:
         UsageError: the file can't be read, is empty, lacks the id column, has an unknown class or repeats an id.
@@ -35,7 +36,7 @@ def read_ids(setting: str, path: str, answers: Sequence[str]) -> list[tuple[str,
     known = [name for name in ID_COLUMNS if name in header]
     if known:
         lines, column = lines[1:], header.index(known[0])
-        class_column = header.index(CLASS_COLUMN) if CLASS_COLUMN in header else None
+        class_column = header.index(CLASS_COLUMN) if answers is not None and CLASS_COLUMN in header else None
     else:
         if len(header) > 1:
             raise UsageError(f"{setting}={path}: its header {','.join(header)!r} names no {' or '.join(ID_COLUMNS)}")
@@ -47,7 +48,8 @@ def read_ids(setting: str, path: str, answers: Sequence[str]) -> list[tuple[str,
         name = line[column].strip()
         if name in found:
             raise UsageError(f"{setting}={path}: names {name} twice")
-        found[name] = None if class_column is None else _class(setting, path, line[class_column].strip(), answers)
+        named = None if answers is None or class_column is None else line[class_column].strip()
+        found[name] = None if named is None else _class(setting, path, named, answers or ())
     if not found:
         raise UsageError(f"{setting}={path}: names nothing")
     return list(found.items())

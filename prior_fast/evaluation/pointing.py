@@ -78,7 +78,7 @@ def pointing_game(encoder: Encoder, dataset: Marked, classes: Sequence[str], pro
     marked = targets(dataset.annotations(), findings)
     if not marked:
         return None
-    prompts = encoder.texts([[prompt.replace("{}", name)] for name in findings]).prototypes
+    prompts = encoder.texts([[prompt.replace("{}", name)] for name in findings], quiet=True).prototypes
     rows = sorted({target.image_row for target in marked})
     patches = encoder.images(dataset.images, rows).patches
     typical = typical_maps(encoder.model, patches, prompts)

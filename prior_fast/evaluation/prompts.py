@@ -71,6 +71,29 @@ def read_prompts(path: str, classes: Sequence[str]) -> dict[str, dict[str, list[
     Raises:
         UsageError: as in `make_prompts`.
     """
+    content = _read_object(path, classes[0])
+    for name in content:
+        if name not in classes:
+            hint = nearest(name, classes) or f": the classes are {', '.join(classes)}"
+            raise UsageError(f"prompts={path}: unknown class {name!r}{hint}")
+    missing = [name for name in classes if name not in content]
+    if missing:
+        raise UsageError(f"prompts={path}: has no prompt for {', '.join(missing)}")
+    return {name: _sides(path, name, content[name]) for name in classes}
+
+
+def check_prompts(prompts: str) -> None:
+    """Check what can be checked of the setting `prompts` before the classes are known.
+
+    Raises:
+        UsageError: it names a file that can't be read, or whose prompts can't be used for any class.
+    """
+    if prompts not in (TEMPLATE, GENERATED):
+        for name, value in _read_object(prompts, "Edema").items():
+            _sides(prompts, name, value)
+
+
+def _read_object(path: str, example: str) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -80,15 +103,8 @@ def read_prompts(path: str, classes: Sequence[str]) -> dict[str, dict[str, list[
     except ValueError as error:
         raise UsageError(f"prompts={path} is not valid JSON ({error})") from None
     if not isinstance(content, dict):
-        raise UsageError(f'prompts={path}: must be {{"{classes[0]}": ["prompt", ...], ...}}')
-    for name in content:
-        if name not in classes:
-            hint = nearest(name, classes) or f": the classes are {', '.join(classes)}"
-            raise UsageError(f"prompts={path}: unknown class {name!r}{hint}")
-    missing = [name for name in classes if name not in content]
-    if missing:
-        raise UsageError(f"prompts={path}: has no prompt for {', '.join(missing)}")
-    return {name: _sides(path, name, content[name]) for name in classes}
+        raise UsageError(f'prompts={path}: must be {{"{example}": ["prompt", ...], ...}}')
+    return content
 
 
 def _sides(path: str, name: str, value: Any) -> dict[str, list[str]]:

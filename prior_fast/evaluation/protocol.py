@@ -3,14 +3,16 @@
 from typing import Any
 
 from prior_fast.config import to_dict
-from prior_fast.evaluation.config import GENERATED, OWN, TEMPLATE, EvaluationConfig
+from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.evaluation.config import GENERATED, OWN, RETRIEVAL, TEMPLATE, ZERO_SHOT, EvaluationConfig
+from prior_fast.evaluation.dataset_config import BY_CLASS, BY_STUDY
 from prior_fast.evaluation.encode import Encoder
 from prior_fast.evaluation.result import EvaluationSet
 from prior_fast.radiology.labels import UNCERTAIN_IS_POSITIVE
 
 CANDIDATES = {
-    "zero-shot": "the classes, for each image",
-    "retrieval": "image to text: the texts, for each image; text to image: the images, for each text",
+    ZERO_SHOT: "the classes, for each image",
+    RETRIEVAL: "image to text: the texts, for each image; text to image: the images, for each text",
 }
 PRIOR_SCORE = "softmax(exp(logit_scale) * cosine) + local_weight * softmax(mean attention weight, both ways)"
 GLORIA_SCORE = (
@@ -28,25 +30,27 @@ def protocol(task: str, config: EvaluationConfig, encoder: Encoder, evaluation_s
         unused.add("prompts_per_class")
     if not config.one_class:
         unused.add("negative_prompt")
+    if task == RETRIEVAL:
+        unused |= set(BY_CLASS if config.by == "study" else BY_STUDY)
     gloria = config.score == "gloria"
     facts = {
         **{name: value for name, value in to_dict(config).items() if name not in unused},
         # The setting `score` is called "convention" here; "score" is its formula.
-        **({"convention": config.score} if task == "zero-shot" else {}),
+        **({"convention": config.score} if task == ZERO_SHOT else {}),
         "score": GLORIA_SCORE if gloria else PRIOR_SCORE,
         **({} if gloria else {"softmax_over": CANDIDATES[task]}),
         "selection": _selection(config, config.image_ids),
         "image": "the first frontal image of each study"
-        if evaluation_set.images.source.id_column == "study_id"
+        if isinstance(evaluation_set.images.source.dataset, PreparedDataset)
         else "each image of the list",
         "bank": _bank(encoder),
     }
-    facts |= _retrieval(config, evaluation_set) if task == "retrieval" else _zero_shot(config)
+    facts |= _retrieval(config, evaluation_set) if task == RETRIEVAL else _zero_shot(config)
     if encoder.model.config.attention == "softmax":
         facts["local_score"] = "left out: the mean weight of softmax attention is the same for all images"
     if not encoder.aligns_locally:
         facts["local_score"] = "left out: model.use_local_alignment=false"
-        facts |= {"pointing_game": "left out: model.use_local_alignment=false"} if task == "zero-shot" else {}
+        facts |= {"pointing_game": "left out: model.use_local_alignment=false"} if task == ZERO_SHOT else {}
     return facts
 
 
@@ -59,8 +63,11 @@ def _bank(encoder: Encoder) -> str:
 def _selection(config: EvaluationConfig, ids: str) -> str:
     if ids:
         return f"named by {ids}"
+    if config.by == "study":
+        return f"at most {config.studies} of all studies" if config.studies else "all studies"
     if config.one_class:
-        return f"{config.classes[0]} is 1 in the labels, or not"
+        also = " or uncertain" if config.classes[0] in UNCERTAIN_IS_POSITIVE else ""
+        return f"{config.classes[0]} is 1{also} in the labels, or not; blank counts as absent"
     uncertain = [name for name in config.classes if name in UNCERTAIN_IS_POSITIVE]
     return (
         "exactly one of the classes is positive; blank counts as absent, uncertain as present for "
@@ -88,7 +95,8 @@ def _retrieval(config: EvaluationConfig, evaluation_set: EvaluationSet) -> dict[
         if within
         else "over all candidates",
         "ties": "equal scores count as the mean over all orders among them",
-        "class_level": "a hit is a candidate of the query's class"
-        + ("" if apart else ", the query's own study included"),
+        "class_level": "left out: by=study"
+        if config.by == "study"
+        else "a hit is a candidate of the query's class" + ("" if apart else ", the query's own study included"),
         "instance_level": "a hit is the query's own study; identical reports are one text",
     }

@@ -1,7 +1,7 @@
 """Retrieval of reports by images (supplement 3.3) and of images by reports.
 
 The candidates are the chosen images and whole reports. The reports are those of the images' own studies, or those of
-another dataset if the images have none.
+another dataset if the images have none. With by=study there are no classes, and the query's own study is the answer.
 """
 
 from functools import partial
@@ -12,6 +12,7 @@ import numpy as np
 from prior_fast.errors import UsageError
 from prior_fast.evaluation.config import EvaluationConfig
 from prior_fast.evaluation.encode import Encoder, Track, no_track
+from prior_fast.evaluation.names import shortened
 from prior_fast.evaluation.ranking import first_hit, ranks
 from prior_fast.evaluation.result import EvaluationResult, EvaluationSet, table_row
 from prior_fast.evaluation.retrieval_metrics import DIRECTIONS, Truth, merge, retrieval_metrics
@@ -19,6 +20,8 @@ from prior_fast.evaluation.scores import PairScores, score_images
 from prior_fast.evaluation.selection import Chosen
 
 SHOWN = 5  # best reports of each image in predictions.csv
+DRAWN = 5  # queries in a picture of by=study
+NAME_WIDTH = 24  # characters of a study's name in it
 
 
 def retrieval(
@@ -44,14 +47,19 @@ def retrieval(
     text = unique_texts(sentences)
     found = retrieval_metrics(
         pairs,
-        Truth(images.truth, reports.truth, text if same_studies(images, reports) else None),
+        Truth(
+            images.truth if images.answers else None,
+            reports.truth if reports.answers else None,
+            text if same_studies(images, reports) else None,
+        ),
         config.local_weight,
         config.rank_within,
+        config.cutoffs,
     )
     found["reports_cut"] = texts.cut
     header, rows = _predictions(images, reports, pairs, text, config)
     return EvaluationResult(
-        found, _table(found), header, rows, pictures=_pictures(images, reports, sentences, pairs, config)
+        found, _table(found), header, rows, pictures=_pictures(images, reports, sentences, text, pairs, config)
     )
 
 
@@ -85,7 +93,7 @@ def _predictions(
     merged, own = merge(pairs, text)
     _, first = np.unique(text, return_index=True)
     scores = merged.combined(axis=1, local_weight=config.local_weight)
-    paired, ids = same_studies(images, reports), reports.ids
+    paired, ids, queries, own_class = same_studies(images, reports), reports.ids, images.ids, images.class_names
     rank = ranks(first_hit(scores, own)) if paired else None
     rows = []
     for index, order in enumerate(np.argsort(-scores, axis=1, kind="stable")[:, :SHOWN]):
@@ -94,16 +102,21 @@ def _predictions(
         truth = [] if rank is None else [f"{rank[index]:g}"]
         classes = [] if paired else [*(reports.answers[reports.truth[report]] for report in best), *padding]
         names = [*(ids[report] for report in best), *padding]
-        rows.append((images.ids[index], images.answers[images.truth[index]], *truth, *names, *classes))
+        rows.append((queries[index], *own_class[index : index + 1], *truth, *names, *classes))
     places = range(1, SHOWN + 1)
     own_columns = ("rank_of_own_report",) if paired else ()
     class_columns = () if paired else tuple(f"class_{place}" for place in places)
-    header = (images.source.id_column, "class", *own_columns, *(f"report_{place}" for place in places), *class_columns)
-    return header, rows
+    named = (images.source.id_column, *(["class"] if own_class else []))
+    return (*named, *own_columns, *(f"report_{place}" for place in places), *class_columns), rows
 
 
 def _pictures(
-    images: Chosen, reports: Chosen, sentences: list[list[str]], pairs: PairScores, config: EvaluationConfig
+    images: Chosen,
+    reports: Chosen,
+    sentences: list[list[str]],
+    text: np.ndarray,
+    pairs: PairScores,
+    config: EvaluationConfig,
 ) -> dict[str, Any]:
     if not config.pictures:
         return {}
@@ -111,10 +124,16 @@ def _pictures(
     from prior_fast.plotting.retrieved import Found, draw_retrieved_images, draw_retrieved_reports
 
     def found(scores: np.ndarray, queries: Chosen, candidates: Chosen) -> Found:
-        # The first query of each class.
-        _, rows = np.unique(queries.truth, return_index=True)
+        # The first query of each class. Without classes, the first studies, each right for reports of its own text.
+        _, rows = np.unique(queries.truth if queries.answers else text, return_index=True)
+        rows = rows if queries.answers else np.sort(rows)[:DRAWN]
         best = np.argsort(-scores[rows], axis=1, kind="stable")[:, :3]
-        return Found(rows, best, queries.truth[rows], candidates.truth[best], images.answers)
+        if queries.answers:
+            return Found(rows, best, queries.truth[rows], candidates.truth[best], images.answers)
+        return Found(rows, best, text[rows], text[best], first_names)
+
+    ids, (_, first) = images.ids, np.unique(text, return_index=True)
+    first_names = tuple(shortened(ids[study], NAME_WIDTH) for study in first)
 
     shown, texts = images.source.images, [" ".join(report) for report in sentences]
     by_image, by_text = (pairs.combined(axis, config.local_weight) for axis in (1, 0))

@@ -15,10 +15,11 @@ from prior_fast.evaluation.ranking import FirstHit, chance_hit, first_hit, preci
 from prior_fast.evaluation.scores import PairScores
 
 CUTOFFS = (1, 5, 10)
-# Some papers report these too. They are left out if there are fewer candidates.
+# Some papers report these too. They are left out if there are fewer candidates, or other cutoffs are asked for.
 MORE_CUTOFFS = (2, 100)
 DIRECTIONS = {"image_to_text": 1, "text_to_image": 0}
 NOT_PAIRED = "left out: images and reports are not of the same studies"
+NO_CLASSES = "left out: the studies were taken without classes (by=study)"
 
 
 @dataclass(frozen=True)
@@ -26,49 +27,54 @@ class Truth:
     """The ground truth of a retrieval.
 
     Attributes:
-        images, reports: int64 [N], [M], the class of each.
+        images, reports: int64 [N], [M], the class of each; None without classes.
         text: int64 [N], the number of each report's text among the different texts, if report i belongs to the study of
             image i; None if images and reports are of different studies.
     """
 
-    images: np.ndarray
-    reports: np.ndarray
+    images: np.ndarray | None
+    reports: np.ndarray | None
     text: np.ndarray | None = None
 
     def part(self, rows: slice) -> "Truth":
         """The truth of some rows of the images and of the reports."""
-        return Truth(self.images[rows], self.reports[rows], None if self.text is None else self.text[rows])
+        return Truth(*(None if part is None else part[rows] for part in (self.images, self.reports, self.text)))
 
 
-def retrieval_metrics(pairs: PairScores, truth: Truth, local_weight: float, within: int = 0) -> dict[str, Any]:
+def retrieval_metrics(
+    pairs: PairScores, truth: Truth, local_weight: float, within: int = 0, cutoffs: Sequence[int] = CUTOFFS
+) -> dict[str, Any]:
     """Metrics of all pairs [N, M].
 
     within: candidates are ranked within batches of this many consecutive images and reports. Each metric is the mean
         over the batches, and its name ends in the batch size. The last batch may be smaller. 0: no batches.
+    cutoffs: the numbers of best candidates.
 
     Raises:
         ValueError: there are batches, and the numbers of images and reports differ.
     """
-    if within and len(truth.images) != len(truth.reports):
-        raise ValueError(f"{len(truth.images)} images and {len(truth.reports)} reports can't be cut into pairs")
-    slices = (
-        [slice(first, first + within) for first in range(0, len(truth.images), within)] if within else [slice(None)]
-    )
+    images, reports = pairs.whole.shape
+    if within and images != reports:
+        raise ValueError(f"{images} images and {reports} reports can't be cut into pairs")
+    slices = [slice(first, first + within) for first in range(0, images, within)] if within else [slice(None)]
     blocks = [(pairs.part(rows, rows), truth.part(rows)) for rows in slices]
     suffix = f"_within_{within}" if within else ""
     found: dict[str, Any] = {}
     for direction, axis in DIRECTIONS.items():
-        found[direction] = {
-            "class_level": _joined([_class_block(*block, axis, local_weight) for block in blocks], suffix)
-        }
+        found[direction] = {}
+        if truth.images is not None:
+            same = [_class_block(*block, axis, local_weight, cutoffs) for block in blocks]
+            found[direction]["class_level"] = _joined(same, suffix)
+        else:
+            found[direction]["class_level_note"] = NO_CLASSES
         if truth.text is not None:
-            own = [_instance_block(*block, axis, local_weight) for block in blocks]
+            own = [_instance_block(*block, axis, local_weight, cutoffs) for block in blocks]
             found[direction]["instance_level"] = _joined(own, suffix)
         else:
             found[direction]["instance_level_note"] = NOT_PAIRED
     if truth.text is None:
-        return {**found, "images": len(truth.images), "reports": len(truth.reports)}
-    return {**found, "studies": len(truth.images), "different_texts": len(np.unique(truth.text))}
+        return {**found, "images": images, "reports": reports}
+    return {**found, "studies": images, "different_texts": len(np.unique(truth.text))}
 
 
 def merge(pairs: PairScores, text: np.ndarray) -> tuple[PairScores, np.ndarray]:
@@ -77,7 +83,7 @@ def merge(pairs: PairScores, text: np.ndarray) -> tuple[PairScores, np.ndarray]:
     return pairs.part(slice(None), first), text[:, None] == numbers[None, :]
 
 
-def class_level(scores: np.ndarray, same_class: np.ndarray) -> dict[str, Metric]:
+def class_level(scores: np.ndarray, same_class: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, Metric]:
     """Precision and hit rate at each cutoff: scores, same_class [Q, C].
 
     Hit rate: the share of queries with a candidate of their class among the best k. Queries without any candidate of
@@ -87,9 +93,9 @@ def class_level(scores: np.ndarray, same_class: np.ndarray) -> dict[str, Metric]
     count, result = scores.shape[1], {}
     note = f"without {int((~there).sum())} queries of classes that no candidate has" if not there.all() else None
     scores, same_class = scores[there], same_class[there]
-    cutoffs = sorted((*CUTOFFS, *(k for k in MORE_CUTOFFS if k <= count)))
+    more = [k for k in MORE_CUTOFFS if k <= count] if tuple(cutoffs) == CUTOFFS else []
     for name in ("precision", "hit"):
-        for k in cutoffs:
+        for k in sorted((*cutoffs, *more)):
             if k > count:
                 result[f"{name}_at_{k}"] = metric(None, None, f"only {count} candidates")
             elif not len(scores):
@@ -105,11 +111,11 @@ def class_level(scores: np.ndarray, same_class: np.ndarray) -> dict[str, Metric]
     return result
 
 
-def instance_level(scores: np.ndarray, own: np.ndarray) -> dict[str, Metric]:
+def instance_level(scores: np.ndarray, own: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, Metric]:
     """Recall at each cutoff, and mean and median rank of the query's first own candidate: scores, own [Q, C]."""
     hit, random = first_hit(scores, own), chance_hit(own)
     result = {}
-    for k in CUTOFFS:
+    for k in sorted(cutoffs):
         if k > scores.shape[1]:
             result[f"recall_at_{k}"] = metric(None, None, f"only {scores.shape[1]} candidates")
         else:
@@ -119,16 +125,21 @@ def instance_level(scores: np.ndarray, own: np.ndarray) -> dict[str, Metric]:
     return result
 
 
-def _class_block(pairs: PairScores, truth: Truth, axis: int, local_weight: float) -> dict[str, Metric]:
+def _class_block(
+    pairs: PairScores, truth: Truth, axis: int, local_weight: float, cutoffs: Sequence[int]
+) -> dict[str, Metric]:
+    assert truth.images is not None and truth.reports is not None
     scores, same = pairs.combined(axis, local_weight), truth.images[:, None] == truth.reports[None, :]
-    return class_level(scores, same) if axis else class_level(scores.T, same.T)
+    return class_level(scores, same, cutoffs) if axis else class_level(scores.T, same.T, cutoffs)
 
 
-def _instance_block(pairs: PairScores, truth: Truth, axis: int, local_weight: float) -> dict[str, Metric]:
+def _instance_block(
+    pairs: PairScores, truth: Truth, axis: int, local_weight: float, cutoffs: Sequence[int]
+) -> dict[str, Metric]:
     assert truth.text is not None
     merged, own = merge(pairs, truth.text)
     scores = merged.combined(axis, local_weight)
-    return instance_level(scores, own) if axis else instance_level(scores.T, own.T)
+    return instance_level(scores, own, cutoffs) if axis else instance_level(scores.T, own.T, cutoffs)
 
 
 def _joined(blocks: Sequence[dict[str, Metric]], suffix: str) -> dict[str, Metric]:

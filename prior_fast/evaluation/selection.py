@@ -1,4 +1,4 @@
-"""Choosing the images and the reports of an evaluation: by the rule of CheXpert 5x200, by one class, or by ids."""
+"""Choosing the images and the reports of an evaluation: by their labels, by ids, or all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,29 +12,12 @@ from prior_fast.data.labelled_dataset import FORMAT as LABELLED
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
 from prior_fast.evaluation.config import EvaluationConfig
+from prior_fast.evaluation.draw import Selection, lacking, select, select_one_class
 from prior_fast.evaluation.evaluation_source import EvaluationSource, prepared_source
 from prior_fast.evaluation.id_lists import read_ids
-from prior_fast.radiology.labels import CHEXPERT_LABELS, present
+from prior_fast.evaluation.read_sentences import draw_studies
+from prior_fast.radiology.labels import present
 from prior_fast.spelling import nearest
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Selected positions in a source. A draw is ordered by class, and within a class as the source.
-
-    Attributes:
-        positions: int64 [N].
-        truth: int64 [N], the class of each.
-        pools: for each class, the number available to draw from.
-    """
-
-    positions: np.ndarray
-    truth: np.ndarray
-    pools: tuple[int, ...]
-
-    def counts(self) -> list[int]:
-        """The number selected of each class."""
-        return np.bincount(self.truth, minlength=len(self.pools)).tolist()
 
 
 @dataclass(frozen=True)
@@ -42,12 +25,15 @@ class Chosen:
     """A source and what was selected from it.
 
     Attributes:
-        answers: the classes; for a single class, the class and its absence. The selection's truth is an index into it.
+        answers: the classes; for a single class, the class and its absence; () for studies without classes. The
+            selection's truth is an index into it.
+        notes: sentences on what could not be selected.
     """
 
     source: EvaluationSource
     selection: Selection
     answers: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.selection.positions)
@@ -63,9 +49,14 @@ class Chosen:
         return self.source.rows[self.selection.positions]
 
     @property
-    def ids(self) -> list[Any]:
-        """Study ids or image ids."""
+    def ids(self) -> list[str]:
+        """The names of the studies, or image ids."""
         return [self.source.ids[position] for position in self.selection.positions.tolist()]
+
+    @property
+    def class_names(self) -> list[str]:
+        """The class of each by its name; an empty list without classes."""
+        return [self.answers[number] for number in self.truth.tolist()] if self.answers else []
 
     def sentences(self) -> list[list[str]]:
         """The sentences of each report."""
@@ -75,48 +66,15 @@ class Chosen:
         """The same selection in a random order, which depends only on the seed and the number of items."""
         order = np.random.default_rng([seed, len(self)]).permutation(len(self))
         selection = Selection(self.selection.positions[order], self.truth[order], self.selection.pools)
-        return Chosen(self.source, selection, self.answers)
+        return Chosen(self.source, selection, self.answers, self.notes)
 
     def facts(self) -> dict[str, Any]:
-        """The numbers selected and available of each class."""
-        return {
-            **self.source.facts,
-            "selected": len(self),
-            "selected_per_class": dict(zip(self.answers, self.selection.counts())),
-            "available_per_class": dict(zip(self.answers, self.selection.pools)),
-        }
-
-
-def select(
-    labels: np.ndarray,
-    classes: Sequence[str],
-    per_class: int,
-    seed: int,
-    columns: Sequence[str] = CHEXPERT_LABELS,
-) -> Selection:
-    """Draw up to `per_class` studies of each class among those with exactly one class.
-
-    The draw of a class depends only on the seed and the class.
-    """
-    shown = present(labels, columns, classes)
-    exclusive = shown.sum(axis=1) == 1
-    pools = [np.flatnonzero(exclusive & shown[:, index]) for index in range(len(classes))]
-    return _draw(pools, per_class, [[seed, CHEXPERT_LABELS.index(name)] for name in classes])
-
-
-def select_one_class(labels: np.ndarray, per_class: int, seed: int) -> Selection:
-    """Draw up to `per_class` images with and without the class each: labels float32 [N]; class 0 is its presence."""
-    shown = labels == 1
-    return _draw([np.flatnonzero(shown), np.flatnonzero(~shown)], per_class, [[seed, 0], [seed, 1]])
-
-
-def _draw(pools: Sequence[np.ndarray], per_class: int, seeds: Sequence[Sequence[int]]) -> Selection:
-    chosen = [
-        np.sort(np.random.default_rng(seed).choice(pool, per_class, replace=False)) if len(pool) > per_class else pool
-        for pool, seed in zip(pools, seeds)
-    ]
-    truth = np.repeat(np.arange(len(pools)), [len(pool) for pool in chosen])
-    return Selection(np.concatenate(chosen), truth, tuple(len(pool) for pool in pools))
+        """The number selected, and the numbers selected and available of each class."""
+        facts = {**self.source.facts, "selected": len(self)}
+        if self.answers:
+            facts["selected_per_class"] = dict(zip(self.answers, self.selection.counts()))
+            facts["available_per_class"] = dict(zip(self.answers, self.selection.pools))
+        return {**facts, **({"notes": list(self.notes)} if self.notes else {})}
 
 
 def choose(
@@ -132,10 +90,11 @@ def choose(
     """
     for name in config.classes:
         if name not in source.columns:
-            hint = nearest(name, source.columns) or f": it has {', '.join(source.columns)}"
+            hint = nearest(name, source.columns) or f": it has {', '.join(source.columns) or 'no labels'}"
             raise UsageError(f"classes: {source.root} has no class {name!r}{hint}")
+    shown = present(source.labels, source.columns, config.classes)
     if config.one_class:
-        everything = select_one_class(source.labels[:, source.columns.index(config.classes[0])], per_class, config.seed)
+        everything = select_one_class(shown[:, 0], per_class, config.seed)
         answers: tuple[str, ...] = (config.classes[0], f"no {config.classes[0]}")
     else:
         everything = select(source.labels, config.classes, per_class, config.seed, source.columns)
@@ -147,7 +106,23 @@ def choose(
             f"none of the {source.where} has exactly one of {', '.join(config.classes)}: name other classes=... or "
             "another --split"
         )
-    return Chosen(source, selection, answers)
+    notes = () if path or config.one_class else lacking(shown, config.classes)
+    return Chosen(source, selection, answers, notes)
+
+
+def choose_studies(source: EvaluationSource, config: EvaluationConfig) -> Chosen:
+    """Studies without regard to classes: those in the file of `image_ids`, or up to `studies` of all, in their order.
+
+    Raises:
+        UsageError: the file can't be used.
+    """
+    assert isinstance(source.dataset, PreparedDataset)
+    if config.image_ids:
+        listed = read_ids("image_ids", config.image_ids)
+        positions = np.array(_positions(source, "image_ids", config.image_ids, [name for name, _ in listed]), np.int64)
+    else:
+        positions = draw_studies(source.dataset, config.studies, config.seed)
+    return Chosen(source, Selection(positions, np.zeros(len(positions), np.int64), ()), ())
 
 
 def _by_ids(
@@ -160,27 +135,31 @@ def _by_ids(
 ) -> Selection:
     """The positions of a file's ids, in its order. Their classes are those of the file, or else of the labels."""
     listed = read_ids(setting, path, answers)
-    position_of = {str(name): position for position, name in enumerate(source.ids)}
-    unknown = [name for name, _ in listed if name not in position_of]
-    if unknown:
-        raise UsageError(
-            f"{setting}={path}: {len(unknown)} of its {len(listed)} ids, {unknown[0]} first, are not among "
-            f"the {source.where}"
-        )
     shown = present(source.labels, source.columns, config.classes)
     if config.one_class:
         shown = np.concatenate([shown, ~shown], axis=1)
-    positions, truth = [], []
-    for name, given in listed:
-        position = position_of[name]
+    positions, truth = _positions(source, setting, path, [name for name, _ in listed]), []
+    for position, (name, given) in zip(positions, listed):
         if given is None and shown[position].sum() != 1:
             raise UsageError(
                 f"{setting}={path}: {name} has {int(shown[position].sum())} of {', '.join(answers)} by the labels, "
                 "not one: leave it out, or name its class in a column named class"
             )
-        positions.append(position)
         truth.append(int(shown[position].argmax()) if given is None else given)
     return Selection(np.array(positions, np.int64), np.array(truth, np.int64), pools)
+
+
+def _positions(source: EvaluationSource, setting: str, path: str, wanted: Sequence[str]) -> list[int]:
+    """The positions of the studies or images of a file, which gives their names or, all of them, their numbers."""
+    ways = [{name: position for position, name in enumerate(known)} for known in (source.ids, source.numbers)]
+    unknown = [[name for name in wanted if name not in position_of] for position_of in ways]
+    best = 0 if len(unknown[0]) <= len(unknown[1]) else 1
+    if unknown[best]:
+        raise UsageError(
+            f"{setting}={path}: {len(unknown[best])} of its {len(wanted)} ids, {unknown[best][0]} first, are not among "
+            f"the {source.where}"
+        )
+    return [ways[best][name] for name in wanted]
 
 
 def open_reports(images: Chosen, config: EvaluationConfig) -> Chosen:
@@ -199,7 +178,7 @@ def open_reports(images: Chosen, config: EvaluationConfig) -> Chosen:
     if info.get("format") == LABELLED:
         raise UsageError(
             f"reports={config.reports}: {info.get('name')} has images and labels, but no reports; give a dataset that "
-            "`prior-fast prepare mimic` made"
+            "`prior-fast prepare` made from images with reports"
         )
     split = None if config.reports_split == "all" else config.reports_split
     source = prepared_source(PreparedDataset.open(root, split))

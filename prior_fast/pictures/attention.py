@@ -8,6 +8,7 @@ from torch import Tensor
 
 from prior_fast.evaluation.attention_map import attention_maps, upsample
 from prior_fast.evaluation.encode import first_image_rows
+from prior_fast.evaluation.names import shortened
 from prior_fast.evaluation.statements import OTHER, named_finding
 from prior_fast.pictures.attention_examples import (
     KINDS,
@@ -27,6 +28,7 @@ from prior_fast.plotting.sheet import Sheet
 
 KEY, TITLE = "attention", "Attention over the image"
 SENTENCES_SHOWN = 3
+NAME_WIDTH = 30  # characters above an image
 
 
 def attention_section(inputs: PictureInputs) -> Section:
@@ -44,17 +46,23 @@ def attention_section(inputs: PictureInputs) -> Section:
     )
     if inputs.encoder.model.config.layout == "released":
         text += " layout=released mixes positions with channels, so the maps do not show positions in the image."
-    pictures, facts = [], {}
+    pictures, facts, absent = [], {}, ""
     for kind in KINDS:
         pointed = pointed_examples(inputs, kind)
         if pointed:
             pictures.append(_pointed_picture(inputs, kind, pointed))
             facts[kind.key] = {each.finding: [each.hits, each.targets] for each in pointed}
-        elif not inputs.dataset.annotations():
-            shown = labelled_examples(inputs, kind)
-            pictures += [_labelled_picture(inputs, kind, shown)] if shown else []
+            continue
+        shown = labelled_examples(inputs, kind)
+        if shown:
+            pictures.append(_labelled_picture(inputs, kind, shown))
+        else:
+            absent = (
+                f"Prompts over images with a finding are left out: the {inputs.dataset.split} split has no label and "
+                f"no annotation of {', '.join(inputs.findings)}."
+            )
     pictures.append(_reports_picture(inputs))
-    return Section(KEY, TITLE, text, tuple(pictures), facts={"hits": facts})
+    return Section(KEY, TITLE, text, tuple(pictures), absent=absent, facts={"hits": facts})
 
 
 def _pointed_picture(inputs: PictureInputs, kind: Kind, pointed: Sequence[Pointed]) -> Picture:
@@ -80,7 +88,7 @@ def _pointed_picture(inputs: PictureInputs, kind: Kind, pointed: Sequence[Pointe
             for row in (plain, heat):
                 sheet.outline(row, column, shown.mask)
     for column, each in enumerate(pointed):
-        sheet.above(0, column, f"{each.finding}\n{each.hits} of {each.targets} hit")
+        sheet.above(0, column, f"{shortened(each.finding, NAME_WIDTH)}\n{each.hits} of {each.targets} hit")
     show_scale(sheet, range(4), scale)
     file = f"attention-{kind.key}.png"
     sheet.save(inputs.out / file)
@@ -100,7 +108,7 @@ def _labelled_picture(inputs: PictureInputs, kind: Kind, shown: dict[str, Labell
     sheet = Sheet(len(shown), above=(1, 0), below=(0, 0), bar=True)
     for column, (finding, each) in enumerate(shown.items()):
         image = inputs.dataset.image(each.image_row)
-        sheet.above(0, column, finding)
+        sheet.above(0, column, shortened(finding, NAME_WIDTH))
         sheet.image(0, column, image)
         show_overlay(sheet, 1, column, image, each.values, scale)
     show_scale(sheet, range(2), scale)
@@ -121,7 +129,7 @@ def _reports_picture(inputs: PictureInputs) -> Picture:
     sheet = Sheet(1 + SENTENCES_SHOWN, [3] * count, [0] * count, cell=320, bar=True)
     for line, (study, row, sentences) in enumerate(zip(studies, rows, chosen)):
         image, own = dataset.image(int(row)), [next(maps) for _ in sentences]
-        sheet.above(line, 0, f"study {dataset.study_ids[study]}")
+        sheet.above(line, 0, wrap(f"study {dataset.study_names[study]}", NAME_WIDTH, lines=3))
         sheet.image(line, 0, image)
         scale = common_scale(own, kind.unit, kind.most)
         for column, (sentence, values) in enumerate(zip(sentences, own), start=1):

@@ -14,7 +14,7 @@ from prior_fast.evaluation.pointing import Target, play, targets
 from prior_fast.evaluation.statements import FINDINGS
 from prior_fast.model.prior import PRIORModel
 from prior_fast.pictures.config import PictureInputs
-from prior_fast.radiology.labels import CHEXPERT_LABELS, present
+from prior_fast.radiology.labels import present
 
 PROMPT = "{} is observed"
 
@@ -84,10 +84,10 @@ class Pointed:
 
 def pointed_examples(inputs: PictureInputs, kind: Kind) -> list[Pointed]:
     """The annotated findings in the images of the sample; findings that none of them has are left out."""
-    sample = set(inputs.sample.tolist())
-    marked = [each for each in targets(inputs.dataset.annotations(), FINDINGS) if each.image_row in sample]
+    sample, findings = set(inputs.sample.tolist()), tuple(dict.fromkeys([*inputs.own_classes, *FINDINGS]))
+    marked = [each for each in targets(inputs.dataset.annotations(), findings) if each.image_row in sample]
     rng, found = inputs.rng(0), []
-    for finding in FINDINGS:
+    for finding in findings:
         own = [target for target in marked if target.finding == finding]
         if own:
             found.append(_pointed(finding, own, values_of(inputs, kind, finding, [t.image_row for t in own]), rng))
@@ -98,8 +98,9 @@ def labelled_examples(inputs: PictureInputs, kind: Kind) -> dict[str, Labelled]:
     """For each finding an image of a study that is labelled so."""
     dataset, rng = inputs.dataset, inputs.rng(0)
     found: dict[str, Labelled] = {}
-    labelled = present(dataset.labels, CHEXPERT_LABELS, FINDINGS)
-    for index, finding in enumerate(FINDINGS):
+    findings = [name for name in inputs.findings if name in dataset.classes]
+    labelled = present(dataset.labels, dataset.classes, findings)
+    for index, finding in enumerate(findings):
         studies = np.flatnonzero(labelled[:, index])
         if len(studies):
             row = int(first_image_rows(dataset, rng.choice(studies, 1))[0])

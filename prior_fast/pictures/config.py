@@ -11,11 +11,14 @@ import numpy as np
 from prior_fast.config import apply_overrides
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
-from prior_fast.evaluation.config import TEMPLATE, EvaluationConfig, evaluation_config
+from prior_fast.evaluation.config import TEMPLATE, ZERO_SHOT, EvaluationConfig, evaluation_config
 from prior_fast.evaluation.encode import Encoder, first_image_rows
-from prior_fast.evaluation.prompts import make_prompts
+from prior_fast.evaluation.prompts import check_prompts
+from prior_fast.evaluation.statements import FINDINGS
+from prior_fast.radiology.labels import FIVE_CLASSES, present
 
 SAMPLE = 256
+MOST_CLASSES = 8  # of a dataset's own classes in a picture
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ def pictures_config(words: Sequence[str]) -> PicturesConfig:
             raise UsageError(f"{name}={getattr(config, name)}: must be 1 to {largest}")
     if config.seed < 0 or config.seed >= 2**32:
         raise UsageError(f"seed={config.seed}: must be 0 to {2**32 - 1}")
-    make_prompts(evaluation_config(config.zero_shot, task="zero-shot"))  # refuses what can't be used
+    evaluation_config(config.zero_shot, task=ZERO_SHOT)  # refuses what can't be used
+    check_prompts(config.prompts)
     return config
 
 
@@ -83,6 +87,24 @@ class PictureInputs:
         if not self.encoder.model.config.use_bank:
             return "This model was trained with model.use_bank=false: it has no trained bank."
         return "This checkpoint is from stage 1: the bank is trained from stage 2 on."
+
+    @cached_property
+    def own_classes(self) -> tuple[str, ...]:
+        """The classes that stand for the dataset's findings: its own labels, unless they include CheXpert's five.
+
+        Those that most studies of the split have, at most `MOST_CLASSES`, in the dataset's order; () without labels.
+        """
+        dataset = self.dataset
+        if set(FIVE_CLASSES) <= set(dataset.classes):
+            return ()
+        counts = present(dataset.labels, dataset.classes, dataset.classes).sum(axis=0)
+        most = np.argsort(-counts, kind="stable")[:MOST_CLASSES]
+        return tuple(dataset.classes[index] for index in np.sort(most[counts[most] > 0]))
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The findings that pictures show: the dataset's own classes, or else those of `statements.FINDINGS`."""
+        return self.own_classes or FINDINGS
 
     @cached_property
     def sample(self) -> np.ndarray:

@@ -4,12 +4,15 @@ The figure compares two models, pre-trained without and with the bank. Here one 
 after its bank.
 """
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from sklearn.manifold import TSNE
 
 from prior_fast.data.prepared_dataset import PreparedDataset
-from prior_fast.evaluation.statements import FINDINGS, OTHER, SEVERAL, named_finding
+from prior_fast.evaluation.statements import OTHER, SEVERAL, named_finding
 from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.page import Picture, Section
 from prior_fast.plotting.figures import new_figure, save
@@ -18,7 +21,7 @@ KEY, TITLE, FILE = "embedding", "Sentence embeddings", "embedding.png"
 SENTENCES = 1000  # as many as the supplement shows
 FEWEST = 10
 STEPS = 500  # of t-SNE; the picture of 1000 sentences hardly changes after that
-COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b")
+COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 
 
 def embedding_section(inputs: PictureInputs) -> Section:
@@ -31,11 +34,12 @@ def embedding_section(inputs: PictureInputs) -> Section:
     panels = {"without the bank": encoded.sentences}
     if inputs.encoder.uses_bank:
         panels["with the bank"] = encoded.prototypes
-    names = [named_finding(sentence) for sentence in sentences]
+    own = inputs.own_classes
+    names = [named_class(sentence, own) if own else named_finding(sentence) for sentence in sentences]
     figure = new_figure(10, 5.4)
     axes = figure.subplots(1, 2, squeeze=False)[0]
     for index, (title, points) in enumerate(panels.items()):
-        scatter(axes[index], project(points.cpu().numpy(), inputs.config.seed), names, title)
+        scatter(axes[index], project(points.cpu().numpy(), inputs.config.seed), names, inputs.findings, title)
     if len(panels) == 1:
         axes[1].set_axis_off()
     handles, labels = axes[0].get_legend_handles_labels()
@@ -43,8 +47,12 @@ def embedding_section(inputs: PictureInputs) -> Section:
     save(figure, inputs.out / FILE)
     text = (
         f"{len(sentences)} random different sentences of the {inputs.dataset.split} split, in two dimensions by t-SNE. "
-        "Neighbouring sentences are similar; distances between groups mean little. The colour is the finding that a "
-        "sentence names, present or denied, found by keywords."
+        "Neighbouring sentences are similar; distances between groups mean little. The colour is the "
+    )
+    text += (
+        "class of the dataset whose name is in the sentence."
+        if own
+        else "finding that a sentence names, present or denied, found by keywords."
     )
     caption = "Each dot is the embedding of a sentence by the text encoder"
     if inputs.encoder.uses_bank:
@@ -65,6 +73,12 @@ def draw_sentences(dataset: PreparedDataset, count: int, rng: np.random.Generato
     return [different[index] for index in rng.permutation(len(different))[:count]]
 
 
+def named_class(sentence: str, classes: Sequence[str]) -> str:
+    """The class whose name is in a sentence; "several findings" or "other"."""
+    found = [name for name in classes if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", sentence, re.IGNORECASE)]
+    return found[0] if len(found) == 1 else (SEVERAL if found else OTHER)
+
+
 def project(points: np.ndarray, seed: int) -> np.ndarray:
     """t-SNE (van der Maaten and Hinton 2008): [N, D] -> [N, 2]."""
     perplexity = min(30.0, (len(points) - 1) / 3)
@@ -75,9 +89,9 @@ def project(points: np.ndarray, seed: int) -> np.ndarray:
     )
 
 
-def scatter(axes: Axes, points: np.ndarray, names: list[str], title: str) -> None:
-    """Draw dots [N, 2], coloured by name."""
-    kinds = [(OTHER, "#c3cad2"), (SEVERAL, "#4a5560"), *zip(FINDINGS, COLORS)]
+def scatter(axes: Axes, points: np.ndarray, names: list[str], findings: Sequence[str], title: str) -> None:
+    """Draw dots [N, 2], coloured by name: at most eight findings, several of them, others."""
+    kinds = [(OTHER, "#c3cad2"), (SEVERAL, "#4a5560"), *zip(findings, COLORS)]
     array = np.array(names)
     for name, color in kinds:
         own = array == name

@@ -17,7 +17,7 @@ from prior_fast.pictures.page import Section, write_page
 from prior_fast.pictures.prototypes import prototypes_section
 from prior_fast.pictures.queries import queries_section, read_groups
 from prior_fast.pictures.reconstruction import reconstruction_section
-from prior_fast.pictures.zero_shot import zero_shot_section
+from prior_fast.pictures.zero_shot import refuse_prompts, zero_shot_section
 from prior_fast.plotting.figures import STYLE
 from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
 
@@ -45,6 +45,7 @@ def make_pictures(checkpoint_path: Path, data: Path, out: Path, split: str, word
         read_groups(Path(config.sentences))  # reports an unreadable file before anything is drawn
     checkpoint = open_checkpoint(checkpoint_path)
     dataset = PreparedDataset.open(data, split)
+    refuse_prompts(checkpoint, dataset, config)
     encoder = CachedEncoder(checkpoint, config.device, config.batch_size)
     out.mkdir(parents=True, exist_ok=True)
     inputs, sections = PictureInputs(encoder, dataset, config, out), []
@@ -59,10 +60,18 @@ def make_pictures(checkpoint_path: Path, data: Path, out: Path, split: str, word
     print_table(
         f"pictures of {checkpoint.path.name}",
         ("section", "files"),
-        [(s.title, ", ".join(p.file for p in s.pictures) or f"left out: {s.absent}") for s in sections],
+        [(section.title, made(section)) for section in sections],
     )
     stdout.print(f"{out / 'index.html'} shows them")
     return sections
+
+
+def made(section: Section) -> str:
+    """The files of a section, and the reason why it, or a part of it, was left out."""
+    files = ", ".join(picture.file for picture in section.pictures)
+    if not section.absent:
+        return files
+    return f"{files}; {section.absent}" if files else f"left out: {section.absent}"
 
 
 def describe(checkpoint: Checkpoint, checkpoint_path: Path, data: Path, split: str, studies: int) -> str:

@@ -38,7 +38,13 @@ def queries_section(inputs: PictureInputs) -> Section:
     groups = read_groups(Path(inputs.config.sentences)) if inputs.config.sentences else GROUPS
     if inputs.no_bank:
         return Section(KEY, TITLE, absent=inputs.no_bank)
-    weights = {name: query_weights(inputs, sentences) for name, sentences in groups.items()}
+    try:
+        weights = {name: query_weights(inputs, sentences) for name, sentences in groups.items()}
+    except UsageError:
+        if inputs.config.sentences:
+            raise
+        reason = "The built-in sentences have no token of this model's tokenizer: give others with sentences=FILE."
+        return Section(KEY, TITLE, absent=reason)
     lines = sum(map(len, groups.values()))
     figure = new_figure(10, 0.45 * lines + 0.6 * len(groups) + 0.3)
     axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True, height_ratios=[len(s) for s in groups.values()])

@@ -7,6 +7,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Normalize
 
 from prior_fast.evaluation.encode import first_image_rows
+from prior_fast.evaluation.names import shortened
 from prior_fast.evaluation.pointing import targets
 from prior_fast.evaluation.read_sentences import with_tokens
 from prior_fast.evaluation.reconstruct import channel_masks, reconstruct
@@ -19,6 +20,7 @@ from prior_fast.plotting.sheet import Sheet
 KEY, TITLE, FILE = "reconstruction", "Reconstructed images", "reconstruction.png"
 OWN, ANOTHER, NONE = "own report", "another report", "no report"
 COLORS = colormaps["RdBu_r"]
+NAME_WIDTH = 40  # characters above an image
 NARROWEST = 0.05  # of the scale of differences: rounding must not look like a difference
 
 
@@ -130,8 +132,8 @@ def _draw(
     for row, name in enumerate(rows):
         sheet.name(row, name)
     for column, example in enumerate(examples):
-        study = inputs.dataset.study_ids[example.study]
-        sheet.above(0, column, f"{example.finding or 'no annotation'}\nstudy {study}")
+        study = shortened(f"study {inputs.dataset.study_names[example.study]}", NAME_WIDTH)
+        sheet.above(0, column, f"{example.finding or 'no annotation'}\n{study}")
         sheet.image(0, column, originals[column])
         for row, (name, images) in enumerate(versions.items(), start=1):
             sheet.image(row, column, images[column])

@@ -9,6 +9,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from prior_fast.errors import UsageError
+from prior_fast.prepare.label_words import label_value
+
+_BLANK = ("", "nan", "NaN", "NA", "<NA>", "N/A", "n/a", "null", "NULL", "None", "none")
 
 
 def find_csv(folder: Path, name: str) -> Path | None:
@@ -65,17 +68,37 @@ def read_csv(
     return table.select(list(columns))
 
 
-def read_rows(path: Path, columns: dict[str, pa.DataType], nullable: tuple[str, ...] = ()) -> dict[str, list]:
-    """Like `read_csv`, but each column is a list. A cell is empty if it has no text, or "nan" or "NaN" as
-    pandas may save it; its value is None.
+def read_rows(
+    path: Path, columns: dict[str, pa.DataType], nullable: tuple[str, ...] = (), labels: tuple[str, ...] = ()
+) -> dict[str, list]:
+    """Like `read_csv`, but each column is a list. A cell is empty if it has no text, or one of the words with which
+    pandas and others save it ("NaN", "None"); its value is None.
+
+    Args:
+        labels: columns of labels, in which words such as True and no stand for 1 and 0. Their values are floats.
 
     Raises:
         UsageError: as in `read_csv`, or there is no row below the header.
     """
-    table = read_csv(path, columns, nullable, blank=("", "nan", "NaN", "NA", "<NA>"))
+    types = {name: pa.string() if name in labels else kind for name, kind in columns.items()}
+    table = read_csv(path, types, nullable, blank=_BLANK)
     if not table.num_rows:
         raise UsageError(f"{path} has no row below its header")
-    return {name: table[name].to_pylist() for name in columns}
+    rows = {name: table[name].to_pylist() for name in columns}
+    for name in labels:
+        values = {text: _label(path, rows[name], text, name) for text in dict.fromkeys(rows[name])}
+        rows[name] = [values[text] for text in rows[name]]
+    return rows
+
+
+def _label(path: Path, cells: list[str | None], text: str | None, name: str) -> float | None:
+    """The number of a cell, also if it is no label; a word's label."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return label_value(text, f"{path}, line {cells.index(text) + 2}", name)
 
 
 def _unique(names: list[str]) -> list[str]:

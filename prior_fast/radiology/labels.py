@@ -1,6 +1,6 @@
 """The 14 labels of CheXpert, the five of its competition, and the rule for uncertain labels.
 
-A label is 1 (present), 0 (absent), -1 (uncertain) or blank.
+A label is 1 (present), 0 (absent), -1 (uncertain) or blank. Datasets may have labels of any other names.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ CHEXPERT_TABLE_LABELS = (
 # The labels of CheXpert's competition. They are also the classes of CheXpert 5x200, in the order of the authors' list.
 FIVE_CLASSES = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 # All 1,000 rows of the authors' CheXpert 5x200 list follow this rule: an uncertain label counts as present for these
-# classes and as absent for the others. A blank label counts as absent.
+# classes and as absent for the others, so also for labels that are not CheXpert's. A blank label counts as absent.
 UNCERTAIN_IS_POSITIVE = frozenset({"Atelectasis", "Edema", "Pleural Effusion"})
 
 
@@ -31,12 +31,12 @@ def present(labels: np.ndarray, columns: Sequence[str], classes: Sequence[str]) 
 
     Args:
         labels: float32 [N, C], 1, 0, -1, or nan where blank.
-        columns: the names of the C labels.
-        classes: names among them.
+        columns: the names of the C labels, which need not be CheXpert's.
+        classes: names among them; there may be none.
 
     Returns:
         bool [N, len(classes)].
     """
-    uncertain = np.array([name in UNCERTAIN_IS_POSITIVE for name in classes])
+    uncertain = np.array([name in UNCERTAIN_IS_POSITIVE for name in classes], bool)
     values = labels[:, [list(columns).index(name) for name in classes]]
     return (values == 1) | ((values == -1) & uncertain)

@@ -3,13 +3,16 @@ import pickle
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prior_fast.batch import pack_reports
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
+from prior_fast.files import sha256
 from prior_fast.prepare.studies.pipeline import prepare_studies
-from prior_fast.radiology.labels import CHEXPERT_LABELS
+from prior_fast.radiology.labels import CHEXPERT_LABELS, present
 from tests.prepare.mimic_tree import mimic_options, small_tree
 
 FILES = (
@@ -161,3 +164,83 @@ def test_splits_that_are_not_there(tmp_path, made):
         PreparedDataset.open(tmp_path / "out", "test")
     with pytest.raises(ValueError, match="'sizes' or 'full'"):
         PreparedDataset.open(made, verify="some")
+
+
+def rewrite(root, change, **info):
+    """Change the manifest of a dataset, and list it in dataset.json as it is then."""
+    path = root / "manifest.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    stored = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    stored["files"]["manifest.parquet"] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    (root / "dataset.json").write_text(json.dumps({**stored, **info}), encoding="utf-8")
+
+
+def test_names_and_paths_of_the_source(made):
+    whole, dataset = PreparedDataset.open(made), PreparedDataset.open(made, "validate")
+    assert dataset.study_names == [str(number) for number in dataset.study_ids]
+    assert dataset.subject_names == [str(number) for number in dataset.subject_ids]
+    rows = [row for index in range(len(dataset)) for row in dataset.image_rows(index)]
+    assert list(dataset.image_paths) == rows and list(whole.image_paths) == list(range(len(whole.images)))
+    for index in range(len(dataset)):
+        for row in dataset.image_rows(index):
+            path = dataset.image_paths[row]
+            assert path == whole.image_paths[row] and f"s{dataset.study_ids[index]}/" in path
+            assert (made.parent / "tree" / path).is_file()
+
+
+def test_a_dataset_without_the_newer_columns_opens(copy):
+    newer = PreparedDataset.open(copy, "test")
+    rewrite(copy, lambda table: table.drop_columns(["study", "subject", "image_paths"]))
+    older = PreparedDataset.open(copy, "test", verify="full")
+    assert older.image_paths is None
+    assert older.study_names == [str(number) for number in older.study_ids] == newer.study_names
+    assert older.subject_names == [str(number) for number in older.subject_ids]
+    np.testing.assert_array_equal(older.labels, newer.labels)
+    assert older.sentences(0) == newer.sentences(0)
+
+
+def test_names_that_are_no_numbers(copy):
+    names = pa.array([f"CXR{row}_IM-0001" for row in range(20)])
+    rewrite(copy, lambda table: table.set_column(table.schema.get_field_index("study"), "study", names))
+    parts = [PreparedDataset.open(copy, split) for split in ("train", "validate", "test")]
+    assert [name for part in parts for name in part.study_names] == names.to_pylist()
+    assert PreparedDataset.open(copy).study_ids.dtype == np.int64
+
+
+def test_a_dataset_without_labels(copy):
+    rewrite(copy, lambda table: table.drop_columns(list(CHEXPERT_LABELS)), labels=[])
+    dataset = PreparedDataset.open(copy, "train", verify="full")
+    assert dataset.classes == () and dataset.labels.shape == (len(dataset), 0) and dataset.labels.dtype == np.float32
+    assert present(dataset.labels, dataset.classes, ()).shape == (len(dataset), 0)
+    again = pickle.loads(pickle.dumps(dataset))
+    assert again.classes == () and again.labels.shape == dataset.labels.shape
+
+
+def test_a_dataset_with_labels_of_its_own(copy):
+    values = [[1.0, None, -1.0, 0.0][row % 4] for row in range(20)]
+
+    def change(table):
+        table = table.drop_columns(list(CHEXPERT_LABELS))
+        return table.append_column("TB scar", pa.array(values, pa.float32()))
+
+    rewrite(copy, change, labels=["TB scar"])
+    dataset = PreparedDataset.open(copy)
+    assert dataset.classes == ("TB scar",) and dataset.labels.dtype == np.float32
+    np.testing.assert_array_equal(dataset.labels[:, 0], np.array([np.nan if v is None else v for v in values]))
+    # Only three of CheXpert's labels are present where they are uncertain.
+    assert present(dataset.labels, dataset.classes, ("TB scar",))[:, 0].tolist() == [row % 4 == 0 for row in range(20)]
+
+
+def test_datasets_before_labels_were_listed_have_chexperts(copy):
+    stored = json.loads((copy / "dataset.json").read_text(encoding="utf-8"))
+    del stored["labels"]
+    (copy / "dataset.json").write_text(json.dumps(stored), encoding="utf-8")
+    assert PreparedDataset.open(copy).classes == CHEXPERT_LABELS
+
+
+def test_what_makes_a_dataset_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"it has no dataset.json; make one with `prior-fast prepare`$"):
+        PreparedDataset.open(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"format": "prior-fast-labelled", "version": 1}')
+    with pytest.raises(UsageError, match=r"not 'prior-fast-dataset'; make one with `prior-fast prepare`$"):
+        PreparedDataset.open(tmp_path)

@@ -2,10 +2,10 @@
 
 import io
 from collections.abc import Iterable
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from prior_fast.data.prepared_dataset import PreparedDataset
@@ -13,31 +13,45 @@ from prior_fast.errors import UsageError
 from prior_fast.radiology.study import Tree
 from prior_fast.radiology.xray import UnreadableImage, read_xray
 
-_END_OF_IMAGE = b"\xff\xd9"
+# How JPEG and PNG files begin and end.
+_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
+_PNG, _END_OF_PNG = b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"
+_PNG_BITS, _FEW_BITS = 24, (b"\1", b"\2", b"\4", b"\x08")  # the byte with the bits of a sample
+# physionet.org/files/mimic-cxr-jpg/2.1.0: the tree is at most so many folders below the one that was prepared.
+_DEPTH = 3
 # Some writers pad files after the end of the image.
 _TAIL = 1024
+# Files that are looked at for their format before training; more than one, since the first may be broken.
+_LOOKED_AT = 16
 
 
 class EncodedImages:
-    """Full-size files by image row. A file that can't be decoded is replaced by its prepared image, and counted.
+    """Full-size files by image row: JPEG, and PNG of up to 8 bits, which DALI decodes to the prepared gray levels.
+
+    A file that can't be decoded, or has another format, is replaced by its prepared image, and counted.
 
     Attributes:
         replaced: number of replacements, counted at each read.
         broken: rows whose files can't be decoded.
 
     Raises:
-        UsageError: the folder does not hold the files that the dataset was prepared from.
+        UsageError: the folder does not hold the files that the dataset was prepared from, or they have another format.
     """
 
     def __init__(self, dataset: PreparedDataset, folder: Path) -> None:
         self.dataset, self.folder = dataset, folder
         self.replaced = 0
         self.broken: set[int] = set()
-        tree = Tree(folder) if (folder / "files").is_dir() else Tree(folder, "")
-        self._paths = image_paths(dataset, tree)
+        self._paths = dataset.image_paths or mimic_paths(dataset, folder)
         first = next(iter(self._paths.values()))
-        if not (folder / first).is_file():
+        # `prior-fast prepare mimic` takes the folder files and any folder above the tree too.
+        below = (base for depth in range(1, _DEPTH + 1) for base in sorted(folder.glob("/".join("*" * depth))))
+        bases = chain([folder], [folder.parent] if folder.name == "files" else [], below)
+        found = next((base for base in bases if (base / first).is_file()), None)
+        if found is None:
             raise UsageError(f"data.jpegs={folder}: it has no {first}; give the folder that was prepared (--images)")
+        self.folder = found
+        self._refuse_other_formats(folder)
 
     def path(self, row: int) -> Path:
         """The file of an image."""
@@ -53,14 +67,28 @@ class EncodedImages:
         self.broken |= found
         return found
 
+    def _refuse_other_formats(self, given: Path) -> None:
+        """Refuse to train if the first image that can be decoded would be replaced, since all others would be too."""
+        for row in islice(self._paths, _LOOKED_AT):
+            if is_decodable(self._read(row)):
+                return
+            if _decodes(self.path(row)):
+                raise UsageError(
+                    f"data.jpegs={given}: {self._paths[row]} is no JPEG, and no PNG of 8 bits or fewer; use the "
+                    "prepared images (leave data.jpegs out)"
+                )
+
+    def _read(self, row: int) -> bytes:
+        try:
+            return self.path(row).read_bytes()
+        except OSError:
+            return b""
+
     def _bytes(self, row: int) -> bytes:
         if row not in self.broken:
-            try:
-                data = self.path(row).read_bytes()
-            except OSError:
-                data = b""
+            data = self._read(row)
             # A truncated file, the usual damage, would be decoded to an image whose last lines are gray.
-            if _END_OF_IMAGE in data[-_TAIL:]:
+            if is_decodable(data) and is_whole(data):
                 return data
             self.broken.add(row)
         self.replaced += 1
@@ -69,10 +97,24 @@ class EncodedImages:
         return buffer.getvalue()
 
 
-def image_paths(dataset: PreparedDataset, tree: Tree) -> dict[int, str]:
-    """The path of each image of the dataset's split, relative to the tree's root, by its row."""
+def is_decodable(data: bytes) -> bool:
+    """Whether a file of these bytes is a JPEG, or a PNG of up to 8 bits, by its first bytes.
+
+    DALI maps more bits to gray levels in another way than `read_xray`.
+    """
+    return data.startswith(_JPEG) or (data.startswith(_PNG) and data[_PNG_BITS : _PNG_BITS + 1] in _FEW_BITS)
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether a JPEG or PNG file has its end."""
+    return (_END_OF_JPEG if data.startswith(_JPEG) else _END_OF_PNG) in data[-_TAIL:]
+
+
+def mimic_paths(dataset: PreparedDataset, folder: Path) -> dict[int, str]:
+    """The path of each image of the dataset's split in MIMIC-CXR's tree, by its row: for datasets without paths."""
+    tree = Tree(folder) if (folder / "files").is_dir() else Tree(folder, "")
     filters = None if dataset.split is None else [("split", "==", dataset.split)]
-    table = pq.read_table(dataset.root / "manifest.parquet", columns=["dicom_ids"], filters=filters)
+    table = dataset.read_manifest(["dicom_ids"], filters)
     return {
         int(dataset.image_begin[study]) + place: tree.image(
             int(dataset.subject_ids[study]), int(dataset.study_ids[study]), dicom_id

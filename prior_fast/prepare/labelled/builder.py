@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from prior_fast.prepare.split_words import SPLIT_WORDS
 from prior_fast.radiology.xray import read_xray
 
 _HELD_OUT = 0.1
+# Joined rows: present counts more than uncertain, and that more than absent.
+_WEIGHT = {1.0: 2, -1.0: 1, 0.0: 0}
+_NORMAL = ("no finding", "no findings", "normal")
 
 
 @dataclass
@@ -38,11 +42,20 @@ class LabelledBuilder:
         root: the folder of the images.
         classes: the names of the labels.
         join: whether the rows of an image are parts of its labels: what one row says of a class counts, and 1 counts
-            more than 0. Otherwise rows that differ contradict each other.
+            more than -1, and -1 more than 0. Otherwise rows that differ contradict each other.
+        box_size: (width, height) of the image to whose pixels the boxes refer; None for that of the file.
     """
 
-    def __init__(self, name: str, root: Path, classes: Sequence[str], join: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        classes: Sequence[str],
+        join: bool = False,
+        box_size: tuple[int, int] | None = None,
+    ) -> None:
         self.name, self.root, self.classes, self.join = name, root, tuple(classes), join
+        self.box_size = box_size
         self.notes: list[str] = []
         self.rejected: list[tuple[str, str]] = []
         self._files = FileFinder(root)
@@ -63,7 +76,7 @@ class LabelledBuilder:
             labels: 1, 0 or -1 by class; absent where blank.
             patient: "" if the source names none: the image then counts as a patient.
             part: the part of the source's own split, by a usual name in any case; None if it has none.
-            boxes: in pixels of the file's image.
+            boxes: in pixels of the file's image, or as `box_size` says.
         """
         word = SPLIT_WORDS.get(part.strip().lower(), f"?{part}") if part else None
         found = self._images.setdefault(image, _Image(patient, word))
@@ -74,7 +87,7 @@ class LabelledBuilder:
         for name, value in labels.items():
             known = found.labels.setdefault(name, value)
             if known != value and self.join:
-                found.labels[name] = max(known, value)
+                found.labels[name] = max(known, value, key=_WEIGHT.__getitem__)
             elif known != value:
                 found.wrong = found.wrong or f"its rows have different labels for {name}"
         found.boxes += [box for box in boxes if box not in found.boxes]
@@ -94,6 +107,7 @@ class LabelledBuilder:
         """
         candidates: list[Candidate] = []
         parts: dict[str, str] = {}
+        name_of: dict[str, str] = {}
         for name, found in self._images.items():
             if found.wrong:
                 self.reject(name, found.wrong)
@@ -103,6 +117,10 @@ class LabelledBuilder:
             except FileNotFound as error:
                 self.reject(name, f"image missing: {error}")
                 continue
+            if path in name_of:
+                self.reject(name, f"the file is that of {name_of[path]}, too: give both rows one name")
+                continue
+            name_of[path] = name
             labels = tuple(found.labels.get(label, float("nan")) for label in self.classes)
             facts = (name, found.patient or name, labels, tuple(found.boxes))
             candidates.append(Candidate(self.root / path, *facts))
@@ -116,11 +134,15 @@ class LabelledBuilder:
             self.notes.append(f"{self._files.elsewhere} image(s) were found in another folder or format")
         if not any(found.patient for found in self._images.values()):
             self.notes.append("no patient is named: each image counts as a patient of its own")
+        if parts and len(parts) < len(candidates):
+            self.notes.append(f"{len(candidates) - len(parts)} image(s) name no part and are not in {own_split}")
+        findings = [number for number, label in enumerate(self.classes) if label.lower() not in _NORMAL]
         has_boxes = any(candidate.annotations for candidate in candidates)
         return LabelledSource(
-            *(self.name, self.classes, self.root, candidates, decode_one if len(self.classes) == 1 else decode_many),
+            *(self.name, self.classes, self.root, candidates),
+            partial(decode, box_size=self.box_size, mask=len(self.classes) == 1),
             lambda pool: _splits(pool, parts, own_split),
-            positive=lambda record: 1.0 in record.labels,
+            positive=lambda record: any(record.labels[number] == 1 for number in findings),
             has_boxes=has_boxes,
             has_masks=has_boxes and len(self.classes) == 1,
             rejected=self.rejected,
@@ -128,22 +150,18 @@ class LabelledBuilder:
         )
 
 
-def decode_one(candidate: Candidate) -> Decoded:
-    """Decode an image of a dataset with one class, whose filled boxes are its mask.
+def decode(candidate: Candidate, box_size: tuple[int, int] | None, mask: bool) -> Decoded:
+    """Decode an image and scale its boxes.
+
+    Args:
+        box_size: as in `LabelledBuilder`.
+        mask: whether the filled boxes are the image's mask, as in a dataset with one class.
 
     Raises:
         UnreadableImage: the file is broken.
     """
-    return with_boxes(candidate, *read_xray(candidate.path), mask=True)
-
-
-def decode_many(candidate: Candidate) -> Decoded:
-    """Decode an image of a dataset with several classes.
-
-    Raises:
-        UnreadableImage: the file is broken.
-    """
-    return with_boxes(candidate, *read_xray(candidate.path), mask=False)
+    image, size = read_xray(candidate.path)
+    return with_boxes(candidate, image, box_size or size, mask)
 
 
 def _splits(pool: Pool, parts: Mapping[str, str], own_split: str) -> dict[str, SplitLists]:

@@ -57,7 +57,7 @@ def read_table(path: Path) -> list[Row]:
         UsageError: a column is missing or a value is invalid.
     """
     types = {"Path": pa.string(), "Frontal/Lateral": pa.string(), **dict.fromkeys(CHEXPERT_TABLE_LABELS, pa.float64())}
-    columns = read_rows(path, types, nullable=CHEXPERT_TABLE_LABELS)
+    columns = read_rows(path, types, nullable=CHEXPERT_TABLE_LABELS, labels=CHEXPERT_TABLE_LABELS)
     rows, seen = [], set()
     for number, (name, view, *labels) in enumerate(zip(*columns.values())):
         stripped = strip_prefix(name)
@@ -66,10 +66,10 @@ def read_table(path: Path) -> list[Row]:
         if stripped[0] in seen:
             raise UsageError(f"{path}, line {number + 2}: {stripped[0]} is there twice")
         seen.add(stripped[0])
-        if view not in ("Frontal", "Lateral"):
+        if view.capitalize() not in ("Frontal", "Lateral"):
             raise UsageError(f"{path}, line {number + 2}: 'Frontal/Lateral' is {view!r}")
         for label, value in zip(CHEXPERT_TABLE_LABELS, labels):
             if value not in (1.0, 0.0, -1.0, None):
                 raise UsageError(f"{path}, line {number + 2}: {label!r} is {value}, not 1, 0, -1 or empty")
-        rows.append(Row(number, *stripped, view == "Frontal", tuple(labels)))
+        rows.append(Row(number, *stripped, view.capitalize() == "Frontal", tuple(labels)))
     return rows

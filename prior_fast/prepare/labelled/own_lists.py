@@ -20,7 +20,7 @@ _FILES = {
     "test": ("test.txt",),
 }
 _OPTIONAL = ("train-1", "train-10")
-_TAKEN = re.compile(r"all|mgca|benchx|prior-\d|folds-\d")
+_TAKEN = re.compile(r"all|own|official|mgca|benchx|prior-\d|folds-\d")
 _EXTENSIONS = re.compile(r"\.(dcm|png|jpe?g)$", re.IGNORECASE)
 
 

@@ -137,10 +137,10 @@ def _contents(source: LabelledSource, result: _Result, own: Sequence[OwnLists]) 
     pool = Pool([record.image_id for record in records], [record.patient_id for record in records], positive)
     splits = dict(source.splits(pool))
     notes = [*source.notes, *(f"{remark}: {count} image(s)" for remark, count in sorted(result.remarks.items()))]
-    for lists in own:
-        split = splits[lists.name] = lists.split(pool)
+    splits |= {lists.name: lists.split(pool) for lists in own}
+    for name, split in splits.items():
         if shared := shared_patients(pool, split):
-            notes.append(f"the split {lists.name} has {shared} patient(s) in more than one part")
+            notes.append(f"the split {name} has {shared} patient(s) in more than one part")
     facts = {
         **source.facts,
         "labels": _count_labels(source.classes, records),

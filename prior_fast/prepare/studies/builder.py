@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from prior_fast.data.prepared_dataset import MANIFEST_COLUMNS
+from prior_fast.errors import UsageError
 from prior_fast.prepare.find_files import IMAGE_SUFFIXES, TEXT_SUFFIXES, FileFinder, FileNotFound
 from prior_fast.prepare.split_words import SPLIT_WORDS
 from prior_fast.prepare.studies.plan import StudyPlan, digest, sorted_studies
@@ -34,9 +36,14 @@ class StudyBuilder:
         images: the folder of the images.
         reports: the folder of the report files; None if they are in the folder of the images.
         classes: the names of the labels.
+
+    Raises:
+        UsageError: a label has the name of another column of the dataset.
     """
 
     def __init__(self, images: Path, reports: Path | None = None, classes: Sequence[str] = ()) -> None:
+        if taken := [name for name in classes if name in MANIFEST_COLUMNS]:
+            raise UsageError(f"a label can't be named {taken[0]!r}, which is a column of every dataset; rename it")
         self.images, self.reports, self.classes = images, reports or images, tuple(classes)
         self.image_files = FileFinder(images, IMAGE_SUFFIXES)
         self.report_files = FileFinder(self.reports, TEXT_SUFFIXES)

@@ -37,7 +37,7 @@ def test_nih14(tmp_path):
     assert present == ["Effusion", "Infiltration"] and not dataset.labels[0].any()
     assert dataset.patient_ids[5] == "3" and dataset.split_names[0] == "official"
     assert [dataset.classes[c] for c in dataset.box_classes(1)] == ["Infiltration", "Effusion"]
-    np.testing.assert_allclose(dataset.boxes(1)[0], np.array([10.5, 20, 30, 40]) * 2.24, rtol=1e-6)
+    np.testing.assert_allclose(dataset.boxes(1)[0], np.array([10.5, 20, 30, 40]) * 224 / 1024, rtol=1e-6)
     split = dataset.split("official")
     assert [dataset.image_ids[row] for row in split.test] == names[16:23]
     assert len(split.train) + len(split.validate) == 16 and len(split.validate)
@@ -126,7 +126,7 @@ def test_chestxdet10(tmp_path):
     assert run("chestxdet10", root, tmp_path / "out") == 0
     dataset = LabelledDataset.open(tmp_path / "out")
     assert [dataset.classes[c] for c in dataset.box_classes(3)] == ["Effusion", "Effusion", "Mass"]
-    np.testing.assert_allclose(dataset.boxes(3)[1], np.array([10, 5, 8, 20]) * 2.24, rtol=1e-6)
+    np.testing.assert_allclose(dataset.boxes(3)[1], np.array([10, 5, 8, 20]) * 224 / 1024, rtol=1e-6)
     assert dataset.labels[:, dataset.classes.index("Mass")].tolist() == [0, 0, 0, 1] * 3
     assert dataset.split("official").test.tolist() == [8, 9, 10, 11]
     (root / "test.json").write_text('[{"file_name": "8.png", "syms": ["Mass"], "boxes": []}]', encoding="utf-8")

@@ -278,3 +278,10 @@ def test_columns_that_only_look_like_it_are_not_taken(tmp_path, images, capsys):
     assert len(dataset) == COUNT and "TB|Scar" not in dataset.sentences(0)
     assert prepare("table", tmp_path / "named", "--table", table, "--images", images, "--split", "fold") == 2
     assert "unknown split (24), such as t.csv ('0', not" in capsys.readouterr().err
+
+
+def test_a_label_can_not_have_the_name_of_another_column(tmp_path, images, capsys):
+    table = write_table(tmp_path / "t.csv", ("image", "report", "sentences"), rows([1] * COUNT))
+    words = ("--table", table, "--images", images, "--labels", "sentences")
+    assert prepare("table", tmp_path / "out", *words) == 2
+    assert "a label can't be named 'sentences'" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from prior_fast.prepare.labelled.boxes import MarkedBox, corners
 from prior_fast.prepare.labelled.builder import LabelledBuilder
 from prior_fast.prepare.labelled.files import need
 from prior_fast.prepare.labelled.labelled_source import LabelledSource
+from prior_fast.prepare.labelled.layouts.nih14 import SIZE
 
 HELP = "ChestX-Det10: boxes of ten findings"
 EXAMPLE = "--images chestx-det10"
@@ -25,7 +26,7 @@ def read(args: argparse.Namespace) -> LabelledSource:
     Raises:
         UsageError: a list is missing, a class is unknown, or an image has not one box for each class name.
     """
-    builder = LabelledBuilder("chestxdet10", args.images, CLASSES)
+    builder = LabelledBuilder("chestxdet10", args.images, CLASSES, box_size=SIZE)
     for part in ("train", "test"):
         table = read_table(need(args.images, f"{part}.json"), "--images")
         columns = (table.columns[str(table.find(name, None, (name,)))] for name in ("file_name", "syms", "boxes"))

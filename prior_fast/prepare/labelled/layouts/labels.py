@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,13 @@ NAMES = (
 PATIENT = ("patient_id", "patient", "patientid", "subject_id", "subject", "person_id")
 SPLIT = ("split", "fold", "subset", "partition", "set")
 BOX, CORNERS = ("x", "y", "width", "height"), ("x_min", "y_min", "x_max", "y_max")
-# Columns that are never labels, even if their cells could be.
+# Columns that are never labels, even if their cells could be. Case, blanks, "_" and "-" do not matter.
 _FACTS = frozenset(
     (
-        *("age", "patient_age", "sex", "gender", "patient_gender", "patient_sex", "view", "view_position", "rows"),
-        *("columns", "width", "height", "x", "y", "study_id", "follow_up", "year", "index", "class_id", "rad_id"),
+        *("age", "patientage", "agegroup", "sex", "gender", "patientgender", "patientsex", "view", "viewposition"),
+        *("projection", "rows", "columns", "width", "height", "x", "y", "w", "h", "xmin", "ymin", "xmax", "ymax"),
+        *("id", "imageid", "patientid", "studyid", "seriesid", "classid", "labelid", "radid", "readerid", "dicomid"),
+        *("followup", "followup#", "year", "index", "unnamed:0", *SPLIT),
     )
 )
 _NO_FINDING = frozenset(("no finding", "no findings", "normal", "none", "negative", "nothing", "healthy"))
@@ -74,13 +77,17 @@ def read(args: argparse.Namespace) -> LabelledSource:
     patient = None if patient == image else patient
     split = table.find("--split", args.split, SPLIT, required=False)
     if args.split is None and split and not any(is_split(cell) for cell in table.texts(split)):
-        split = None
+        ignored, split = f"column {split} names no part (train, validate, test) and was not used", None
+    else:
+        ignored = ""
     sides, is_corners = _box_columns(table, args.box, args.corners)
     taken = {image, patient, split, *sides}
     names, columns = _label_columns(table, args.classes, args.labels, taken)
-    classes = (
-        list(columns) if names is None else sorted({name for cell in table.columns[names] for name in _named(cell)})
-    )
+    spelling: dict[str, str] = {}
+    for cell in table.columns[names] if names is not None else ():
+        for name in _named(cell):
+            spelling.setdefault(name.lower(), name)
+    classes = list(columns) if names is None else sorted(spelling.values())
     if not classes:
         raise UsageError(f"{table.path}: column {names} names no class")
     builder = LabelledBuilder("labels", root, classes, join=names is not None or bool(sides))
@@ -93,7 +100,7 @@ def read(args: argparse.Namespace) -> LabelledSource:
             builder.reject(where, f"{image} is blank")
             continue
         if names is not None:
-            own = _named(row[names])
+            own = {spelling[name.lower()] for name in _named(row[names])}
             labels = {name: float(name in own) for name in classes}
         else:
             found = {name: label_value(row[column], where, name) for name, column in columns.items()}
@@ -105,8 +112,8 @@ def read(args: argparse.Namespace) -> LabelledSource:
         patient_name = cell_text(row[patient]) if patient else None
         builder.add(path, labels, patient_name or "", cell_text(row[split]) if split else None, marks)
     builder.notes.append(f"images: column {image}; classes: {', '.join(classes)}")
-    if split:
-        builder.notes.append(f"split: column {split}")
+    if split or ignored:
+        builder.notes.append(ignored or f"split: column {split}")
     return builder.source()
 
 
@@ -120,7 +127,7 @@ def _label_columns(
     column = table.find("--labels", labels, NAMES, required=False)
     if labels is not None or (column and column not in taken and not all(map(is_label, table.columns[column]))):
         return column, {}
-    free = [name for name in table.columns if name not in taken and name.lower().replace(" ", "_") not in _FACTS]
+    free = [name for name in table.columns if name not in taken and _key(name) not in _FACTS]
     found = {name: name for name in free if _is_class(table.columns[name])}
     if not found:
         raise UsageError(
@@ -128,6 +135,10 @@ def _label_columns(
             f"name a column of class names with --labels; the table has {', '.join(table.columns)}"
         )
     return None, found
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).lower()
 
 
 def _is_class(cells: Sequence[Any]) -> bool:
@@ -156,7 +167,8 @@ def _box_columns(table: Table, box: str | None, given_corners: str | None) -> tu
 
 def _box(cells: Sequence[Any], is_corners: bool, where: str) -> tuple[float, float, float, float] | None:
     """The box of a row; None if its cells are blank."""
-    texts = [cell_text(cell) for cell in cells]
+    # pandas may have saved blank cells as words.
+    texts = [None if is_label(cell) and label_value(cell, "", "") is None else cell_text(cell) for cell in cells]
     if not any(texts):
         return None
     try:

@@ -22,6 +22,8 @@ CLASSES = (
 ENTRIES, BOXES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv"), "BBox_List_2017.csv"
 TRAIN, TEST = "train_val_list.txt", "test_list.txt"
 _BOX_NAMES = {"Infiltrate": "Infiltration"}
+# Boxes are in pixels of the published PNG files, also where the files here are smaller copies.
+SIZE = (1024, 1024)
 
 
 def read(args: argparse.Namespace) -> LabelledSource:
@@ -38,7 +40,7 @@ def read(args: argparse.Namespace) -> LabelledSource:
         table.texts(str(table.find(name, None, (name,)))) for name in ("Image Index", "Finding Labels", "Patient ID")
     ]
     boxes = _boxes(root)
-    builder = LabelledBuilder("nih14", root, CLASSES)
+    builder = LabelledBuilder("nih14", root, CLASSES, box_size=SIZE)
     for line, name, labels, patient in zip(table.lines, *columns):
         found = [label for label in split_names(labels) if label != "No Finding"]
         if unknown := [label for label in found if label not in CLASSES]:
@@ -59,8 +61,13 @@ def _boxes(root: Path) -> dict[str, list[MarkedBox]]:
     table = read_table(path, "--images")
     names = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
     boxes: dict[str, list[MarkedBox]] = {}
-    for name, label, *sides in zip(*table.needed(*names)):
-        number = CLASSES.index(_BOX_NAMES.get(str(label), str(label)))
-        x, y, width, height = (float(side) for side in sides if side)
-        boxes.setdefault(str(name), []).append(MarkedBox(number, (x, y, width, height)))
+    for line, name, label, *sides in zip(table.lines, *table.needed(*names)):
+        finding = _BOX_NAMES.get(str(label), str(label))
+        if finding not in CLASSES:
+            raise UsageError(f"{path}, line {line}: {label!r} is none of {', '.join(CLASSES)}")
+        try:
+            x, y, width, height = (float(str(side)) for side in sides)
+        except ValueError as error:
+            raise UsageError(f"{path}, line {line}: the box is {sides}, not four numbers") from error
+        boxes.setdefault(str(name), []).append(MarkedBox(CLASSES.index(finding), (x, y, width, height)))
     return boxes

@@ -86,13 +86,13 @@ def make_splits(pool: Pool) -> Mapping[str, SplitLists]:
 def _read_boxes(path: Path) -> tuple[dict[str, list[FullBox]], list[tuple[str, str]]]:
     """The boxes of each image (none for a negative image), and the images whose rows contradict each other."""
     sides = ("x", "y", "width", "height")
-    types = {"patientId": pa.string(), **dict.fromkeys(sides, pa.float64()), "Target": pa.int64()}
-    columns = read_rows(path, types, nullable=sides)
+    types = {"patientId": pa.string(), **dict.fromkeys(sides, pa.float64()), "Target": pa.float64()}
+    columns = read_rows(path, types, nullable=sides, labels=("Target",))
     boxes_of: dict[str, list[FullBox]] = {}
-    targets: dict[str, set[int]] = {}
+    targets: dict[str, set[float]] = {}
     for line, (name, *box, target) in enumerate(zip(*columns.values()), 2):
         if target not in (0, 1):
-            raise UsageError(f"{path}, line {line}: Target is {target}, not 0 or 1")
+            raise UsageError(f"{path}, line {line}: Target is {target:g}, not 0 or 1")
         targets.setdefault(name, set()).add(target)
         boxes = boxes_of.setdefault(name, [])
         if target and any(value is not None for value in box):
@@ -104,7 +104,7 @@ def _read_boxes(path: Path) -> tuple[dict[str, list[FullBox]], list[tuple[str, s
     return kept, [(name, reason) for name, reason in reasons.items() if reason]
 
 
-def _contradiction(targets: set[int], boxes: Sequence[FullBox]) -> str | None:
+def _contradiction(targets: set[float], boxes: Sequence[FullBox]) -> str | None:
     if len(targets) > 1:
         return "its rows have Target 0 and 1"
     return "Target is 1 without a box" if targets == {1} and not boxes else None

@@ -19,6 +19,8 @@ IMAGES = "folder with train/, test/ and annotations/ (PhysioNet), or with train/
 NORMAL = "No finding"
 _CORNERS = ("x_min", "y_min", "x_max", "y_max")
 _IDS = ("image_id", "rad_id")
+# The test table has a class in the singular.
+_SPELLINGS = {"Other disease": "Other diseases"}
 _ENOUGH: dict[str, Callable[[int, int], bool]] = {
     "majority": lambda yes, readers: 2 * yes > readers,
     "any": lambda yes, readers: yes > 0,
@@ -72,23 +74,24 @@ def _labels(root: Path, part: str) -> Path:
 
 def _votes(table: Table) -> dict[str, tuple[Counter[str], int]]:
     """For each image how many readers marked each class, and how many there are; a row is a reader's."""
-    names = [name for name in table.columns if name.lower() not in _IDS]
-    cells = {name: table.columns[name] for name in names}
+    columns = [name for name in table.columns if name.lower() not in _IDS and not name.startswith("Unnamed:")]
+    cells = {_SPELLINGS.get(name, name): table.columns[name] for name in columns}
     votes: dict[str, tuple[Counter[str], int]] = {}
     for place, (line, image) in enumerate(
         zip(table.lines, table.texts(str(table.find("image_id", None, ("image_id",)))))
     ):
-        counts, readers = votes.get(str(image), (Counter(dict.fromkeys(names, 0)), 0))
+        counts, readers = votes.get(str(image), (Counter(dict.fromkeys(cells, 0)), 0))
         where = f"{table.path}, line {line}"
-        counts.update(name for name in names if label_value(cells[name][place], where, name) == 1)
+        counts.update(name for name, column in cells.items() if label_value(column[place], where, name) == 1)
         votes[str(image)] = counts, readers + 1
     return votes
 
 
 def _votes_of_boxes(table: Table) -> dict[str, tuple[Counter[str], int]]:
     """The same from Kaggle's table, whose rows are boxes, or "No finding" of a reader."""
-    rows = set(zip(*table.needed("image_id", "class_name", "rad_id")))
-    readers = Counter(image for image, _ in {(image, reader) for image, _, reader in rows})
+    # Not sets: their order differs from run to run.
+    rows = dict.fromkeys(zip(*table.needed("image_id", "class_name", "rad_id")))
+    readers = Counter(image for image, _ in dict.fromkeys((image, reader) for image, _, reader in rows))
     votes: dict[str, tuple[Counter[str], int]] = {str(image): (Counter(), count) for image, count in readers.items()}
     for image, label, _ in rows:
         votes[str(image)][0][str(label)] += 1

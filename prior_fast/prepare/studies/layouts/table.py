@@ -166,7 +166,7 @@ def _cells(table: Table, column: str | None) -> Sequence[Any]:
 
 
 def _paths(cell: Any) -> list[str]:
-    """The paths of a cell: a list, the text of one, several between ";" or "|" (or "," after an ending), or one path."""
+    """The paths of a cell: a list, the text of one, several between ";" or "|" (or "," after endings), or one path."""
     if isinstance(cell, str):
         cell = shown_list(cell)
     if isinstance(cell, (list, tuple)):
