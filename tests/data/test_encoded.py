@@ -125,8 +125,8 @@ def test_a_single_other_or_broken_file_is_replaced_and_counted(kind: str, tree: 
 
 def test_a_folder_without_the_files_is_named(tree: tuple[Path, Path], tmp_path: Path) -> None:
     dataset = PreparedDataset.open(tree[0], "train")
-    (tmp_path / "files").mkdir()
-    for folder in (tmp_path, tmp_path / "files"):
+    (tmp_path / "none/files").mkdir(parents=True)
+    for folder in (tmp_path / "none", tmp_path / "none/files"):
         with pytest.raises(UsageError, match=rf"data.jpegs={folder}: it has no {dataset.image_paths[0]}; give the"):
             EncodedImages(dataset, folder)
 

@@ -128,7 +128,7 @@ class LabelledBuilder:
                 parts[name] = found.part
         if not candidates:
             first = next(iter(self._images), None)
-            looked = f"looked for {nearest_folder(self.root / first)}" if first else "the table names none"
+            looked = nearest_folder(self.root / first) if first else "the table names none"
             raise UsageError(f"no image of the table can be used: {looked}; --images names the folder")
         if self._files.elsewhere:
             self.notes.append(f"{self._files.elsewhere} image(s) were found in another folder or format")

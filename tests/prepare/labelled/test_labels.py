@@ -165,7 +165,7 @@ def test_no_image_in_the_folder_is_said_before_the_work(tmp_path, images, capsys
     write_csv(tmp_path / "t.csv", ("image", "TB"), [("a/b.png", 1)])
     assert run(tmp_path / "t.csv", images, tmp_path / "out") == 2
     shown = capsys.readouterr().err
-    assert f"looked for there is no {images}/a/b.png; {images} holds sub" in shown
+    assert f"no image of the table can be used: there is no {images}/a/b.png; {images} holds sub" in shown
     for number in range(COUNT):
         (images / f"sub/x{number}.png").write_bytes(b"")
     write_csv(tmp_path / "t.csv", ("image", "TB"), [(f"x{n}.png", 1) for n in range(COUNT)])

@@ -38,7 +38,13 @@ NAMES = (
 )
 PATIENT = ("patient_id", "patient", "patientid", "subject_id", "subject", "person_id")
 SPLIT = ("split", "fold", "subset", "partition", "set")
-BOX, CORNERS = ("x", "y", "width", "height"), ("x_min", "y_min", "x_max", "y_max")
+# The usual names of the columns of a box, and whether they are its corners.
+BOXES = (
+    (("x", "y", "width", "height"), False),
+    (("x", "y", "w", "h"), False),
+    (("x_min", "y_min", "x_max", "y_max"), True),
+    (("x1", "y1", "x2", "y2"), True),
+)
 # Columns that are never labels, even if their cells could be. Case, blanks, "_" and "-" do not matter.
 _FACTS = frozenset(
     (
@@ -153,7 +159,7 @@ def _named(cell: Any) -> list[str]:
 def _box_columns(table: Table, box: str | None, given_corners: str | None) -> tuple[list[str], bool]:
     """The four columns of a box, and whether they are corners; no columns if the table has no boxes."""
     if box is None and given_corners is None:
-        for names, is_corners in ((BOX, False), (CORNERS, True)):
+        for names, is_corners in BOXES:
             found = [table.find("--box", None, (name,), required=False) for name in names]
             if all(found):
                 return [str(name) for name in found], is_corners
