@@ -41,11 +41,13 @@ def fill_bank(model: PRIORModel, dataset: PreparedDataset, config: RunConfig, ra
 
 
 def _cluster_directions(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """Rows [N, D] -> directions [min(N, clusters), D], each with the mean length of the rows."""
+    """Rows [N, D] -> directions [K, D], each with the mean length of the rows; K is `clusters`, at most the different
+    directions of the rows."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     units = rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
+    count = min(clusters, len(np.unique(units, axis=0)))
     # One thread: several add in any order, and a resumed run must find the same prototypes.
     with threadpool_limits(1):
-        means = KMeans(min(clusters, len(rows)), n_init=1, max_iter=ITERATIONS, random_state=seed).fit(units)
+        means = KMeans(count, n_init=1, max_iter=ITERATIONS, random_state=seed).fit(units)
     centers = means.cluster_centers_
     return centers / np.linalg.norm(centers, axis=1, keepdims=True) * lengths.mean()
