@@ -32,16 +32,23 @@ def fill(parser: argparse.ArgumentParser, name: str, module: ModuleType) -> None
         help="add a split from the lists train.txt, validate.txt (or val.txt) and test.txt in DIR, and from "
         "train-1.txt and train-10.txt if they exist; may be given several times",
     )
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="decode only part I of N (the first is 1/N); the same command without it then makes the dataset",
+    )
     parser.set_defaults(run=partial(run, module))
 
 
 def run(module: ModuleType, args: argparse.Namespace) -> int:
     """Make the dataset and print what was kept, its splits and what was left out."""
     from prior_fast.prepare.labelled.pipeline import LabelledOptions, prepare_labelled
+    from prior_fast.prepare.shard import Shard
     from prior_fast.processes import usable_cores
 
     workers = usable_cores() if args.workers is None else args.workers
-    options = LabelledOptions(args.out, workers, args.strict, tuple(args.split_lists))
+    shard = None if args.shard is None else Shard.parse(args.shard)
+    options = LabelledOptions(args.out, workers, args.strict, tuple(args.split_lists), shard)
     show_labelled(prepare_labelled(lambda: module.read(args), options), args.out)
     return 0
 
@@ -50,6 +57,10 @@ def show_labelled(info: dict[str, Any], out: Path) -> None:
     """Print labels, splits and what was left out."""
     from prior_fast.console import print_table, stderr, stdout
 
+    if "shard" in info:
+        done = f"Shard {info['shard']} is complete: {info['images']} images in {info['seconds']} s"
+        stdout.print(f"{done}; when all are, give the same command without --shard.")
+        return
     for note in info["notes"]:
         stderr.print(note)
     labels = [(name, *counts.values()) for name, counts in info["labels"].items()]

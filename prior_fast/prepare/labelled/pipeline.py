@@ -1,15 +1,17 @@
-"""Making a labelled dataset from its source: images are decoded in parallel; the result is complete or absent."""
+"""Making a labelled dataset from its source: in parallel, resumable; the result is complete or absent.
+
+The images are decoded in chunks, which are kept in `<out>.partial` until the dataset is complete. A shard decodes its
+share of the chunks. The command without a shard finds all chunks there and makes the dataset.
+"""
 
 import errno
 import re
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,14 @@ import numpy as np
 
 from prior_fast.console import progress
 from prior_fast.errors import RunError, UsageError
-from prior_fast.prepare.labelled.labelled_source import Candidate, Decoded, LabelledSource
+from prior_fast.prepare.labelled.chunks import PATTERN, LabelledTask, decode_chunk, make_tasks, read_chunk
+from prior_fast.prepare.labelled.labelled_source import Decoded, LabelledSource
 from prior_fast.prepare.labelled.own_lists import OwnLists, parse_words, read_lists
 from prior_fast.prepare.labelled.splits import Pool, shared_patients
 from prior_fast.prepare.labelled.write import Contents, Record, write_labelled, write_rejected
+from prior_fast.prepare.shard import Shard
 from prior_fast.processes import parallel_map
-from prior_fast.radiology.xray import IMAGE_SIZE, UnreadableImage
 
-_CHUNK = 16
 _NUMBERS = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -37,36 +39,42 @@ class LabelledOptions:
         workers: number of decoding processes; 1 decodes in this process.
         strict: stop at the first file or annotation that would be left out.
         split_lists: the user's own splits, as NAME=DIR.
+        shard: decode only this share of the images; None to make the dataset.
     """
 
     out: Path
     workers: int = 1
     strict: bool = False
     split_lists: Sequence[str] = ()
+    shard: Shard | None = None
+
+    @property
+    def partial(self) -> Path:
+        """The folder beside `out` that holds the decoded images of an unfinished dataset."""
+        return self.out.with_name(f"{self.out.name}.partial")
 
 
 @dataclass
 class _Result:
-    """The result of decoding: records, the rows of their images in the temporary file, rejections and remarks."""
+    """The result of decoding: records of the images that can be used, rejections and remarks."""
 
     records: list[Record] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
     rejected: list[tuple[str, str]] = field(default_factory=list)
     remarks: Counter[str] = field(default_factory=Counter)
 
 
 def prepare_labelled(read: Callable[[], LabelledSource], options: LabelledOptions) -> dict[str, Any]:
-    """Make the dataset `options.out` from the source that `read` returns.
+    """Make the dataset `options.out` from the source that `read` returns, or decode a shard of its images.
 
-    Decoded images are kept in a temporary file beside `out`, because the usable images are known only after all are
-    decoded. The file takes 50 KB per image and is removed at the end.
+    Decoded images are kept in `<out>.partial`, 50 KB each, until the dataset is complete. A stopped run continues from
+    them.
 
     Returns:
-        The content of dataset.json, and "seconds".
+        The content of dataset.json, and "seconds"; for a shard "shard", "images" and "seconds".
 
     Raises:
         UsageError: an option or a table can't be used, or no image can be used.
-        RunError: a file is left out under `strict`, the disk is full, or a worker process died.
+        RunError: a file is left out under `strict`, the disk is full, or the run was interrupted.
     """
     begin = time.perf_counter()
     _check(options)
@@ -76,59 +84,78 @@ def prepare_labelled(read: Callable[[], LabelledSource], options: LabelledOption
         raise RunError("--strict: {}: {}".format(*source.rejected[0]))
     named = {candidate.image_id for candidate in source.candidates} | {name for name, _ in source.rejected}
     own = [read_lists(name, folder, named) for name, folder in folders.items()]
-    with _explained(options.out), _scratch_folder(options.out) as scratch:
-        path = scratch / "images.npy"
-        result = _decode_all(source, options, path)
+    tasks = make_tasks(source.candidates, source.decode, options.partial)
+    with _explained(options.out):
+        options.partial.mkdir(parents=True, exist_ok=True)
+        if options.shard is not None:
+            share = options.shard.share(tasks)
+            _decode_all(source, options, share)
+            images, seconds = sum(len(task.candidates) for task in share), round(time.perf_counter() - begin, 1)
+            return {"shard": str(options.shard), "images": images, "seconds": seconds}
+        paths = _decode_all(source, options, tasks)
+        result = _collect(source, tasks, paths)
         if not result.records:
             listed = options.out.with_name(f"{options.out.name}.rejected.csv")
             write_rejected(listed, result.rejected)
+            _clean(options.partial)
             raise UsageError(
                 f"no image of {source.root} can be used: {_most_frequent(result.rejected)}; {listed} names each"
             )
-        contents = _contents(source, result, own)
-        images = np.load(path, mmap_mode="r")
-        info = write_labelled(options.out, contents, (np.asarray(images[row]) for row in result.rows))
+        info = write_labelled(options.out, _contents(source, result, own), _images(paths))
+        _clean(options.partial)
     return {**info, "seconds": round(time.perf_counter() - begin, 1)}
 
 
-@contextmanager
-def _scratch_folder(out: Path) -> Iterator[Path]:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{out.name}.", suffix=".decoded", dir=out.parent) as folder:
-        yield Path(folder)
+def _decode_all(source: LabelledSource, options: LabelledOptions, tasks: Sequence[LabelledTask]) -> list[Path]:
+    """Decode the chunks that do not exist yet.
 
-
-def _decode_all(source: LabelledSource, options: LabelledOptions, path: Path) -> _Result:
-    result = _Result(rejected=list(source.rejected))
-    if not source.candidates:
-        return result
-    shape = (len(source.candidates), IMAGE_SIZE, IMAGE_SIZE)
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    Raises:
+        RunError: a file or an annotation would be left out, under `strict`.
+    """
+    paths = []
     with progress() as bar:
-        task = bar.add_task("reading images", total=len(source.candidates))
-        decoded = parallel_map(partial(_decode, source.decode), source.candidates, options.workers, _CHUNK)
-        for row, (candidate, found) in enumerate(zip(source.candidates, decoded)):
+        bar_task = bar.add_task("reading images", total=sum(len(task.candidates) for task in tasks))
+        for task, path in zip(tasks, parallel_map(decode_chunk, tasks, options.workers)):
+            if options.strict:
+                for candidate, found in zip(task.candidates, read_chunk(path)):
+                    if reasons := _reasons(found):
+                        raise RunError(f"--strict: {_relative(candidate.path, source.root)}: {reasons[0]}")
+            paths.append(path)
+            bar.advance(bar_task, len(task.candidates))
+    return paths
+
+
+def _collect(source: LabelledSource, tasks: Sequence[LabelledTask], paths: Sequence[Path]) -> _Result:
+    """The records and rejections of all chunks, in the order of the candidates."""
+    result = _Result(rejected=list(source.rejected))
+    for task, path in zip(tasks, paths):
+        for candidate, found in zip(task.candidates, read_chunk(path)):
             file = _relative(candidate.path, source.root)
-            reasons = [found] if isinstance(found, str) else [*found.dropped]
-            if options.strict and reasons:
-                raise RunError(f"--strict: {file}: {reasons[0]}")
-            result.rejected += [(file, reason) for reason in reasons]
+            result.rejected += [(file, reason) for reason in _reasons(found)]
             if isinstance(found, Decoded):
-                images[row] = found.image
-                result.rows.append(row)
                 marks = (found.boxes, found.mask, found.box_classes)
                 result.records.append(Record(candidate.image_id, candidate.patient_id, candidate.labels, *marks))
                 result.remarks.update(found.remarks)
-            bar.advance(task)
     return result
 
 
-def _decode(decode: Callable[[Candidate], Decoded], candidate: Candidate) -> Decoded | str:
-    """The decoded candidate, or the reason why it can't be used, in one line."""
-    try:
-        return decode(candidate)
-    except UnreadableImage as error:
-        return str(error)
+def _images(paths: Iterable[Path]) -> Iterator[np.ndarray]:
+    """The images of the records, in their order."""
+    return (found.image for path in paths for found in read_chunk(path) if isinstance(found, Decoded))
+
+
+def _reasons(found: Decoded | str) -> Sequence[str]:
+    """Why the image, or an annotation of it, is left out."""
+    return [found] if isinstance(found, str) else found.dropped
+
+
+def _clean(partial: Path) -> None:
+    """Remove the chunks. The folder stays if it holds files that prepare did not write."""
+    for pattern in (PATTERN, f".{PATTERN}.*.partial"):
+        for leftover in partial.glob(pattern):
+            leftover.unlink()
+    if not any(partial.iterdir()):
+        partial.rmdir()
 
 
 def _contents(source: LabelledSource, result: _Result, own: Sequence[OwnLists]) -> Contents:
@@ -191,11 +218,14 @@ def _check(options: LabelledOptions) -> None:
 @contextmanager
 def _explained(out: Path) -> Iterator[None]:
     """Turn errors that interrupt a run into a message that says what to do."""
+    again = "start the same command again to go on from there"
     try:
         yield
+    except KeyboardInterrupt as error:
+        raise RunError(f"stopped; {again}") from error
     except BrokenProcessPool as error:
-        raise RunError("a worker process died, perhaps for lack of memory; give fewer --workers") from error
+        raise RunError(f"a worker process died, perhaps for lack of memory; {again}, with fewer --workers") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(f"no space is left for {out}; free some and start the same command again") from error
+            raise RunError(f"no space is left for {out}; free some and {again}") from error
         raise

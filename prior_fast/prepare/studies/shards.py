@@ -6,7 +6,6 @@ complete, the names of its chunks. `merge.py` makes the dataset from the shards.
 """
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ import PIL
 
 from prior_fast.errors import UsageError
 from prior_fast.files import write_json
+from prior_fast.prepare.shard import Shard
 from prior_fast.prepare.studies import assemble, pipeline
 from prior_fast.prepare.studies.chunks import RULES_VERSION, ChunkTask, chunk_path
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
@@ -25,40 +25,6 @@ from prior_fast.prepare.studies.probe import check_strict, probe
 from prior_fast.prepare.studies.summary import make_report
 
 _FORMAT = "prior-fast-shard-2"
-
-
-@dataclass(frozen=True, order=True)
-class Shard:
-    """Shard `index` of `count`; the first is 1."""
-
-    index: int
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """The shard that "I/N" names.
-
-        Raises:
-            UsageError: the text has another form, N is below 1, or I is not from 1 to N.
-        """
-        match = re.fullmatch(r"\s*(-?[0-9]+)/(-?[0-9]+)\s*", text)
-        if not match:
-            raise UsageError(f"--shard must be I/N, such as 1/8 for the first of 8 shards, not {text!r}")
-        shard = cls(int(match[1]), int(match[2]))
-        if shard.count < 1:
-            raise UsageError(f"--shard {text}: there must be 1 shard or more, not {shard.count}")
-        if not 1 <= shard.index <= shard.count:
-            raise UsageError(
-                f"--shard {text}: the shards of {shard.count} are 1/{shard.count} to {shard.count}/{shard.count}"
-            )
-        return shard
-
-    def share(self, tasks: Sequence[ChunkTask]) -> Sequence[ChunkTask]:
-        """The chunks of this shard."""
-        return tasks[self.index - 1 :: self.count]
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def test_broken_images_are_named_and_the_rest_is_prepared(tmp_path, out, capsys)
     capsys.readouterr()
     assert run("chexpert", root, tmp_path / "strict", "--strict") == 1
     assert "--strict: train/patient00001" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "strict.partial"]
 
 
 def test_two_runs_write_the_same_bytes_with_any_number_of_workers(tmp_path):
