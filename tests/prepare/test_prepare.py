@@ -111,7 +111,7 @@ def test_reports_may_lie_in_a_tree_of_their_own(tree, out, tmp_path, given):
 
 
 def test_a_broken_image_costs_the_study_only_when_it_is_the_last(tree, out):
-    first, _second = tree.add(50_000_101, views=("AP", "PA"))
+    first, second = tree.add(50_000_101, views=("AP", "PA"))
     first.write_bytes(b"")
     (only,) = tree.add(50_000_102)
     only.write_bytes(only.read_bytes()[:300])
@@ -120,7 +120,8 @@ def test_a_broken_image_costs_the_study_only_when_it_is_the_last(tree, out):
     assert found.pop(f"{folder(50_000_102)}/{only.name}").startswith("image not readable (")
     assert found == {folder(50_000_102): "no readable frontal image"}
     dataset = PreparedDataset.open(out)
-    assert len(dataset.image_rows(dataset.study_ids.tolist().index(50_000_101))) == 1
+    (row,) = dataset.image_rows(dataset.study_ids.tolist().index(50_000_101))
+    assert dataset.image_paths[row] == f"{folder(50_000_101)}/{second.name}"
     assert 50_000_102 not in dataset.study_ids
 
 

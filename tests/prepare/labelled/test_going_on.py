@@ -3,6 +3,7 @@
 import pytest
 
 from prior_fast.cli.main import main
+from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.prepare.labelled import chunks, pipeline
 from tests.prepare.labelled.trees import rejected, write_csv
 from tests.prepare.mimic_tree import contents
@@ -105,3 +106,11 @@ def test_a_foreign_file_in_the_partial_folder_survives(table, tmp_path, whole):
     (tmp_path / "out.partial/notes.txt").write_text("mine", encoding="utf-8")
     assert run(table, tmp_path / "out") == 0
     assert [path.name for path in (tmp_path / "out.partial").iterdir()] == ["notes.txt"]
+
+
+def test_changed_boxes_are_not_mixed_with_what_an_earlier_run_left(table, tmp_path, whole):
+    assert run(table, tmp_path / "out", "--shard", "1/1") == 0
+    table.write_text(table.read_text(encoding="utf-8").replace(",2,9,9,1", ",3,9,9,1"), encoding="utf-8")
+    assert run(table, tmp_path / "out") == 0
+    old, new = (LabelledDataset.open(tmp_path / name) for name in ("whole", "out"))
+    assert old.boxes(1)[0, 1] * 1.5 == pytest.approx(new.boxes(1)[0, 1])

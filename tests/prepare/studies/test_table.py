@@ -10,6 +10,7 @@ from PIL import Image
 
 from prior_fast.cli.main import main
 from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.prepare.studies import pipeline
 from prior_fast.prepare.studies.builder import split_of
 from tests.prepare.labelled.trees import raw_dicom, xray
 from tests.prepare.studies.tables import prepare, rejected, save_xray, text, write_table
@@ -285,3 +286,16 @@ def test_a_label_can_not_have_the_name_of_another_column(tmp_path, images, capsy
     words = ("--table", table, "--images", images, "--labels", "sentences")
     assert prepare("table", tmp_path / "out", *words) == 2
     assert "a label can't be named 'sentences'" in capsys.readouterr().err
+
+
+def test_a_changed_text_is_not_mixed_with_what_an_earlier_run_left(tmp_path, images, monkeypatch):
+    table = write_table(tmp_path / "t.csv", ("image", "report"), rows())
+    words = ("--table", table, "--images", images)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert prepare("table", tmp_path / "out", *words) == 1
+    assert list((tmp_path / "out.partial").glob("chunk-*.npz"))
+    write_table(tmp_path / "t.csv", ("image", "report"), [(name, f"Changed. {report}") for name, report in rows()])
+    assert prepare("table", tmp_path / "out", *words) == 0
+    dataset = PreparedDataset.open(tmp_path / "out")
+    assert all(dataset.sentences(index)[0] == "Changed." for index in range(COUNT))
