@@ -103,8 +103,8 @@ def choose(
     selection = _by_ids(source, config, setting, path, answers, everything.pools) if path else everything
     if not len(selection.positions):
         raise UsageError(
-            f"none of the {source.where} has exactly one of {', '.join(config.classes)}: name other classes=... or "
-            "another --split"
+            f"none of the {source.where} has exactly one of {', '.join(config.classes)}: name fewer or other "
+            f"classes=... (zero-shot also takes one alone: classes={config.classes[0]}), or another --split"
         )
     notes = () if path or config.one_class else lacking(shown, config.classes)
     return Chosen(source, selection, answers, notes)

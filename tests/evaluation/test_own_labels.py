@@ -245,6 +245,17 @@ def test_labels_that_nothing_has(
     assert "none of the classes of their labels: retrieval is by study" in found["notes"][0]
 
 
+def test_classes_that_always_occur_together(
+    store: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = [float(row % 2) for row in range(25)]
+    data = rewrite(store, tmp_path / "data", {"TB": there, "Scar": there})
+    for task in ("zero-shot", "retrieval"):
+        error = refused(task, checkpoint, data, tmp_path / "out", capsys)
+        assert "exactly one of TB, Scar: name fewer or other classes=..." in error and "classes=TB)" in error
+    evaluate("zero-shot", checkpoint, data, tmp_path / "out", "classes=TB", "pictures=false")
+
+
 def test_chexperts_five_among_others_stay_the_default(store: Path, checkpoint: Path, tmp_path: Path) -> None:
     table = pq.read_table(store / "manifest.parquet")
     names = ("Edema", "Pleural Effusion", "Cardiomegaly", "Atelectasis", "Consolidation")
