@@ -32,6 +32,8 @@ def fill(parser: argparse.ArgumentParser, name: str, module: ModuleType) -> None
 
 
 def _add_common(parser: argparse.ArgumentParser, module: ModuleType) -> None:
+    from prior_fast.radiology.report import SECTION_RULES
+
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the new dataset")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
     parser.add_argument("--strict", action="store_true", help="stop at the first missing or broken file, exit code 1")
@@ -51,7 +53,7 @@ def _add_common(parser: argparse.ArgumentParser, module: ModuleType) -> None:
     )
     parser.add_argument(
         "--sections",
-        choices=("mimic", "tolerant", "whole"),
+        choices=SECTION_RULES,
         default=module.DEFAULTS["sections"],
         help="how findings and impression are found in a whole report: 'mimic', the published rules of MIMIC-CXR; "
         "'tolerant', headers of any form, English or Spanish, or none; 'whole', the whole text "

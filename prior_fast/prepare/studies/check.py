@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
@@ -66,7 +66,7 @@ def check_source(options: PrepareOptions, count: int) -> Checked:
 def describe_image(path: Path) -> str:
     """The format, bits and size of an image file: "PNG, 16 bits, 2048 x 2500"; or the reason why it can't be read."""
     try:
-        read_xray(path)
+        _, (width, height) = read_xray(path)
     except UnreadableImage as error:
         return f"not readable: {error}"
     try:
@@ -74,9 +74,12 @@ def describe_image(path: Path) -> str:
         return f"DICOM, {header.BitsStored} bits, {header.Columns} x {header.Rows}"
     except InvalidDicomError:
         pass
-    with Image.open(path) as image:
-        bits = _BITS.get(image.mode, 8)
-        return f"{image.format}, {bits} bits, {image.width} x {image.height}"
+    try:
+        with Image.open(path) as image:
+            return f"{image.format}, {_BITS.get(image.mode, 8)} bits, {width} x {height}"
+    except UnidentifiedImageError:
+        # A DICOM file without preamble, or a TIFF that Pillow lacks.
+        return f"{width} x {height}"
 
 
 def _checked(options: PrepareOptions, plan: StudyPlan, study: Study) -> CheckedStudy:

@@ -223,7 +223,9 @@ def assemble_dataset(
 def _fingerprint(options: PrepareOptions, plan: StudyPlan, chunks: Sequence[Path]) -> str:
     """SHA-256 of the dataset's inputs; the names of the chunks represent the studies and the options."""
     tokenizer = [options.tokenizer, tokenizer_files(options.tokenizer)]
-    facts = [plan.digest, tokenizer, [path.name for path in chunks]]
+    # Chunks have no labels: which column they come from is an option of some layouts.
+    labels = [plan.classes, [study.labels for study in plan.studies]]
+    facts = [plan.digest, tokenizer, labels, [path.name for path in chunks]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -29,8 +29,8 @@ def probe(options: PrepareOptions, plan: StudyPlan) -> None:
     if len(lacking) == len(looked_at):
         first = looked_at[0].images[0].path
         failed = [study.reject(study.images[0].path, "image missing", broken=True, whole=True) for study in looked_at]
-        where = f"--{'images' if 'images' in options.source.arguments else options.source.layout}"
-        reason = f"no image file is where it should be: {nearest_folder(plan.images / first)}; {where} names the folder"
+        found = nearest_folder(plan.images / first)
+        reason = f"no image file is where it should be: {found}; --images names the folder"
         _refuse(options, plan, failed, reason)
     reports = [read_sentences(plan.reports, study, 1, options.sections) for study in looked_at]
     unread = [report.rejection for report in reports if report.rejection]
@@ -63,7 +63,9 @@ def other_rules(sections: str, with_sections: Callable[[str], int] | None = None
 
 
 def _report_reason(options: PrepareOptions, plan: StudyPlan, looked_at: Sequence[Study], first: Rejection) -> str:
+    in_a_file = looked_at[0].report.path
     path = plan.reports / first.file
+    such_as = f"{path}" if in_a_file else f"that of {first.shown_study} in {first.file}"
     if first.kind == NO_SECTION:
 
         def with_sections(rules: str) -> int:
@@ -71,11 +73,13 @@ def _report_reason(options: PrepareOptions, plan: StudyPlan, looked_at: Sequence
             return sum(report.rejection is None for report in reports)
 
         advice = other_rules(options.sections, with_sections)
-        return f"--sections {options.sections} finds no findings or impression in any report, such as {path}; {advice}"
+        return (
+            f"--sections {options.sections} finds no findings or impression in any report, such as {such_as}; {advice}"
+        )
     if first.kind == "report missing":
         advice = "; --reports names the folder" if "reports" in options.source.arguments else ""
         return f"no report is where it should be: {nearest_folder(path)}{advice}"
-    return f"no report can be used, such as {path}: {first.reason}"
+    return f"no report can be used, such as {such_as}: {first.reason}"
 
 
 def _refuse(options: PrepareOptions, plan: StudyPlan, failed: Sequence[Rejection], reason: str) -> None:

@@ -299,3 +299,31 @@ def test_a_changed_text_is_not_mixed_with_what_an_earlier_run_left(tmp_path, ima
     assert prepare("table", tmp_path / "out", *words) == 0
     dataset = PreparedDataset.open(tmp_path / "out")
     assert all(dataset.sentences(index)[0] == "Changed." for index in range(COUNT))
+
+
+def test_other_labels_are_another_dataset(tmp_path, images, capsys):
+    """A dataset that is there already is not taken for one with the labels of another column."""
+    table = write_table(tmp_path / "t.csv", ("image", "report", "a", "b"), rows([1] * COUNT, [0] * COUNT))
+    words = ("--table", table, "--images", images, "--labels")
+    assert prepare("table", tmp_path / "out", *words, "a") == 0
+    assert prepare("table", tmp_path / "out", *words, "a") == 0
+    assert "nothing was changed" in capsys.readouterr().out
+    assert prepare("table", tmp_path / "out", *words, "b") == 2
+    assert "prepared from other inputs or with other options" in capsys.readouterr().err
+
+
+def test_rules_that_find_nothing_in_the_texts_of_a_table(tmp_path, images, capsys):
+    table = write_table(tmp_path / "t.csv", ("image", "report"), rows())
+    words = ("--table", table, "--images", images, "--sections", "mimic")
+    assert prepare("table", tmp_path / "out", *words) == 2
+    shown = capsys.readouterr().err
+    assert "in any report, such as that of x" in shown and "in t.csv; --sections tolerant finds text in 24" in shown
+
+
+def test_a_dry_run_on_files_that_pillow_does_not_open(tmp_path, capsys):
+    raw_dicom(tmp_path / "images/a.dcm", xray(1))
+    bare = (tmp_path / "images/a.dcm").read_bytes()[132:]
+    (tmp_path / "images/a.dcm").write_bytes(bare)
+    table = write_table(tmp_path / "t.csv", ("image", "report"), [("a.dcm", text(1))])
+    assert prepare("table", tmp_path / "out", "--table", table, "--images", tmp_path / "images", "--check", 1) == 0
+    assert "a.dcm: 48 x 40" in capsys.readouterr().out

@@ -77,9 +77,8 @@ def _votes(table: Table) -> dict[str, tuple[Counter[str], int]]:
     columns = [name for name in table.columns if name.lower() not in _IDS and not name.startswith("Unnamed:")]
     cells = {_SPELLINGS.get(name, name): table.columns[name] for name in columns}
     votes: dict[str, tuple[Counter[str], int]] = {}
-    for place, (line, image) in enumerate(
-        zip(table.lines, table.texts(str(table.find("image_id", None, ("image_id",)))))
-    ):
+    (images,) = table.needed("image_id")
+    for place, (line, image) in enumerate(zip(table.lines, images)):
         counts, readers = votes.get(str(image), (Counter(dict.fromkeys(cells, 0)), 0))
         where = f"{table.path}, line {line}"
         counts.update(name for name, column in cells.items() if label_value(column[place], where, name) == 1)

@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", required=True, type=location, metavar="FILE", help="the table")
     parser.add_argument("--images", required=True, type=location, metavar="DIR", help="folder of the images")
     parser.add_argument(
-        "--reports", type=location, metavar="DIR", help="folder of report files (default: the table's, then --images)"
+        "--reports", type=location, metavar="DIR", help="folder of report files (default: --images, then the table's)"
     )
     meaning = {
         "image": "paths of the images: one in a row, or a list; several rows of one study are its images",
