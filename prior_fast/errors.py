@@ -1,4 +1,4 @@
-"""The two errors that end a command. Both are shown to the user as one line, without a traceback."""
+"""The errors that end a command. Each is shown to the user as one line, without a traceback."""
 
 
 class UsageError(Exception):
@@ -7,3 +7,7 @@ class UsageError(Exception):
 
 class RunError(Exception):
     """A valid request failed while it was carried out (exit code 1). The message says where and why."""
+
+
+class Interrupted(Exception):
+    """The user stopped the command by Ctrl-C (exit code 130). The message says how to go on."""
