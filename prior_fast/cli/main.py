@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import prior_fast
-from prior_fast.errors import RunError, UsageError
+from prior_fast.cli.interrupts import end_by_interrupts
+from prior_fast.errors import Interrupted, RunError, UsageError
 from prior_fast.spelling import nearest
 
 # In the order of use, which is the order that --help shows.
@@ -73,6 +74,8 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A CPU step maps its large tensors again each time: with huge pages Linux has 500 times fewer pages to clear.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if words is None:
+        end_by_interrupts()
     try:
         args = parse(sys.argv[1:] if words is None else words)
         return args.run(args)
@@ -80,14 +83,25 @@ def main(words: Sequence[str] | None = None) -> int:
         return _complain(str(error), 2)
     except RunError as error:
         return _complain(str(error), 1)
+    except BrokenPipeError:
+        # The reader of standard output has ended (`prior-fast ... | head`). Python would complain at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+    except MemoryError:
+        return _complain("memory ran out: use smaller settings, such as fewer --workers or a smaller batch_size", 1)
+    except Interrupted as error:
+        return _complain(str(error), 130)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"prior-fast: {message}", file=sys.stderr)
+    # The one line stays one line, whatever a name in it holds.
+    line = "".join(letter if letter.isprintable() else " " for letter in " ".join(message.split()))
+    # A name of a file may have bytes that are no UTF-8.
+    print(f"prior-fast: {line}".encode(errors="replace").decode(), file=sys.stderr)
     return code
 
 

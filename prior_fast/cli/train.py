@@ -2,11 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from prior_fast.config import RunConfig
-    from prior_fast.training.checkpoint import Checkpoint
 
 EXAMPLE = """examples:
   prior-fast train --preset tiny --data prepared --out run
@@ -22,7 +21,8 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         help="pre-train PRIOR in its three stages",
         description="Pre-train PRIOR in its three stages. Settings (key=value) change any field of the config;\n"
         "`--settings` lists them with their values and the sources of these. SIGTERM and SIGUSR1 end the run\n"
-        "after the current step with a checkpoint and exit code 75, so that a scheduler can requeue it.",
+        "after the current step with a checkpoint and exit code 75, so that a scheduler can requeue it. Ctrl-C does\n"
+        "the same with exit code 130; a second Ctrl-C ends the run at once.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,6 +38,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> int:
     from prior_fast.config import apply_overrides, preset, validate_config
     from prior_fast.errors import UsageError
+    from prior_fast.files.claim import check_kind
 
     config = apply_overrides(preset(args.preset or "paper"), args.settings)
     if args.list_settings:
@@ -46,68 +47,18 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) is None:
             raise UsageError(f"--{name} is missing (see prior-fast train --help)")
     validate_config(config)
-    from prior_fast.training.checkpoint import list_checkpoints, open_checkpoint
+    check_kind(args.out, "run")
+    from prior_fast.console import stderr
     from prior_fast.training.pretrain import train
-    from prior_fast.training.signals import EXIT_CODE
+    from prior_fast.training.resume import find_start
 
-    checkpoints = list_checkpoints(args.out / "checkpoints")
-    if args.resume is None:
-        if checkpoints:
-            raise UsageError(
-                f"{args.out} already holds a run: add --resume auto to go on with it, or name another --out"
-            )
-        checkpoint = None
-    elif args.resume == "auto":
-        checkpoint = open_checkpoint(args.out) if checkpoints else None
-    else:
-        checkpoint = open_checkpoint(Path(args.resume))
-    if checkpoint:
-        config = resumed_config(args, checkpoint)
-    stopped = train(config, args.data, args.out, checkpoint, args.stop_after)
-    return EXIT_CODE if stopped else 0
+    start = find_start(config, args.out, args.resume, args.preset, args.settings)
+    for note in start.notes:
+        stderr.print(note)
+    return train(start.config, args.data, args.out, start.checkpoint, args.stop_after, start.dataset)
 
 
 WIDTH = 50  # of a setting in the list, before its source
-
-# Settings that may change when a run is resumed. Changing any other setting would make it a different run.
-FREE = (
-    "device",
-    "processes",
-    "log_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "profile",
-    "workers",
-    "cudnn_benchmark",
-    "cuda_graphs",
-)
-
-
-def resumed_config(args: argparse.Namespace, checkpoint: "Checkpoint") -> "RunConfig":
-    """The checkpoint's config, changed by the settings of the command line that are in FREE.
-
-    Raises:
-        UsageError: the command line asks for another preset, or changes a setting that is not in FREE.
-    """
-    from prior_fast.config import apply_overrides, to_dict
-    from prior_fast.errors import UsageError
-
-    saved = checkpoint.config
-    if args.preset is not None and args.preset != saved.preset:
-        raise UsageError(f"{checkpoint.path} was made with --preset {saved.preset}, not {args.preset}")
-    config = apply_overrides(saved, args.settings)
-    for word in args.settings:
-        key = word.split("=")[0]
-        old, new = _lookup(to_dict(saved), key), _lookup(to_dict(config), key)
-        if old != new and key.rsplit(".", 1)[-1] not in FREE:
-            raise UsageError(f"{checkpoint.path} was made with {key}={old}: a resumed run can't change it to {new}")
-    return config
-
-
-def _lookup(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
 
 
 def list_settings(config: "RunConfig") -> int:

@@ -172,6 +172,8 @@ class RunConfig:
     processes: int = 0
     seed: int = 0
     log_every: int = 10  # steps
-    checkpoint_every: int = 500  # steps; one is also written at the end of each stage
+    # A checkpoint is also written at the end of each stage, and when a signal stops the run.
+    checkpoint_every: int = 0  # steps; 0: by time alone
+    checkpoint_minutes: float = 10.0  # the first one comes after a minute; 0: by steps alone
     keep_checkpoints: int = 3
     profile: bool = False  # write a trace of a few steps of each stage and a table of its largest costs to OUT/profile

@@ -304,7 +304,8 @@ SOURCES: dict[str, FieldSource] = {
     ),
     "seed": FieldSource(ours("any number serves; the released code's is 114514 (base_config.yaml:3)")),
     "log_every": FieldSource(ours("steps between lines of the log")),
-    "checkpoint_every": FieldSource(ours("steps between checkpoints"), tiny=ours("its stages are short")),
+    "checkpoint_every": FieldSource(ours("off: by time"), tiny=ours("its stages are short")),
+    "checkpoint_minutes": FieldSource(ours("a checkpoint takes seconds, a step much less on a GPU")),
     "keep_checkpoints": FieldSource(ours("limits the disk space")),
     "profile": FieldSource(ours("off: tracing costs time")),
 }

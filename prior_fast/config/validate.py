@@ -39,7 +39,7 @@ def validate_config(config: RunConfig) -> None:
     )
     _require(config.text_learning_rate >= 0, "text_learning_rate", config.text_learning_rate, "0 or more")
     _require(model.attention_bias <= 0, "model.attention_bias", model.attention_bias, "0 or less")
-    for name in ("max_steps_per_stage", "weight_decay", "clip_norm", "seed"):
+    for name in ("max_steps_per_stage", "weight_decay", "clip_norm", "seed", "checkpoint_every", "checkpoint_minutes"):
         _require(getattr(config, name) >= 0, name, getattr(config, name), "0 or more")
     _require(config.processes >= 0, "processes", config.processes, "0 or more")
     _require(
@@ -48,7 +48,7 @@ def validate_config(config: RunConfig) -> None:
         config.processes,
         f"a divisor of batch_size={config.batch_size}, which they share evenly",
     )
-    for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
+    for name in ("log_every", "keep_checkpoints"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
     _require(
         all(0 <= share <= 1 for share in data.partial_reports),

@@ -80,15 +80,20 @@ def _(cost: Tensor, maximize: bool, backend: str, strict: bool) -> tuple[Tensor,
     return cost.new_empty(cost.shape[:2], dtype=torch.int64), cost.new_empty(cost.shape[0], dtype=torch.int32)
 
 
+class UnsolvableError(ValueError):
+    """An assignment problem has no solution: its costs are not finite."""
+
+
 def raise_unless_solved(status: Tensor, name: str) -> None:
-    """Raise ValueError for the first unsolved problem of `status` [B]; `name` is the argument with the costs."""
+    """Raise UnsolvableError for the first unsolved problem of `status` [B]; `name` is the argument with the costs."""
     statuses = status.tolist()
     failed = next((index for index, value in enumerate(statuses) if value != SOLVED), None)
     if failed is None:
         return
     if statuses[failed] == INVALID:
-        raise ValueError(f"{name}[{failed}]: matrix contains invalid numeric entries (NaN, or an infinite gain)")
-    raise ValueError(f"{name}[{failed}]: cost matrix is infeasible: its infinite costs leave no finite assignment")
+        raise UnsolvableError(f"{name}[{failed}]: matrix contains invalid numeric entries (NaN, or an infinite gain)")
+    message = "cost matrix is infeasible: its infinite costs leave no finite assignment"
+    raise UnsolvableError(f"{name}[{failed}]: {message}")
 
 
 def is_strict(x: Tensor, return_status: bool) -> bool:

@@ -3,34 +3,33 @@
 step-00000500/
   model.safetensors      parameters and buffers
   optimizer.safetensors  Adam's state, `exp_avg.<parameter>` and so on
-  checkpoint.json        the run's position and config, the model's structure
+  checkpoint.json        the run's position and config, the model's structure, size and SHA-256 of the other files
   tokenizer/             a Hugging Face fast tokenizer
 """
 
-import json
+import math
 import re
-import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from prior_fast.config import ModelConfig, RunConfig, from_dict, to_dict
+from prior_fast.config import ModelConfig, RunConfig, from_dict
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
-from prior_fast.files import atomic_directory, write_json
-from prior_fast.model.build import structure_of
+from prior_fast.files.facts import check_file
+from prior_fast.files.sealed import read_sealed
+from prior_fast.files.tensors import load_tensors
 from prior_fast.model.prior import PRIORModel
 from prior_fast.model.weights import load_strictly
-from prior_fast.training.optimizer_state import fill_optimizer, optimizer_tensors
+from prior_fast.training.optimizer_state import fill_optimizer
 
 FORMAT, VERSION = "prior-fast-checkpoint", 1
+INFO_FILE = "checkpoint.json"
 _FOLDER = re.compile(r"step-(\d{8})")
 
 
@@ -49,6 +48,8 @@ class Checkpoint:
 
     tau: the bank's temperature in the last step.
     image_mean, image_std: of the training images in [0, 1]; they normalize all images that the model gets.
+    dataset: the digest of the dataset that the model was trained with (`run_folder.dataset_digest`); "" if unknown.
+    files: size and SHA-256 of the other files; a checkpoint of version 0.1 has none, and is not compared.
     """
 
     path: Path
@@ -59,6 +60,13 @@ class Checkpoint:
     tau: float
     image_mean: float
     image_std: float
+    dataset: str = ""
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def verify(self) -> None:
+        """Raise UsageError if a file is missing, was changed or is damaged."""
+        for name in self.files:
+            check_file(self.path, self.files, name)
 
     def load_model(self) -> PRIORModel:
         """The model, in evaluation mode, on the CPU.
@@ -95,58 +103,28 @@ class Checkpoint:
         fill_optimizer(optimizer, names, tensors)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer that the model was trained with."""
-        return PreTrainedTokenizerFast.from_pretrained(self.path / "tokenizer")
+        """The tokenizer that the model was trained with.
+
+        Raises:
+            UsageError: its files are missing, damaged or can't be read.
+        """
+        for name in self.files:
+            if name.startswith("tokenizer/"):
+                check_file(self.path, self.files, name)
+        try:
+            return PreTrainedTokenizerFast.from_pretrained(self.path / "tokenizer", local_files_only=True)
+        except Exception as error:  # the library raises many types on broken files
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(f"{self.path / 'tokenizer'} can't be read: {reason}") from None
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of one of its .safetensors files.
 
         Raises:
-            UsageError: it can't be read.
+            UsageError: it is missing, was changed, is damaged or can't be read.
         """
-        try:
-            return safetensors.torch.load_file(self.path / name)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise UsageError(f"{self.path / name} can't be read: {error}") from None
-
-
-def save_checkpoint(
-    folder: Path,
-    position: Position,
-    config: RunConfig,
-    model: PRIORModel,
-    optimizer: torch.optim.Optimizer,
-    names: Mapping[str, Tensor],
-    dataset: PreparedDataset,
-    tau: float,
-) -> Path:
-    """Write a checkpoint into the run's `folder` and return its path; it replaces an older one of the same step."""
-    path = folder / f"step-{position.total_steps:08d}"
-    state = optimizer_tensors(optimizer, names)
-    with atomic_directory(path) as partial:
-        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        safetensors.torch.save_file(weights, partial / "model.safetensors")
-        safetensors.torch.save_file(state, partial / "optimizer.safetensors")
-        dataset.tokenizer().save_pretrained(partial / "tokenizer")
-        info: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
-            "position": asdict(position),
-            "config": to_dict(config),
-            "structure": to_dict(structure_of(model)),
-            "vocab_size": dataset.vocab_size,
-            "tau": tau,
-            "image_mean": dataset.image_mean,
-            "image_std": dataset.image_std,
-        }
-        write_json(partial / "checkpoint.json", info)
-    return path
-
-
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints of a run."""
-    for path in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(path)
+        check_file(self.path, self.files, name)
+        return load_tensors(self.path / name)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -162,26 +140,58 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_dir():
         raise UsageError(f"no checkpoint at {path}: give a run's folder or one of its step-... folders")
-    if not (path / "checkpoint.json").is_file():
+    if not (path / INFO_FILE).is_file():
         checkpoints = list_checkpoints(path / "checkpoints") or list_checkpoints(path)
         if not checkpoints:
             raise UsageError(f"no checkpoint in {path}: give a run's folder or one of its step-... folders")
         path = checkpoints[-1]
     try:
-        info = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
-        if (info["format"], info["version"]) != (FORMAT, VERSION):
-            raise UsageError(
-                f"{path} is of format {info['format']} {info['version']}; this version reads {FORMAT} {VERSION}"
-            )
-        return Checkpoint(
-            path=path,
-            position=Position(**info["position"]),
-            config=from_dict(RunConfig, info["config"]),
-            structure=from_dict(ModelConfig, info["structure"]),
-            vocab_size=info["vocab_size"],
-            tau=info["tau"],
-            image_mean=info["image_mean"],
-            image_std=info["image_std"],
+        return _read(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        raise UsageError(f"{path / INFO_FILE} can't be read: {reason}") from None
+
+
+def newest_sound(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint of a run whose files are all as they were written, and what is wrong with newer ones.
+
+    None if the run has no checkpoint.
+
+    Raises:
+        UsageError: the run has checkpoints, and all are damaged.
+    """
+    damaged: list[str] = []
+    for path in reversed(list_checkpoints(run / "checkpoints")):
+        try:
+            checkpoint = open_checkpoint(path)
+            checkpoint.verify()
+        except UsageError as error:
+            damaged.append(str(error))
+        else:
+            return checkpoint, damaged
+    if damaged:
+        raise UsageError(f"no checkpoint of {run} can be used: {damaged[0]}; train again in another folder (--out)")
+    return None, []
+
+
+def _read(path: Path) -> Checkpoint:
+    info = read_sealed(path / INFO_FILE)
+    if (info["format"], info["version"]) != (FORMAT, VERSION):
+        raise UsageError(
+            f"{path} is of format {info['format']} {info['version']}; this version reads {FORMAT} {VERSION}"
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path / 'checkpoint.json'} can't be read: {error!r}") from None
+    mean, std = float(info["image_mean"]), float(info["image_std"])
+    if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+        raise ValueError(f"image_mean={mean} and image_std={std} normalize no image")
+    return Checkpoint(
+        path=path,
+        position=Position(**info["position"]),
+        config=from_dict(RunConfig, info["config"]),
+        structure=from_dict(ModelConfig, info["structure"]),
+        vocab_size=info["vocab_size"],
+        tau=info["tau"],
+        image_mean=mean,
+        image_std=std,
+        dataset=info.get("dataset", ""),
+        files=info.get("files", {}),
+    )

@@ -10,18 +10,24 @@ from prior_fast.data.loader import evaluation_batches
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.distributed import Ranks
+from prior_fast.training.finite import NotFinite
 
 SENTENCES_PER_PROTOTYPE = 32
 ITERATIONS = 20
 
 
 @torch.no_grad()
-def fill_bank(model: PRIORModel, dataset: PreparedDataset, config: RunConfig, ranks: Ranks) -> None:
+def fill_bank(model: PRIORModel, dataset: PreparedDataset, config: RunConfig, ranks: Ranks, steps: int) -> None:
     """Set the prototypes to the mean directions of clusters of the training sentences (spherical k-means).
 
     The bank is read by inner products: of two prototypes in the same direction the longer one always wins. All
     prototypes therefore get the mean length of the sentences. With fewer sentences than prototypes, the last prototypes
     do not change.
+
+    steps: steps of the run so far, for the error.
+
+    Raises:
+        NotFinite: embeddings are not finite.
     """
     model.eval()
     prototypes = config.model.bank.prototypes
@@ -32,7 +38,10 @@ def fill_bank(model: PRIORModel, dataset: PreparedDataset, config: RunConfig, ra
         if found >= wanted:
             break
     model.train()
-    centers = torch.from_numpy(_cluster_directions(torch.cat(sentences).numpy(), prototypes, config.seed))
+    rows = torch.cat(sentences)
+    if not bool(rows.isfinite().all()):
+        raise NotFinite("stage 2, before step 1: embeddings of sentences are not finite", steps)
+    centers = torch.from_numpy(_cluster_directions(rows.numpy(), prototypes, config.seed))
     weight = model.sentence_bank.embed.weight.detach().clone()
     weight[: len(centers)] = centers.to(weight)
     if ranks.group is not None:

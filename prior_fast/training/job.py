@@ -12,6 +12,7 @@ class Job:
     """The arguments of `prior_fast.training.pretrain.train`.
 
     checkpoint: the folder of the checkpoint that the run goes on from.
+    dataset: the digest that the dataset must have (`run_folder.dataset_digest`); "": any dataset.
     """
 
     config: RunConfig
@@ -19,6 +20,7 @@ class Job:
     out: Path
     checkpoint: Path | None = None
     stop_after: int = 0
+    dataset: str = ""
 
     def to_json(self) -> str:
         """The job in one line. JSON, not a pickle: reading it can't run code."""
@@ -29,6 +31,7 @@ class Job:
                 "out": str(self.out),
                 "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
                 "stop_after": self.stop_after,
+                "dataset": self.dataset,
             }
         )
 
@@ -43,4 +46,5 @@ class Job:
             out=Path(values["out"]),
             checkpoint=None if checkpoint is None else Path(checkpoint),
             stop_after=values["stop_after"],
+            dataset=values["dataset"],
         )

@@ -3,83 +3,127 @@
 import dataclasses
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
 from rich.progress import Progress, TaskID
 
 from prior_fast.batch import PackedBatch
-from prior_fast.config import RunConfig, to_dict
+from prior_fast.config import RunConfig
 from prior_fast.console import progress, stdout
+from prior_fast.data.dataset_checks import check_files
 from prior_fast.data.loader import LoaderConfig, TrainingLoader
 from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_json
 from prior_fast.model.batch_norm import join_batch_norms
 from prior_fast.model.build import build_model, check_positions, structure_of
-from prior_fast.training.checkpoint import Checkpoint, Position, prune_checkpoints, save_checkpoint
+from prior_fast.ops.linear_sum_assignment import UnsolvableError
+from prior_fast.training.checkpoint import Checkpoint, Position, list_checkpoints
+from prior_fast.training.checkpoint_writer import (
+    drop_checkpoints,
+    need_checkpoint_space,
+    prune_checkpoints,
+    save_checkpoint,
+)
 from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import Ranks, join_ranks
 from prior_fast.training.fill_bank import fill_bank
+from prior_fast.training.finite import NotFinite
 from prior_fast.training.job import Job
 from prior_fast.training.log import LossWindow, RunLog
 from prior_fast.training.meter import Meter
 from prior_fast.training.profile import record_stage
+from prior_fast.training.run_folder import CHECKPOINTS, check_same_dataset, claim_run
+from prior_fast.training.saving import Saving
 from prior_fast.training.schedule import Schedule
-from prior_fast.training.signals import EXIT_CODE, StopSignals
+from prior_fast.training.signals import StopNow, StopSignals
 from prior_fast.training.stages import StepContext
 from prior_fast.training.step import StageTrainer, records_parts, runs_in_bf16
 from prior_fast.training.validate import validate
 
 
-def train(config: RunConfig, data: Path, out: Path, checkpoint: Checkpoint | None, stop_after: int = 0) -> bool:
+def train(
+    config: RunConfig, data: Path, out: Path, checkpoint: Checkpoint | None, stop_after: int = 0, dataset: str = ""
+) -> int:
     """Train all stages, from the start or from `checkpoint`, into the folder `out`.
 
     On a CPU it may start other processes, which share the batches (the setting `processes`) and end with it.
 
-    stop_after: write a checkpoint and stop after this many steps of the whole run; 0: run to the end.
+    Args:
+        stop_after: write a checkpoint and stop after this many steps of the whole run; 0: run to the end.
+        dataset: the digest that the dataset must have (`run_folder.dataset_digest`); "": any dataset.
 
     Returns:
-        Whether a signal stopped the run before its end (`prior_fast.training.signals`).
+        0, or the exit code of a run that a signal stopped before its end (`prior_fast.training.signals`).
 
     Raises:
-        UsageError: the data, weights or settings can't be used together.
-        RunError: a loss became non-finite, or another process of the run died.
+        UsageError: the data, weights or settings can't be used together, or `out` holds something else.
+        RunError: a value became non-finite, the disk is full, another process trains in `out`, or another process of
+            the run died.
     """
-    job = Job(config, data, out, checkpoint.path if checkpoint else None, stop_after)
+    job = Job(config, data, out, checkpoint.path if checkpoint else None, stop_after, dataset)
     with join_ranks(job) as ranks:
         return train_as(ranks, job, checkpoint)
 
 
-def train_as(ranks: Ranks, job: Job, checkpoint: Checkpoint | None) -> bool:
+def train_as(ranks: Ranks, job: Job, checkpoint: Checkpoint | None) -> int:
     """Do the part of `ranks.rank` in a run; see `train`. All ranks call it with the same job."""
-    with cudnn_for_training(job.config.cudnn_benchmark):
-        run = Run(job.config, job.data, job.out, ranks, checkpoint)
+    records_parts(job.config, ranks)  # raises for settings that don't work here, before anything is read
+    dataset = PreparedDataset.open(job.data, "train", "sizes")
+    check_dataset(job, dataset, checkpoint)
+    claim = claim_run(job, dataset) if ranks.writes else nullcontext()
+    with cudnn_for_training(job.config.cudnn_benchmark), claim:
+        run = Run(job, dataset, ranks, checkpoint)
         try:
-            with StopSignals(run.ranks.group) as signals:
+            with StopSignals(run.ranks.group, speaks=ranks.writes) as signals:
                 return run.execute(job.stop_after, signals)
+        except NotFinite as error:
+            if not ranks.writes:
+                raise
+            raise RunError(f"{error}; {how_to_go_on(job.out / CHECKPOINTS, error.steps)}") from None
         finally:
             run.close()
+
+
+def how_to_go_on(folder: Path, steps: int | None) -> str:
+    """Remove the checkpoints with the weights that led to the error, and say what the user can do."""
+    dropped = [] if steps is None else drop_checkpoints(folder, steps)
+    left = list_checkpoints(folder)
+    where = f"goes on from {left[-1].name}" if left else "starts again, since there is no earlier checkpoint"
+    removed = f" (removed, since its weights led here: {', '.join(dropped)})" if dropped else ""
+    # `resume.FREE` allows these changes.
+    return f"--resume auto with a lower learning_rate or clip_norm {where}{removed}"
+
+
+def check_dataset(job: Job, dataset: PreparedDataset, checkpoint: Checkpoint | None) -> None:
+    """Raise UsageError unless the run can be trained, or go on, with this dataset."""
+    if checkpoint is not None:
+        checkpoint.check_dataset(dataset)
+    check_same_dataset(job.dataset, dataset, checkpoint.path if checkpoint else job.out)
+    if not dataset.image_std > 0:
+        raise UsageError(f"{dataset.root}: all training images have one gray level, so there is nothing to learn")
 
 
 class Run:
     """The parts of a run, and the loop over stages and steps. The processes of the run meet when each has loaded."""
 
-    def __init__(self, config: RunConfig, data: Path, out: Path, ranks: Ranks, checkpoint: Checkpoint | None) -> None:
-        self.config, self.out, self.checkpoint = config, out, checkpoint
+    def __init__(self, job: Job, dataset: PreparedDataset, ranks: Ranks, checkpoint: Checkpoint | None) -> None:
+        config = job.config
+        self.config, self.out, self.checkpoint, self.dataset = config, job.out, checkpoint, dataset
         self.position = checkpoint.position if checkpoint else Position()
-        records_parts(config, ranks)  # raises for settings that don't work here, before anything is read
         # Every rank reads the files, but only one needs to check them for damage.
-        self.dataset = PreparedDataset.open(data, "train", config.data.verify if ranks.writes else "sizes")
-        self.validation = PreparedDataset.open(data, "validate") if has_split(self.dataset, "validate") else None
-        self.loader = TrainingLoader(self.dataset, loader_config(config, ranks), ranks.device)
+        if ranks.writes and config.data.verify == "full":
+            check_files(dataset.root, dataset.info, "full")
+        self.validation = PreparedDataset.open(job.data, "validate") if has_split(dataset, "validate") else None
+        self.loader = TrainingLoader(dataset, loader_config(config, ranks), ranks.device)
         self.schedule = Schedule(config, len(self.loader))
         if checkpoint:
-            checkpoint.check_dataset(self.dataset)
             model, notes = checkpoint.load_model(), [f"weights from {checkpoint.path}"]
         else:
-            vocabulary = self.dataset.tokenizer().get_vocab()
-            model, notes = build_model(config.model, self.dataset.vocab_size, config.seed, vocabulary)
+            vocabulary = dataset.tokenizer().get_vocab()
+            model, notes = build_model(config.model, dataset.vocab_size, config.seed, vocabulary)
         check_positions(structure_of(model), config.data)
         self.ranks = ranks = ranks.joined()
         self.model = model.to(ranks.device).train()
@@ -87,22 +131,22 @@ class Run:
             join_batch_norms(self.model, ranks.group, ranks.exchange)
         half = runs_in_bf16(config.precision, ranks.device)
         self.meter = Meter(structure_of(self.model), config.data.max_tokens, ranks, half)
+        self.saving = Saving(config, self.position.total_steps)
         self.log: RunLog | None = None
         self.bar: Progress = progress("losses")
         if ranks.writes:
-            out.mkdir(parents=True, exist_ok=True)
-            write_json(out / "config.json", to_dict(config))
-            self.dataset.tokenizer().save_pretrained(out / "tokenizer")
-            self.log = RunLog(out, self.position)
+            need_checkpoint_space(self.out / CHECKPOINTS, self.model, config.keep_checkpoints)
+            dataset.tokenizer().save_pretrained(self.out / "tokenizer")
+            self.log = RunLog(self.out, self.position)
             stdout.print(
-                f"{len(self.dataset)} training studies, {self.schedule.steps_per_epoch} steps an epoch, "
+                f"{len(dataset)} training studies, {self.schedule.steps_per_epoch} steps an epoch, "
                 f"{self.schedule.total_steps} steps in all, on {ranks.count} x {ranks.device.type}"
             )
             for note in [self.loader.source.description, *notes]:
                 stdout.print(note)
 
-    def execute(self, stop_after: int, signals: StopSignals) -> bool:
-        """Run the remaining stages. Returns True if a signal stopped the run before its end."""
+    def execute(self, stop_after: int, signals: StopSignals) -> int:
+        """Run the remaining stages. Returns 0, or the exit code if a signal stopped the run before its end."""
         started, first = time.perf_counter(), self.position.total_steps
         with self.bar:
             for stage in range(self.position.stage, 4):
@@ -111,8 +155,8 @@ class Run:
                 if stage < 3:
                     self.position = Position(stage + 1, 0, self.position.total_steps)
         stopped = signals.agreed and self.position.total_steps < self.schedule.total_steps
-        self._finish(time.perf_counter() - started, self.position.total_steps - first, signals.cause if stopped else "")
-        return stopped
+        self._finish(time.perf_counter() - started, self.position.total_steps - first, signals if stopped else None)
+        return signals.exit_code if stopped else 0
 
     def close(self) -> None:
         if self.log is not None:
@@ -123,7 +167,7 @@ class Run:
         steps = self.schedule.steps(stage)
         fills = self.config.model.use_bank and self.config.model.bank.init == "sentences"
         if stage == 2 and self.position.step == 0 and fills:
-            fill_bank(self.model, self.dataset, self.config, self.ranks)
+            fill_bank(self.model, self.dataset, self.config, self.ranks, self.position.total_steps)
         with closing(StageTrainer(self.model, stage, self.config, self.ranks)) as trainer:
             return self._steps(trainer, stage, steps, stop_after, signals)
 
@@ -138,11 +182,19 @@ class Run:
         profiles = self.config.profile and self.ranks.writes
         with record_stage(self.out, stage, steps - self.position.step, self.ranks.device, profiles) as recorder:
             for batch in batches:
-                learning_rate, tau = self._step(trainer, batch, window)
+                # Nothing is lost by stopping at once, in the compilation before all, while the last step is saved. The
+                # other ranks would wait for one that stops by itself.
+                lossless = self.ranks.group is None and self.saving.saved_at == self.position.total_steps
+                try:
+                    with signals.at_once() if lossless else nullcontext():
+                        learning_rate, tau = self._step(trainer, batch, window)
+                except StopNow:
+                    return True
                 recorder.step()
                 step, total = self.position.step, self.position.total_steps
-                last, stops = step == steps, signals.asked() or total == stop_after
-                saves = last or stops or total % self.config.checkpoint_every == 0
+                asked, due = signals.agree(self.saving.due(total))
+                last, stops = step == steps, asked or total == stop_after
+                saves = last or stops or due
                 validates = last or step % self.schedule.steps_per_epoch == 0
                 # Always before validation and checkpoints, whose time belongs to no step.
                 if saves or validates or step % self.config.log_every == 0:
@@ -163,7 +215,15 @@ class Run:
         seed_everything(self.config.seed, total, self.ranks)
         learning_rate, tau = self.schedule.learning_rate(stage, step), self.schedule.tau(stage, step)
         context = StepContext(tau, step_seed(self.config.seed, total), self.ranks.group, self.ranks.exchange)
-        window.add(trainer.step(batch.to(self.ranks.device), context, learning_rate))
+        try:
+            terms = trainer.step(batch.to(self.ranks.device), context, learning_rate)
+        except UnsolvableError:
+            # The matching refuses costs that are not finite. An earlier step may say more.
+            window.check(self.position)
+            raise NotFinite(
+                f"stage {stage}, step {step + 1}: the costs of the matching are not finite", total
+            ) from None
+        window.add(terms)
         self.position = Position(stage, step + 1, total + 1)
         return learning_rate, tau
 
@@ -203,14 +263,17 @@ class Run:
 
     def _save(self, trainer: StageTrainer, tau: float) -> None:
         if self.ranks.writes:
-            folder = self.out / "checkpoints"
+            folder = self.out / CHECKPOINTS
             state = (self.model, trainer.optimizer, trainer.parameters)
+            if self.log is not None:
+                self.log.flush()
             save_checkpoint(folder, self.position, self.config, *state, self.dataset, tau)
             prune_checkpoints(folder, self.config.keep_checkpoints)
+        self.saving.done(self.position.total_steps)
         self.ranks.barrier()
 
-    def _finish(self, seconds: float, steps: int, cause: str) -> None:
-        """Write metrics.json and print a summary; cause: the signal that stopped the run, or ""."""
+    def _finish(self, seconds: float, steps: int, signals: StopSignals | None) -> None:
+        """Write metrics.json and print a summary; signals: those that stopped the run, if they did."""
         if not self.ranks.writes:
             return
         done = self.position.total_steps == self.schedule.total_steps
@@ -228,10 +291,11 @@ class Run:
             },
         )
         state = "finished" if done else f"stopped in stage {self.position.stage}; --resume auto goes on"
-        if cause:
+        if signals is not None:
+            kept = ", with a checkpoint" if self.saving.saved_at else ""
             state = (
-                f"stopped by {cause} after step {self.position.step} of stage {self.position.stage}, with a checkpoint "
-                f"(exit code {EXIT_CODE}); --resume auto goes on"
+                f"stopped by {signals.cause} after step {self.position.step} of stage {self.position.stage}{kept} "
+                f"(exit code {signals.exit_code}); --resume auto goes on"
             )
         stdout.print(f"{state}: {steps} steps in {seconds:.0f} s, {rate:.0f} pairs/s, in {self.out}")
         if self.loader.source.replaced:

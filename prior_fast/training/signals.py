@@ -1,9 +1,11 @@
-"""Stop signals: a scheduler's SIGTERM or SIGUSR1 ends a run after the current step, with a checkpoint.
+"""Stop signals: SIGTERM, SIGUSR1 and Ctrl-C end a run after the current step, with a checkpoint.
 
-Ctrl-C ends a run at once, except inside `uninterrupted` blocks.
+A second Ctrl-C ends it at once, except inside `uninterrupted` blocks.
 """
 
+import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,30 +18,48 @@ from torch.distributed import ProcessGroup
 
 # EX_TEMPFAIL of sysexits.h: "the user is invited to retry".
 EXIT_CODE = 75
+# What a shell reports of a command that Ctrl-C ended.
+INTERRUPT_CODE = 130
+# The signals of schedulers.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Compilers run in threads and processes that an exception in this thread may have to wait for.
+_PATIENCE = 10.0  # seconds
+
+
+class StopNow(BaseException):
+    """Raised by a stop signal where nothing would be lost (`StopSignals.at_once`)."""
 
 
 class StopSignals:
-    """A context in which SIGTERM and SIGUSR1 do not end the process but are recorded.
+    """A context in which SIGTERM, SIGUSR1 and the first Ctrl-C do not end the process but are recorded.
 
-    Processes started in it (a loader's) do not receive them: the current step may still need their batches.
+    Processes started in it (a loader's) do not receive the schedulers' signals: the current step may still need their
+    batches.
 
-    group: all its ranks stop at the same step, whichever of them got a signal.
+    Args:
+        group: all its ranks stop at the same step, whichever of them got a signal.
+        speaks: answer the first Ctrl-C on standard error.
     """
 
-    def __init__(self, group: ProcessGroup | None = None) -> None:
+    def __init__(self, group: ProcessGroup | None = None, speaks: bool = True) -> None:
         # A gloo group: the ranks agree without waiting for a GPU.
         self.group: ProcessGroup | None = None
         if group is not None:
             self.group = torch.distributed.new_group(backend="gloo")  # type: ignore[assignment]
+        self.speaks = speaks
         self.received: signal.Signals | None = None
         self.agreed = False
         self._handlers: dict[signal.Signals, Any] = {}
+        self._now = False
+        self._left = threading.Event()
 
     def __enter__(self) -> "StopSignals":
         # Python lets only the main thread set handlers. A run in another thread is stopped by its caller.
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
+            # A process that ignores Ctrl-C (one in the background, or one that another process ends) goes on to do so.
+            heeds = callable(signal.getsignal(signal.SIGINT))
+            numbers = (*SIGNALS, signal.SIGINT) if heeds else SIGNALS
+            self._handlers = {number: signal.signal(number, self._note) for number in numbers}
             # Child processes inherit the mask through fork and exec. Another thread of this process then handles the
             # signal, or it stays pending.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -48,33 +68,110 @@ class StopSignals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left.set()
         if not self._handlers:
             return
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         # Schedulers and launchers send several signals: a later one must not change the exit code.
-        if not self.agreed:
-            for number, handler in self._handlers.items():
+        for number, handler in self._handlers.items():
+            if number == signal.SIGINT or not self.agreed:
                 signal.signal(number, handler)
 
     def asked(self) -> bool:
         """Whether any rank got a stop signal; every rank must call this after the same steps."""
-        pending = signal.sigpending() & set(SIGNALS) if self._handlers else set()
-        if pending:
-            self.received = signal.Signals(min(pending))
+        return self.agree(False)[0]
+
+    def agree(self, due: bool) -> tuple[bool, bool]:
+        """Whether any rank got a stop signal, and whether `due` holds on any rank.
+
+        Every rank must call this after the same steps.
+        """
+        self._read_pending()
         self.agreed = self.received is not None
         if self.group is not None:
-            flag = torch.tensor([int(self.agreed)])
-            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group=self.group)
-            self.agreed = bool(flag)
-        return self.agreed
+            flags = torch.tensor([int(self.agreed), int(due)])
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=self.group)
+            self.agreed, due = map(bool, flags.tolist())
+        return self.agreed, due
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A block in which nothing is lost by stopping at once, such as the compilation before the first step.
+
+        A stop signal raises `StopNow` in it. If the block does not end within seconds, the process ends.
+
+        Raises:
+            StopNow: a stop signal came, also one that came before and was not acted on.
+        """
+        if not self._handlers:
+            yield
+            return
+        self._read_pending()
+        if self.received is not None:
+            self.agreed = True
+            raise StopNow
+        self._now = True
+        with self._watched():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            try:
+                yield
+            finally:
+                self._now = False
+                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     @property
     def cause(self) -> str:
         """The cause, for the user: the signal's name, or that another process got one."""
+        if self.received == signal.SIGINT:
+            return "Ctrl-C"
         return self.received.name if self.received else "a signal to another process"
 
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a run that a signal stopped."""
+        return INTERRUPT_CODE if self.received == signal.SIGINT else EXIT_CODE
+
+    def _read_pending(self) -> None:
+        pending = signal.sigpending() & set(SIGNALS) if self._handlers else set()
+        if pending and self.received is None:
+            self.received = signal.Signals(min(pending))
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
+        again = self.received == signal.SIGINT == number
+        self.received = self.received or signal.Signals(number)
+        if self._now:
+            self._now = False
+            self.agreed = True
+            raise StopNow
+        if number == signal.SIGINT:
+            if again:
+                self._handlers[signal.SIGINT](number, frame)
+            elif self.speaks:
+                # Not by print: this handler may have interrupted a print.
+                os.write(2, b"\nprior-fast: stopping after this step; press Ctrl-C again to stop at once\n")
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """A block in which a thread ends the process if a stop signal does not end the run within seconds.
+
+        Python runs a handler only between two instructions of the main thread, which may be inside a compiler for
+        minutes. The number of a signal is written to a socket at once.
+        """
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            writer.close()
+
+    def _watch(self, reader: socket.socket) -> None:
+        with reader:
+            while number := reader.recv(1):
+                if number[0] in self._handlers and not self._left.wait(_PATIENCE):
+                    os._exit(INTERRUPT_CODE if number[0] == signal.SIGINT else EXIT_CODE)
 
 
 @contextmanager
@@ -92,5 +189,6 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if noted and callable(before):
-        before(signal.SIGINT, None)
+    if callable(before):
+        for _ in noted:
+            before(signal.SIGINT, None)

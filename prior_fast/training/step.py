@@ -15,6 +15,7 @@ from prior_fast.model.prior import PRIORModel
 from prior_fast.training.branches import Branches
 from prior_fast.training.cuda_graphs import Parts
 from prior_fast.training.distributed import Ranks
+from prior_fast.training.finite import GRADIENT_NORM
 from prior_fast.training.joined_gradients import JoinedGradients
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
 
@@ -73,10 +74,17 @@ class StageTrainer:
             self.gradients.clear()
             terms["loss"].backward()
             self.gradients.average()
-        if self.config.clip_norm:
-            nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
+        # Of the averaged gradients, so equal on all ranks; it stays on the device.
+        norm = self._clip()
         self.optimizer.step()
-        return average_over_ranks(terms, self.ranks)
+        return {**average_over_ranks(terms, self.ranks), GRADIENT_NORM: norm}
+
+    def _clip(self) -> Tensor:
+        """Clip the gradients; returns their norm before, [] float32."""
+        if self.config.clip_norm:
+            return nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
+        gradients = (parameter.grad for parameter in self.parameters.values() if parameter.grad is not None)
+        return nn.utils.get_total_norm(list(gradients))
 
     def close(self) -> None:
         """Release the recorded parts and the thread of the branches."""

@@ -14,10 +14,12 @@ from PIL import Image
 
 from prior_fast.config import apply_overrides, preset
 from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.files import sha256
 from prior_fast.model.build import build_model
 from prior_fast.radiology.labels import CHEXPERT_LABELS, FIVE_CLASSES
 from prior_fast.radiology.tokenizer import tokenize, train_tokenizer
-from prior_fast.training.checkpoint import Position, save_checkpoint
+from prior_fast.training.checkpoint import Position
+from prior_fast.training.checkpoint_writer import save_checkpoint
 
 SENTENCES = {
     "Atelectasis": "There is {} bibasilar atelectasis .",
@@ -56,7 +58,8 @@ def write_store(root: Path, per_class: int = 3, seed: int = 0, annotated: bool =
     if annotated:
         _write_annotations(root, studies)
     tokenizer.save_pretrained(root / "tokenizer")
-    files = {str(p.relative_to(root)): {"bytes": p.stat().st_size} for p in root.rglob("*") if p.is_file()}
+    there = [path for path in root.rglob("*") if path.is_file()]
+    files = {str(path.relative_to(root)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in there}
     counts = {split: {"studies": sum(s == split for s, _, _ in studies)} for split in ("train", "validate", "test")}
     info = {
         **{"format": "prior-fast-dataset", "version": 1, "studies": len(studies), "images": len(images)},

@@ -4,6 +4,7 @@ seconds.
 Each process leads a session, like a process that a shell starts. Its output is kept in files.
 """
 
+import ctypes
 import hashlib
 import multiprocessing
 import os
@@ -18,8 +19,10 @@ import torch
 from torch.distributed import TCPStore
 
 from prior_fast.cli.main import main
+from prior_fast.training import signals
 from prior_fast.training.pretrain import Run
 from prior_fast.training.signals import StopSignals
+from prior_fast.training.step import StageTrainer
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([__name__, "prior_fast.training.pretrain", "prior_fast.data.loader"])
@@ -90,16 +93,44 @@ def _run(words: list[str], said: Path, main: Main, environment: dict[str, str]) 
 
 def main_until_stopped(words: Sequence[str]) -> int:
     """`prior-fast train` that waits before its fourth step until a signal asks it to stop."""
-    asked, calls = StopSignals.asked, 0
+    agree, calls = StopSignals.agree, 0
 
-    def patient(signals: StopSignals) -> bool:
+    def patient(signals: StopSignals, due: bool) -> tuple[bool, bool]:
         nonlocal calls
         calls += 1
-        while not (found := asked(signals)) and calls >= 3:
+        while not (found := agree(signals, due))[0] and calls >= 3:
             time.sleep(0.01)
         return found
 
-    StopSignals.asked = patient  # type: ignore[method-assign]
+    StopSignals.agree = patient  # type: ignore[method-assign]
+    return main(words)
+
+
+def main_stuck(words: Sequence[str]) -> int:
+    """`prior-fast train` whose first step takes for ever; it writes the file `stuck` into --out when it begins."""
+    return _stuck(words, lambda: time.sleep(1000))
+
+
+def main_stuck_in_code(words: Sequence[str]) -> int:
+    """`main_stuck`, in code that runs no signal handlers; the run's patience is short."""
+    signals._PATIENCE = 0.2
+    return _stuck(words, _never_in_python)
+
+
+def _never_in_python() -> None:
+    library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)  # all zeros: a normal mutex
+    library.pthread_mutex_lock(mutex)
+    library.pthread_mutex_lock(mutex)  # waits for ever, and a signal does not end it
+
+
+def _stuck(words: Sequence[str], wait: Callable[[], None]) -> int:
+    out = Path(words[words.index("--out") + 1])
+
+    def step(*arguments: object) -> None:
+        (out / "stuck").touch()
+        wait()
+
+    StageTrainer.step = step  # type: ignore[assignment, method-assign]
     return main(words)
 
 

@@ -18,8 +18,8 @@ import torch
 from prior_fast.cli.main import main
 from prior_fast.training.checkpoint import Position, list_checkpoints
 from prior_fast.training.log import RunLog
-from prior_fast.training.signals import EXIT_CODE, SIGNALS, StopSignals, uninterrupted
-from tests.training.forked import Forked, main_until_stopped, wait_for_all
+from prior_fast.training.signals import EXIT_CODE, INTERRUPT_CODE, SIGNALS, StopNow, StopSignals, uninterrupted
+from tests.training.forked import Forked, main_stuck, main_stuck_in_code, main_until_stopped, wait_for_all
 
 # More than a run takes before it waits for a signal.
 MANY = ["stage_epochs=5,0,0", "max_steps_per_stage=15", "model.bank.init=gaussian"]
@@ -82,6 +82,81 @@ def test_a_signal_ends_a_run_that_can_go_on(
     expected, got = weights(unbroken), weights(out)
     assert expected.keys() == got.keys()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_ctrl_c_ends_a_run_with_a_checkpoint(
+    unbroken: Path, small_store: Path, small_settings: list[str], tmp_path: Path, fork: Callable[..., Forked]
+) -> None:
+    out = tmp_path / "run"
+    command = words(small_store, out, *small_settings, *MANY)
+    process = fork(command, main=main_until_stopped)
+    wait_for_a_step(out, process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait() == INTERRUPT_CODE == 130, process.stderr
+    assert "press Ctrl-C again to stop at once" in process.stderr and "Traceback" not in process.stderr
+    assert "stopped by Ctrl-C after step" in process.stdout and "--resume auto goes on" in process.stdout
+    assert main(command) == 0
+    expected, got = weights(unbroken), weights(out)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_signal_during_the_first_step_ends_the_run_at_once(
+    number: signal.Signals,
+    code: int,
+    hangs: bool,
+    small_store: Path,
+    small_settings: list[str],
+    tmp_path: Path,
+    fork: Callable[..., Forked],
+) -> None:
+    """The first step compiles for minutes, and there is nothing to save. `hangs`: in code that handles no signals."""
+    out = tmp_path / "run"
+    process = fork(words(small_store, out, *small_settings, *MANY), main=main_stuck_in_code if hangs else main_stuck)
+    while not (tmp_path / "run" / "stuck").exists():
+        assert process.running(), process.stderr
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    assert process.wait() == code, process.stderr
+    assert "Traceback" not in process.stderr
+    if not hangs:
+        assert not (out / ".lock").exists() and f"(exit code {code})" in process.stdout
+    assert list_checkpoints(out / "checkpoints") == []
+    assert main(words(small_store, out)) == 0
+    assert json.loads((out / "metrics.json").read_text())["finished"]
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_second_interrupt_is_raised() -> None:
+    with StopSignals(speaks=False) as signals:
+        signal.raise_signal(signal.SIGINT)
+        assert signals.asked() and signals.exit_code == 130
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_process_that_ignores_interrupts_goes_on_to_do_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGINT)
+            assert not signals.asked()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_signal_that_came_before_is_acted_on_where_nothing_is_lost() -> None:
+    with StopSignals(speaks=False) as signals:
+        with signals.at_once():
+            pass
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(StopNow), signals.at_once():
+            pytest.fail("the block was entered")
+        assert signals.agreed and not signal.pthread_sigmask(signal.SIG_BLOCK, []).isdisjoint(SIGNALS)
 
 
 def test_two_ranks_stop_at_the_same_step(

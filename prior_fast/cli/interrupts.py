@@ -1,0 +1,34 @@
+"""What Ctrl-C does: the first one interrupts the command, and a user who presses on is not shown a traceback."""
+
+import os
+import signal
+import threading
+from types import FrameType
+
+_AT_ONCE = 3  # presses
+
+
+def end_by_interrupts() -> None:
+    """Handle Ctrl-C in this process: raise KeyboardInterrupt at the first, answer the second, end at the third.
+
+    A second KeyboardInterrupt would interrupt the removal of unfinished files, or Python's own end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    # A program that runs in the background ignores Ctrl-C, which is meant for another one.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _Presses())
+
+
+class _Presses:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count == 1:
+            raise KeyboardInterrupt
+        if self.count >= _AT_ONCE:
+            os._exit(130)
+        # Not by print: this handler may have interrupted a print.
+        os.write(2, b"\nprior-fast: stopping; press Ctrl-C again to end at once\n")
