@@ -17,7 +17,7 @@ ITERATIONS = 20
 
 
 @torch.no_grad()
-def fill_bank(model: PRIORModel, dataset: PreparedDataset, config: RunConfig, ranks: Ranks, steps: int) -> None:
+def fill_bank(model: PRIORModel, dataset: PreparedDataset, config: RunConfig, ranks: Ranks, steps: int = 0) -> None:
     """Set the prototypes to the mean directions of clusters of the training sentences (spherical k-means).
 
     The bank is read by inner products: of two prototypes in the same direction the longer one always wins. All

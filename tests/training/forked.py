@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.distributed import TCPStore
 
 from prior_fast.cli.main import main
 from prior_fast.training import signals
-from prior_fast.training.pretrain import Run
+from prior_fast.training.run import Run
 from prior_fast.training.signals import StopSignals
 from prior_fast.training.step import StageTrainer
 
@@ -111,6 +112,11 @@ def main_stuck(words: Sequence[str]) -> int:
     return _stuck(words, lambda: time.sleep(1000))
 
 
+def main_stuck_later(words: Sequence[str]) -> int:
+    """`main_stuck`, in the second step, when there is something to lose."""
+    return _stuck(words, lambda: time.sleep(1000), first=2)
+
+
 def main_stuck_in_code(words: Sequence[str]) -> int:
     """`main_stuck`, in code that runs no signal handlers; the run's patience is short."""
     signals._PATIENCE = 0.2
@@ -123,14 +129,18 @@ def _never_in_python() -> None:
     library.pthread_mutex_lock(mutex)  # waits for ever, and a signal does not end it
 
 
-def _stuck(words: Sequence[str], wait: Callable[[], None]) -> int:
-    out = Path(words[words.index("--out") + 1])
+def _stuck(words: Sequence[str], wait: Callable[[], None], first: int = 1) -> int:
+    out, take, calls = Path(words[words.index("--out") + 1]), StageTrainer.step, 0
 
-    def step(*arguments: object) -> None:
+    def step(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls < first:
+            return take(*arguments)
         (out / "stuck").touch()
-        wait()
+        return wait()
 
-    StageTrainer.step = step  # type: ignore[assignment, method-assign]
+    StageTrainer.step = step  # type: ignore[method-assign]
     return main(words)
 
 

@@ -27,7 +27,7 @@ from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.log import LossWindow
 from prior_fast.training.meter import Meter
-from prior_fast.training.pretrain import Run, seed_everything, step_seed
+from prior_fast.training.run import Run, seed_everything, step_seed
 from prior_fast.training.schedule import Schedule
 from prior_fast.training.stages import StepContext
 from prior_fast.training.step import StageTrainer

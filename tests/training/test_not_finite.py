@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from prior_fast.cli.main import main
-from prior_fast.training import pretrain
+from prior_fast.training import run as training_run
 from prior_fast.training.checkpoint import Position, list_checkpoints
 from prior_fast.training.finite import NotFinite, check_finite, check_weights, not_finite
 from prior_fast.training.log import LossWindow
@@ -49,15 +49,15 @@ def test_weights_that_became_infinite_end_a_run_in_one_line(
     capsys: pytest.CaptureFixture,
 ) -> None:
     """Before k-means of stage 2, and before the matching of stage 3, which refuses such costs."""
-    begin = pretrain.Run._stage
+    begin = training_run.Run._stage
 
-    def poisoned(run: pretrain.Run, number: int, *rest: object) -> bool:
+    def poisoned(run: training_run.Run, number: int, *rest: object) -> bool:
         if number == stage:
             with torch.no_grad():
                 next(run.model.text_encoder.parameters()).fill_(float("nan"))
         return begin(run, number, *rest)
 
-    monkeypatch.setattr(pretrain.Run, "_stage", poisoned)
+    monkeypatch.setattr(training_run.Run, "_stage", poisoned)
     assert train(small_store, tmp_path / "run", "--preset", "tiny", *small_settings, "log_every=100") == 1
     said = capsys.readouterr().err
     assert said.startswith(f"prior-fast: stage {stage}, ") and said.count("\n") == 1

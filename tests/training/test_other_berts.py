@@ -157,6 +157,12 @@ def test_inspect_and_loading_see_a_renamed_key(run: Path, tmp_path: Path, capsys
     state = safetensors.torch.load_file(checkpoint / "model.safetensors")
     state["logit_scales"] = state.pop("logit_scale")
     safetensors.torch.save_file(state, other / "model.safetensors")
+    assert main(["weights", "inspect", str(other)]) == 2
+    assert "model.safetensors was changed or damaged" in capsys.readouterr().err
+    # As a version that recorded no digests.
+    info = json.loads((other / "checkpoint.json").read_text())
+    del info["files"], info["seal"]
+    (other / "checkpoint.json").write_text(json.dumps(info))
     assert main(["weights", "inspect", str(other)]) == 1
     count = len(state)
     message = f"it lacks 1 of the model's {count} tensors: logit_scale, and has 1 that it does not know: logit_scales"

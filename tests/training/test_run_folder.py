@@ -13,8 +13,9 @@ import safetensors.torch
 import torch
 
 from prior_fast.cli.main import main
+from prior_fast.errors import UsageError
 from prior_fast.files.claim import claim_folder
-from prior_fast.training import pretrain
+from prior_fast.training import run as training_run
 from prior_fast.training.checkpoint import list_checkpoints, newest_sound, open_checkpoint
 from tests.training.forked import Forked, main_until_stopped
 
@@ -50,7 +51,7 @@ def unsaved(small_store: Path, small_settings: list[str], tmp_path: Path, monkey
         raise SystemExit(9)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain.Run, "_save", killed)
+        patch.setattr(training_run.Run, "_save", killed)
         with pytest.raises(SystemExit):
             train(small_store, tmp_path / "unsaved", "--preset", "tiny", *small_settings)
     assert not list_checkpoints(tmp_path / "unsaved" / "checkpoints")
@@ -180,7 +181,7 @@ def test_a_flipped_bit_in_any_file_of_a_checkpoint_is_noticed(run: Path, rng: np
             try:
                 checkpoint = open_checkpoint(folder)
                 checkpoint.verify()
-            except pretrain.UsageError as error:
+            except UsageError as error:
                 assert path.name in str(error)
             else:
                 # White space of checkpoint.json, or a letter in the names of seal and files: nothing that is read.
@@ -191,7 +192,7 @@ def test_a_flipped_bit_in_any_file_of_a_checkpoint_is_noticed(run: Path, rng: np
 def test_a_run_with_no_sound_checkpoint_says_so(run: Path, small_store: Path, capsys: pytest.CaptureFixture) -> None:
     for path in list_checkpoints(run / "checkpoints"):
         (path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(pretrain.UsageError, match=r"no checkpoint of .* can be used"):
+    with pytest.raises(UsageError, match=r"no checkpoint of .* can be used"):
         newest_sound(run)
     assert train(small_store, run, "--resume", "auto") == 2
     assert "Traceback" not in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 
 from prior_fast.cli.main import main
 from prior_fast.config import preset
-from prior_fast.training import pretrain
+from prior_fast.training import run as training_run
 from prior_fast.training.checkpoint import list_checkpoints
 from prior_fast.training.saving import Saving
 
@@ -59,7 +59,7 @@ def test_a_run_saves_by_time(
         clock.now += 25
         return clock.now
 
-    monkeypatch.setattr(pretrain, "Saving", lambda config, saved_at: Saving(config, saved_at, ticking))
+    monkeypatch.setattr(training_run, "Saving", lambda config, saved_at: Saving(config, saved_at, ticking))
     settings = ["stage_epochs=3,0,0", "max_steps_per_stage=10", "checkpoint_every=0", "keep_checkpoints=99"]
     words = ["train", "--preset", "tiny", "--data", str(small_store), "--out", str(tmp_path / "run"), *small_settings]
     assert main([*words, *settings, "checkpoint_minutes=1.5", "model.bank.init=gaussian"]) == 0
