@@ -2,9 +2,11 @@
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import prior_fast
@@ -76,6 +78,8 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if words is None:
         end_by_interrupts()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have bytes that are no UTF-8
     try:
         args = parse(sys.argv[1:] if words is None else words)
         return args.run(args)
@@ -100,8 +104,9 @@ def main(words: Sequence[str] | None = None) -> int:
 def _complain(message: str, code: int) -> int:
     # The one line stays one line, whatever a name in it holds.
     line = "".join(letter if letter.isprintable() else " " for letter in " ".join(message.split()))
-    # A name of a file may have bytes that are no UTF-8.
-    print(f"prior-fast: {line}".encode(errors="replace").decode(), file=sys.stderr)
+    # A name of a file may have bytes that are no UTF-8, and nobody may read the line.
+    with suppress(OSError):
+        print(f"prior-fast: {line}".encode(errors="replace").decode(), file=sys.stderr)
     return code
 
 

@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -39,10 +38,15 @@ def load_checkpoint_file(path: Path, setting: str) -> tuple[dict[str, Tensor], d
         if path.suffix == ".safetensors":
             return unwrapped(safetensors.torch.load_file(path)), {}
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, pickle.UnpicklingError):
-            reason += ". Only tensors and plain values are read: save the state dict alone where the file was made"
+    except MemoryError:
+        raise UsageError(f"{setting}={path} is damaged, or does not fit into the memory") from None
+    except pickle.UnpicklingError:
+        raise UsageError(
+            f"{setting}={path} can't be read as a file of tensors: it is damaged, or holds more than tensors and plain "
+            "values, which alone are read. Save the state dict alone where the file was made"
+        ) from None
+    except Exception as error:  # damaged bytes lead the readers to errors of any type
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"{setting}={path} can't be read as a file of tensors: {reason}") from None
     state, others = _opened(state)
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
@@ -107,7 +111,9 @@ def named(names: Collection[str], most: int = 2) -> str:
 def _opened(state: Any) -> tuple[Any, dict[str, Any]]:
     """The state dict inside the entries that wrap it, and the entries beside it."""
     others: dict[str, Any] = {}
-    while isinstance(state, dict):
+    seen: set[int] = set()  # a damaged file can hold a dictionary that holds itself
+    while isinstance(state, dict) and id(state) not in seen:
+        seen.add(id(state))
         name = next((name for name in ENVELOPES if isinstance(state.get(name), dict)), None)
         if name is None:
             break

@@ -1,11 +1,11 @@
 """Tables of any usual format: csv, tsv, JSON lines, Parquet. Columns are found by name, in any case."""
 
 import ast
-import csv
 import gzip
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from prior_fast.errors import UsageError
+from prior_fast.prepare.cell_faults import check_strings, fault_of
+from prior_fast.prepare.column_names import MOST_COLUMNS, listed, names_in_header, repeated
 from prior_fast.prepare.find_files import what_is_there
 from prior_fast.radiology.text_files import NotText, decode_text
 from prior_fast.spelling import nearest
@@ -26,6 +28,8 @@ FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".p
 _DELIMITERS = (",", "\t", ";", "|")
 # A row must be shorter.
 _BLOCK = 1 << 24
+# Errors of files that are no tables. zlib's is not one of the system.
+_UNREADABLE = (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError, NotText)
 _WHOLE_FLOAT = re.compile(r"-?\d+\.0+")
 
 
@@ -43,6 +47,24 @@ class Columns(Mapping[str, list[Any]]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+class Fields(Mapping[str, list[Any]]):
+    """The fields of JSON objects by name, as `Columns`: one that only some objects have is None in the others."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self._rows, self._names = rows, dict.fromkeys(name for row in rows for name in row)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._names:
+            raise KeyError(name)
+        return [row.get(name) for row in self._rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True)
@@ -83,7 +105,7 @@ class Table:
                 return by_key[_key(given)]
             raise UsageError(
                 f"{option} {given}: {self.path} has no such column{nearest(given, self.columns) or ';'} "
-                f"it has {', '.join(self.columns)}"
+                f"it has {listed(self.columns)}"
             )
         for name in common:
             if _key(name) in by_key:
@@ -91,7 +113,7 @@ class Table:
         if required:
             raise UsageError(
                 f"{self.path}: no column has a usual name for {option} ({', '.join(common[:6])}, ...); name it with "
-                f"{option}: the table has {', '.join(self.columns)}"
+                f"{option}: the table has {listed(self.columns)}"
             )
         return None
 
@@ -106,7 +128,7 @@ class Table:
             if column is None:
                 raise UsageError(
                     f"{self.path} has no column {name!r}{nearest(name, self.columns) or ';'} "
-                    f"it has {', '.join(self.columns)}"
+                    f"it has {listed(self.columns)}"
                 )
         return [self.texts(str(column)) for column in found]
 
@@ -133,8 +155,8 @@ def shown_list(text: str) -> Any:
     for parse in (json.loads, ast.literal_eval):
         try:
             return parse(inside)
-        except (ValueError, SyntaxError):
-            continue
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue  # `literal_eval` raises each of them for some text
     return inside[1:-1]
 
 
@@ -160,9 +182,11 @@ def read_table(path: Path, option: str = "--table") -> Table:
             text, encoding = decode_text(gzip.decompress(path.read_bytes()) if zipped else path.read_bytes())
             reader = _from_json if suffix in (".jsonl", ".ndjson", ".json") else _from_csv
             table = reader(path, text, encoding)
-    except (pa.ArrowException, OSError, EOFError, NotText) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{option} {path} can't be read: {reason}") from error
+    if len(table.columns) > MOST_COLUMNS:
+        raise UsageError(f"{option} {path} has {len(table.columns):,} columns; a table may have {MOST_COLUMNS:,}")
     if not table.columns:
         raise UsageError(f"{option} {path} is empty")
     if not len(table):
@@ -172,6 +196,9 @@ def read_table(path: Path, option: str = "--table") -> Table:
 
 def _from_parquet(path: Path) -> Table:
     table = pq.read_table(path)
+    # Checks that texts are UTF-8; reading a column would fail.
+    table.validate(full=True)
+    check_strings(path, table)
     places = {name: place for place, name in enumerate(table.column_names) if name}
     named = {name: place for name, place in places.items() if not name.startswith("__index_level")}
     return Table(path, Columns(table, named), list(range(1, table.num_rows + 1)))
@@ -186,9 +213,9 @@ def _from_json(path: Path, text: str, encoding: str) -> Table:
     for number, row in rows:
         if not isinstance(row, dict):
             raise UsageError(f"{path}, line {number}: it is a {type(row).__name__}, not an object {{...}}")
-    names = dict.fromkeys(name for _, row in rows for name in row)
-    columns = {name: [row.get(name) for _, row in rows] for name in names}
-    return Table(path, columns, [number for number, _ in rows], encoding)
+        if fault := fault_of(row):
+            raise UsageError(f"{path}, line {number}: {fault}")
+    return Table(path, Fields([row for _, row in rows]), [number for number, _ in rows], encoding)
 
 
 def _load(path: Path, text: str, line: int) -> Any:
@@ -196,16 +223,17 @@ def _load(path: Path, text: str, line: int) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise UsageError(f"{path}, line {line}: no JSON ({error})") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}, line {line}: lists or objects are nested too deeply for a table") from error
 
 
 def _from_csv(path: Path, text: str, encoding: str) -> Table:
     header = text.split("\n", 1)[0]
     delimiter = max(_DELIMITERS, key=header.count)
-    names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    names = names_in_header(path, [header], delimiter)
     if not any(names):
         return Table(path, {}, [])
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice:
+    if twice := repeated(names):
         raise UsageError(f"{path} has two columns {twice[0]!r}")
     unique = [name or f"\0{number}" for number, name in enumerate(names)]
     cells = pyarrow.csv.read_csv(

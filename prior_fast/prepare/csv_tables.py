@@ -1,7 +1,7 @@
 """Reading the csv files of public datasets, with errors that name the file, the column and the line."""
 
-import csv
 import gzip
+import zlib
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from prior_fast.errors import UsageError
+from prior_fast.prepare.cell_faults import check_strings
+from prior_fast.prepare.column_names import listed, names_in_header
 from prior_fast.prepare.label_words import label_value
 
 _BLANK = ("", "nan", "NaN", "NA", "<NA>", "N/A", "n/a", "null", "NULL", "None", "none")
@@ -45,7 +47,7 @@ def read_csv(
         if own is None:
             near = get_close_matches(name, names, n=1)
             hint = f" (is it {near[0]!r}?)" if near else ""
-            raise UsageError(f"{path} has no column {name!r}{hint}; its columns are {', '.join(names)}")
+            raise UsageError(f"{path} has no column {name!r}{hint}; its columns are {listed(names)}")
     words = {} if blank is None else {"null_values": list(blank)}
     # Whole numbers are read as floats first: "1.0" is no integer to Arrow.
     whole = [name for name, kind in columns.items() if pa.types.is_integer(kind)]
@@ -59,8 +61,9 @@ def read_csv(
         table = table.rename_columns(list(found))
         for name in whole:
             table = table.set_column(table.column_names.index(name), name, table[name].cast(columns[name]))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UsageError(f"{path} can't be read as csv: {str(error).splitlines()[0]}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path} can't be read as csv: {_reason(error)}") from error
+    check_strings(path, table)
     for name in columns:
         if name not in nullable and table[name].null_count:
             row = table[name].is_null().to_pylist().index(True)
@@ -86,32 +89,40 @@ def read_rows(
         raise UsageError(f"{path} has no row below its header")
     rows = {name: table[name].to_pylist() for name in columns}
     for name in labels:
-        values = {text: _label(path, rows[name], text, name) for text in dict.fromkeys(rows[name])}
+        lines: dict[str | None, int] = {}
+        for line, text in enumerate(rows[name], 2):
+            lines.setdefault(text, line)
+        values = {text: _label(f"{path}, line {line}", text, name) for text, line in lines.items()}
         rows[name] = [values[text] for text in rows[name]]
     return rows
 
 
-def _label(path: Path, cells: list[str | None], text: str | None, name: str) -> float | None:
+def _label(where: str, text: str | None, name: str) -> float | None:
     """The number of a cell, also if it is no label; a word's label."""
     if text is None:
         return None
     try:
         return float(text)
     except ValueError:
-        return label_value(text, f"{path}, line {cells.index(text) + 2}", name)
+        return label_value(text, where, name)
 
 
 def _unique(names: list[str]) -> list[str]:
     """Names by which Arrow can tell columns apart: pandas' index has none, and ignored columns may repeat."""
-    return [name if names.index(name) == place and name else f"\0{place}" for place, name in enumerate(names)]
+    first = {name: place for place, name in reversed(list(enumerate(names)))}
+    return [name if first[name] == place and name else f"\0{place}" for place, name in enumerate(names)]
 
 
 def _header(path: Path) -> list[str]:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
-            names = next(csv.reader(file), [])
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} can't be read as csv: {error}") from error
+            names = names_in_header(path, file)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} can't be read as csv: {_reason(error)}") from error
     if not names:
         raise UsageError(f"{path} is empty")
-    return [name.strip() for name in names]
+    return names
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -12,7 +12,7 @@ _VALUES: dict[str, float] = {
     **dict.fromkeys(("-1", "uncertain", "unclear", "maybe", "possible", "equivocal"), -1.0),
 }
 _BLANK = ("", "na", "n/a", "nan", "null", "none", "nil", "unknown", "not mentioned", "<na>", "?", "-2")
-_SEPARATORS = re.compile(r"\s*[|;,]\s*")
+_SEPARATORS = re.compile("[|;,]")
 
 
 def label_value(cell: Any, where: str, column: str) -> float | None:
@@ -53,4 +53,4 @@ def split_names(cell: Any) -> list[str]:
     if isinstance(cell, (list, tuple)):
         return list(dict.fromkeys(text for value in cell if (text := cell_text(value))))
     text = cell_text(cell)
-    return list(dict.fromkeys(name for name in _SEPARATORS.split(text) if name)) if text else []
+    return list(dict.fromkeys(name.strip() for name in _SEPARATORS.split(text) if name.strip())) if text else []

@@ -5,17 +5,20 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import get_decoder
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit
 
+from prior_fast.radiology.dicom_dataset import NO_DICOM, check_frame, read_dataset
 from prior_fast.radiology.dicom_levels import presented
-from prior_fast.radiology.image_file import UnreadableImage, check_pixels, has_dicom_marker, may_be_dicom, open_image
+from prior_fast.radiology.image_file import UnreadableImage, open_image
+from prior_fast.radiology.limits import check_pixels
 from prior_fast.radiology.square import resized
 
-_NO_DICOM = "no DICOM file"
 _LONGEST_REASON = 200
+_PREFERRED = {JPEGBaseline8Bit: "pillow", JPEG2000Lossless: "pylibjpeg", JPEG2000: "pylibjpeg"}
+_TABLE_BITS, _WIDE_BYTES = 16, 40
 
 
 def read_dicom(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
@@ -45,41 +48,31 @@ def decode_dicom(file: BinaryIO, head: bytes) -> Image.Image:
         UnreadableImage: as `read_dicom`.
     """
     try:
-        dataset = _read(file, head)
-        _check(dataset)
+        dataset = read_dataset(file, head, _check)
+        if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            check_frame(dataset)
+            _choose_decoder(dataset)
         stored = dataset.pixel_array
+        # The array is a copy.
+        del dataset.PixelData
         if stored.ndim != 2:
             raise UnreadableImage(f"{len(stored)} frames")
         return Image.fromarray(presented(stored, dataset))
     except (UnreadableImage, MemoryError):
         raise
     except InvalidDicomError as error:
-        raise UnreadableImage(_NO_DICOM) from error
+        raise UnreadableImage(NO_DICOM) from error
     except Exception as error:  # pydicom and the decoders behind it raise many types on broken data
         reason = str(error)[:_LONGEST_REASON] or type(error).__name__
         raise UnreadableImage(f"can't be decoded: {reason}") from error
 
 
-def _read(file: BinaryIO, head: bytes) -> Dataset:
-    """The data set, with a transfer syntax also if the file names none."""
-    marked = has_dicom_marker(head)
-    if not marked and not may_be_dicom(head):
-        raise UnreadableImage(_NO_DICOM)
-    try:
-        dataset = dcmread(file, force=not marked)
-    except Exception as error:
-        if marked:
-            raise
-        raise UnreadableImage(_NO_DICOM) from error
-    if "PixelData" not in dataset:
-        raise UnreadableImage("no pixel data, or cut off in them" if marked else _NO_DICOM)
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        if dataset["PixelData"].is_undefined_length:
-            raise UnreadableImage("the pixels are compressed, and no TransferSyntaxUID says how")
-        implicit, little = dataset.original_encoding
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    return dataset
+def _choose_decoder(dataset: Dataset) -> None:
+    """Prefer other decoders to GDCM, which ends the process on some damaged data."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    preferred = _PREFERRED.get(syntax)
+    if preferred in get_decoder(syntax).available_plugins:
+        dataset.pixel_array_options(decoding_plugin=preferred)
 
 
 def _check(dataset: Dataset) -> None:
@@ -90,7 +83,9 @@ def _check(dataset: Dataset) -> None:
     kind = str(dataset.get("PhotometricInterpretation", "absent"))
     if kind not in ("MONOCHROME1", "MONOCHROME2") or dataset.get("SamplesPerPixel", 1) != 1:
         raise UnreadableImage(f"no gray image (PhotometricInterpretation {kind})")
-    check_pixels(int(dataset.Columns), int(dataset.Rows))
+    bits = int(dataset.BitsAllocated)
+    # Values of more than 16 bits become several arrays of 64 bits.
+    check_pixels(int(dataset.Columns), int(dataset.Rows), -(-bits // 8) if bits <= _TABLE_BITS else _WIDE_BYTES)
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)

@@ -7,7 +7,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from prior_fast.radiology.gray_levels import declared_range, scaled
+from prior_fast.radiology.gray_levels import declared_range, in_blocks, scaled
 from prior_fast.radiology.image_file import UnreadableImage
 
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
@@ -15,6 +15,7 @@ _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _FAR = np.array([-1e30, 1e30])
 # A level for each stored value costs less than one for each pixel, up to this many bits.
 _TABLE_BITS = 16
+_BLOCK = 1 << 20
 
 
 def presented(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
@@ -38,14 +39,19 @@ def presented(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     """
     bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation) == 1
     lowest = -(2 ** (bits - 1)) if signed else 0
-    index = stored.astype(np.int64 if bits > 31 else np.int32).clip(lowest, lowest + 2**bits - 1) - lowest
+
+    def index(values: np.ndarray) -> np.ndarray:
+        return values.astype(np.int64).clip(lowest, lowest + 2**bits - 1) - lowest
+
     if bits > _TABLE_BITS:
-        levels = _levels(index.astype(np.int64) + lowest, dataset, bits, signed)
+        levels = _levels(index(stored) + lowest, dataset, bits, signed)
     else:
-        present = np.flatnonzero(np.bincount(index.ravel()))
-        table = np.zeros(2**bits, np.uint8)
+        seen, table = np.zeros(2**bits, bool), np.zeros(2**bits, np.uint8)
+        for rows in np.array_split(stored.reshape(-1), 1 + stored.size // _BLOCK):
+            seen[index(rows)] = True
+        present = np.flatnonzero(seen)
         table[present] = _levels(present + lowest, dataset, bits, signed)
-        levels = table[index]
+        levels = in_blocks(lambda block: table[index(block)], stored)
     inverse = str(dataset.get("PresentationLUTShape") or "").strip().upper() == "INVERSE"
     return 255 - levels if inverse or dataset.PhotometricInterpretation == "MONOCHROME1" else levels
 

@@ -1,6 +1,7 @@
 """Gray values of any kind as 8-bit gray levels: which range of values black and white stand for."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,6 +12,7 @@ Range = tuple[float, float]
 _BITS = 16
 # TorchXRayVision scales its images to -1024..1024.
 _XRV = 1024
+_BLOCK = 1 << 20
 
 
 def gray_levels(values: np.ndarray, bits: int = _BITS) -> np.ndarray:
@@ -51,11 +53,28 @@ def scaled(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
     """
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         # A level for each value that can occur costs less than one for each pixel.
-        return scaled(np.arange(2**16, dtype=np.float64), lowest, highest)[values]
+        table = scaled(np.arange(2**16, dtype=np.float64), lowest, highest)
+        return in_blocks(lambda block: table[block], values)
     if not lowest < highest:
         return np.zeros(values.shape, np.uint8)
-    shares = (values.astype(np.float64) - lowest) / (highest - lowest)
-    return np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
+
+    def levels(block: np.ndarray) -> np.ndarray:
+        shares = (block.astype(np.float64) - lowest) / (highest - lowest)
+        return np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
+
+    return in_blocks(levels, values)
+
+
+def in_blocks(function: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+    """Compute gray levels, uint8 of the shape of `values`, from a million values at a time.
+
+    Intermediate results of 64 bits for all pixels would need several times the memory of the image.
+    """
+    flat, levels = values.reshape(-1), np.empty(values.shape, np.uint8)
+    out = levels.reshape(-1)
+    for begin in range(0, len(flat), _BLOCK):
+        out[begin : begin + _BLOCK] = function(flat[begin : begin + _BLOCK])
+    return levels
 
 
 def declared_range(lowest: int, highest: int, bits: int, signed: bool = False) -> Range:

@@ -1,15 +1,18 @@
 """Opening an image file: its first bytes, and the one error for all that can go wrong."""
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 UNKNOWN_FORMAT = "no image in a known format"
 _LONGEST_REASON = 200
+# Readers keep metadata in memory, and some of them the whole file. No X-ray is as large without compression.
+LARGEST_FILE = 320_000_000
 # A DICOM file has a marker after a preamble of 128 bytes (PS3.10, 7.1).
 _PREAMBLE, _MARKER = 128, b"DICM"
 # A DICOM data set without them begins with an element of group 0002 or 0008, in either order of bytes.
@@ -30,9 +33,13 @@ def open_image(path: Path) -> Iterator[tuple[BinaryIO, bytes]]:
     """The open file and its first 132 bytes. Whatever fails while it is open is raised as `UnreadableImage`.
 
     Raises:
-        UnreadableImage: the file is absent, empty, or the reader failed.
+        UnreadableImage: the file is absent, empty, larger than `LARGEST_FILE`, or the reader failed.
     """
     with refusals(), path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        if size > LARGEST_FILE:
+            raise UnreadableImage(f"the file has {size} bytes, more than {LARGEST_FILE}")
+        file.seek(0)
         head = file.read(_PREAMBLE + len(_MARKER))
         if not head:
             raise UnreadableImage("the file is empty")
@@ -52,14 +59,16 @@ def may_be_dicom(head: bytes) -> bool:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Raise what fails inside as `UnreadableImage`, except for a lack of memory, and show no warnings."""
+    """Raise what fails inside as `UnreadableImage`, and show no warnings."""
     try:
         with warnings.catch_warnings():
             # Decoders warn of large images and unusual metadata. Only failures to decode matter here; they are raised.
             warnings.simplefilter("ignore")
             yield
-    except (UnreadableImage, MemoryError):
+    except UnreadableImage:
         raise
+    except MemoryError as error:
+        raise UnreadableImage("it needs more memory than there is") from error
     except FileNotFoundError as error:
         raise UnreadableImage("there is no such file") from error
     except UnidentifiedImageError as error:
@@ -67,15 +76,3 @@ def refusals() -> Iterator[None]:
     except Exception as error:  # decoders raise many types on broken data
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UnreadableImage(reason[:_LONGEST_REASON] or type(error).__name__) from error
-
-
-def check_pixels(width: int, height: int) -> None:
-    """Refuse an image with no pixel or with more of them than Pillow decodes.
-
-    Raises:
-        UnreadableImage: the size is out of bounds.
-    """
-    if width < 1 or height < 1:
-        raise UnreadableImage(f"the size is {width}x{height}")
-    if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
-        raise UnreadableImage(f"{width}x{height} pixels are more than {2 * Image.MAX_IMAGE_PIXELS}")

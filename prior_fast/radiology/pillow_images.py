@@ -1,5 +1,6 @@
 """Images that Pillow decodes, as upright 8-bit gray."""
 
+from collections.abc import Callable
 from typing import BinaryIO
 
 import numpy as np
@@ -7,7 +8,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from prior_fast.radiology.gray_levels import gray_levels
+from prior_fast.radiology.headers import check_header
 from prior_fast.radiology.image_file import UnreadableImage
+from prior_fast.radiology.jpeg_damage import damage, damage_after
+from prior_fast.radiology.jpeg_markers import read_markers
+from prior_fast.radiology.limits import check_pixels
 from prior_fast.radiology.square import IMAGE_SIZE, Box
 
 # Not Pillow's whole list: it runs a program on PostScript, for example.
@@ -15,6 +20,7 @@ _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "JPEG2000", "BMP", "GIF", "PPM")
 # A JPEG decoded with "fast" keeps at least this many times the target's width and height, so that the resize averages.
 _FAST_MARGIN = 2
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
+_JPEG = b"\xff\xd8\xff"
 _TURNS = range(2, 9)  # of EXIF orientations
 _WHITE_IS_ZERO = 0
 _SIGNED = 2
@@ -32,14 +38,20 @@ def decode_image(file: BinaryIO, head: bytes, fast: bool = False) -> tuple[Image
         fast: reduce a JPEG while it is decoded, if it is large and its metadata do not turn it.
 
     Raises:
-        UnreadableImage: the image has several frames, or pixels that are not finite.
+        UnreadableImage: the image is too large, has several frames, pixels that are not finite, or damage that libjpeg
+            fills in.
         Exception: whatever Pillow raises on broken data; UnidentifiedImageError on an unknown kind.
     """
+    check_header(file, head)
     with Image.open(file, formats=_FORMATS) as image:
+        check_pixels(*image.size)
+        check_damage = _checked_jpeg(file) if head.startswith(_JPEG) else None
         size, reduced = image.size, None
         if fast and isinstance(image, JpegImageFile) and _orientation(image) not in _TURNS:
             reduced = image.draft(None, (_FAST_MARGIN * IMAGE_SIZE, _FAST_MARGIN * IMAGE_SIZE))
         gray = upright_gray(image)
+        if check_damage:
+            check_damage(image)
         if _lost_lower_bytes(image, head) and not np.any(np.asarray(gray) >= _QUARTER):
             raise UnreadableImage("dark 16-bit color, of which only the upper 8 bits are read; save it as 16-bit gray")
     return (gray, size, reduced[1]) if reduced else (gray, gray.size, (0, 0, *gray.size))
@@ -55,6 +67,7 @@ def upright_gray(image: Image.Image) -> Image.Image:
         UnreadableImage: the image has several frames, or pixels that are not finite.
         Exception: whatever Pillow raises on broken data; UnidentifiedImageError if Pillow reads its kind wrongly.
     """
+    check_pixels(*image.size)
     # The first image of a MPO file is the picture; the others are previews or other views of it.
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames != 1:
@@ -71,6 +84,22 @@ def turned(gray: Image.Image, orientation: int) -> Image.Image:
         return gray
     gray.getexif()[ExifTags.Base.Orientation] = orientation
     return ImageOps.exif_transpose(gray)
+
+
+def _checked_jpeg(file: BinaryIO) -> Callable[[Image.Image], None]:
+    """Refuse a damaged JPEG file, and return a check of the decoded image. Leaves the place in `file` as it was."""
+    place = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(place)
+    jpeg = read_markers(data)
+
+    def refuse(reason: str | None) -> None:
+        if reason is not None:
+            raise UnreadableImage(reason)
+
+    refuse(damage(data, jpeg))
+    return lambda image: refuse(damage_after(image, data, jpeg))
 
 
 def _gray(image: Image.Image) -> Image.Image:

@@ -7,6 +7,9 @@ competitions use absolute positions instead of offsets.
 
 import numpy as np
 
+# No image has so many pixels; Python refuses to convert numbers that are far longer.
+_MOST_DIGITS = 100
+
 
 def decode_rle(text: str, rows: int, columns: int) -> np.ndarray:
     """The mask of one run-length encoding: bool [rows, columns].
@@ -19,6 +22,8 @@ def decode_rle(text: str, rows: int, columns: int) -> np.ndarray:
         raise ValueError(f"the RLE has {bad[0][:20]!r} where a number belongs")
     if not words or len(words) % 2:
         raise ValueError(f"the RLE has {len(words)} numbers, not pairs")
+    if (digits := max(map(len, words))) > _MOST_DIGITS:
+        raise ValueError(f"the RLE has a number of {digits} digits")
     numbers, size = [int(word) for word in words], rows * columns
     if sum(numbers) > size:
         raise ValueError(f"the RLE runs to pixel {sum(numbers)} of an image of {rows} x {columns} = {size}")

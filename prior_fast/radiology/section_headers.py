@@ -159,12 +159,21 @@ _SHORTEST_WITH_SLIP = 7
 
 def plain_form(words: str) -> str:
     """A header in lower case without accents, brackets, plural -s and punctuation, so that it can be looked up."""
-    folded = unicodedata.normalize("NFKD", words.casefold())
-    bare = "".join(character for character in folded if not unicodedata.combining(character))
+    bare = "".join(map(_without_accents, words.casefold()))
     bare = re.sub(r"\([^)]*\)?", " ", bare).replace("x-ray", "xray").replace("follow-up", "follow up")
     bare = re.sub(r"[^\w/&+, ]|[\d_]", " ", bare)
     bare = re.sub(r"([/&+,])", r" \1 ", bare)
     return " ".join(_singular(word) for word in bare.split())
+
+
+@functools.lru_cache(maxsize=1024)
+def _without_accents(character: str) -> str:
+    """One character, decomposed, without its combining marks.
+
+    Decomposing a whole text would also sort its combining marks, in quadratic time for a long run of them.
+    """
+    folded = unicodedata.normalize("NFKD", character)
+    return "".join(part for part in folded if not unicodedata.combining(part))
 
 
 def _singular(word: str) -> str:
@@ -181,9 +190,25 @@ _LONG_NAMES = tuple(
 )
 
 
-@functools.lru_cache(maxsize=4096)
+# The last words of headers in plain form; "" is that of a number.
+_LAST_WORDS = frozenset(("", *"/&+,", *(name.split()[-1] for name in _KINDS))) | _VIEW_WORDS
+# Of every name, how many words it has at most; a longer header is a name only after words that change nothing.
+_MOST_WORDS = max(len(name.split()) for name in _KINDS)
+# Longer texts are looked up once in a report; keeping them would take memory.
+_LONGEST_KEPT = 120
+
+
 def header_kind(words: str) -> Kind | None:
     """The kind of a header by its whole words; None if it is not known."""
+    return _kept_kind(words) if len(words) <= _LONGEST_KEPT else _kind(words)
+
+
+@functools.lru_cache(maxsize=4096)
+def _kept_kind(words: str) -> Kind | None:
+    return _kind(words)
+
+
+def _kind(words: str) -> Kind | None:
     form = plain_form(words)
     if not form:
         return None
@@ -193,6 +218,14 @@ def header_kind(words: str) -> Kind | None:
     if known is None and _names_views(form):
         known = Kind.VIEWS
     return known
+
+
+@functools.lru_cache(maxsize=4096)
+def may_end_header(word: str) -> bool:
+    """Whether a known header may end with this word, if it has no opening bracket; most words can be skipped so."""
+    *_, last = plain_form(word).split() or [""]
+    slip = len(last) >= _SHORTEST_WITH_SLIP - 1 and any(_one_slip(last, name) for name, _ in _LONG_NAMES)
+    return last in _LAST_WORDS or slip
 
 
 def telling_kind(words: str) -> Kind | None:
@@ -210,14 +243,11 @@ def _names_views(form: str) -> bool:
 
 
 def _kind_of_part(form: str) -> Kind | None:
-    while form:
-        if form in _KINDS:
-            return _KINDS[form]
-        first, _, rest = form.partition(" ")
-        if first not in _MODIFIERS:
-            return None
-        form = rest
-    return None
+    words = form.split()
+    leading = next((index for index, word in enumerate(words) if word not in _MODIFIERS), len(words))
+    starts = range(max(0, len(words) - _MOST_WORDS), min(leading + 1, len(words)))
+    names = (" ".join(words[start:]) for start in starts)
+    return next((_KINDS[name] for name in names if name in _KINDS), None)
 
 
 def _kind_of_joined(form: str) -> Kind | None:

@@ -1,10 +1,13 @@
 """Splitting a section of a radiology report into sentences by rules, in English and Spanish, without a model."""
 
 import re
+from collections.abc import Iterator
 
 # Where a sentence may end: end marks with closing quotes and brackets, before white space or the end of the text; or a
-# period with a missing space ("normal.The heart").
-_POSSIBLE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|(?<=[a-zß-ÿ]{2})\.(?=[A-ZÀ-Þ][a-zß-ÿ])")
+# period with a missing space ("normal.The heart"). A run of end marks is tried from its first one only: the others
+# would fail as it does, and a long run would take quadratic time. The marks that open a question are found on the way.
+_OPENING = "¿¡"
+_MARK = re.compile(rf"(?<![.!?])[.!?]+[\"')\]]*(?=\s|$)|(?<=[a-zß-ÿ]{{2}})\.(?=[A-ZÀ-Þ][a-zß-ÿ])|[{_OPENING}]")
 
 # The number of a list item, at the start of a line. Spanish lists have "1.-" too.
 _LIST_ITEM = re.compile(r"^[ \t]*(\d{1,2})(?:[.)][ \t]+(?=\S)|[.)]-[ \t]*(?=[^\W\d_]))", re.MULTILINE)
@@ -37,17 +40,23 @@ def split_sentences(section_text: str) -> list[str]:
     of a numbered list is a sentence, with or without a period, and each item of two or more with the same bullet; its
     number or bullet is dropped. Pieces without a letter ("___.", "2.", ".") are dropped.
     """
-    sentences = []
-    for item in (item for part in _split_list(section_text) for item in _split_bullets(part)):
-        text = " ".join(item.split())
-        begin = 0
-        for mark in _POSSIBLE_END.finditer(text):
-            if _ends_sentence(text, begin, mark):
-                sentences.append(text[begin : mark.end()])
-                begin = mark.end()
-        sentences.append(text[begin:])
+    items = (item for part in _split_list(section_text) for item in _split_bullets(part))
+    sentences = (sentence for item in items for sentence in _split_item(" ".join(item.split())))
     stripped = (_LEADING_NUMBER.sub("", sentence.strip()) for sentence in sentences)
-    return [sentence for sentence in stripped if any(character.isalpha() for character in sentence)]
+    return [sentence for sentence in stripped if any(map(str.isalpha, sentence))]
+
+
+def _split_item(text: str) -> Iterator[str]:
+    """The sentences of a text without a list, whose white space is collapsed. The time is linear in its length."""
+    begin, opened = 0, -1
+    for match in _MARK.finditer(text):
+        mark, (start, end) = match[0], match.span()
+        if mark in _OPENING:
+            opened = start
+        elif end == len(text) or _ends_sentence(text, begin, opened, mark, start, end):
+            yield text[begin:end]
+            begin = end
+    yield text[begin:]
 
 
 def _split_list(text: str) -> list[str]:
@@ -73,23 +82,26 @@ def _split_bullets(text: str) -> list[str]:
     return [text[: matches[0].start()], *(text[match.end() : end] for match, end in zip(matches, ends, strict=True))]
 
 
-def _ends_sentence(text: str, begin: int, mark: re.Match[str]) -> bool:
-    """Whether `mark` ends the sentence that starts at `begin`."""
-    following = text[mark.end() : mark.end() + 2].strip()[:1]
-    *before, word = text[begin : mark.start()].strip().rsplit(" ", 2)
-    word = word.lstrip("([\"'")
-    spaced = text[mark.start() - 1 : mark.start()] == " "
-    if not following or not mark[0].startswith("."):
-        opened = max(text.rfind("¿", begin, mark.start()), text.rfind("¡", begin, mark.start()))
-        if following and opened >= 0:
-            # "Opacidad ¿neumonía? basal": the question is a part of the sentence.
-            return not following.islower() or not text[begin:opened].strip()
-        # "? pneumonia": a question mark with a space before it queries the word after it.
-        return not following or not spaced
-    if mark[0].startswith(".."):
-        return not following.islower()
+def _ends_sentence(text: str, begin: int, opened: int, mark: str, start: int, end: int) -> bool:
+    """Whether `mark` = text[start:end], after which more text follows, ends the sentence that starts at `begin`.
+
+    opened: the place of the last "¿" or "¡" before the mark.
+    """
+    following = text[end + (text[end] == " ")]
+    spaced = start > 0 and text[start - 1] == " "
+    first = begin + (text[begin] == " ")
     if mark[0] != ".":
+        if opened >= begin:
+            # "Opacidad ¿neumonía? basal": the question is a part of the sentence.
+            return not following.islower() or opened <= first
+        # "? pneumonia": a question mark with a space before it queries the word after it.
+        return not spaced
+    if mark.startswith(".."):
+        return not following.islower()
+    if mark != ".":
         return True
+    before, word = _last_words(text, first, start - spaced)
+    word = word.lstrip("([\"'")
     name = word.lower()
     if name in _NEVER_LAST:
         return False
@@ -106,11 +118,18 @@ def _ends_sentence(text: str, begin: int, mark: re.Match[str]) -> bool:
     return not (name in _UNITS and following.islower())
 
 
-def _is_initial(letter: str, before: list[str]) -> bool:
-    """Whether a single letter with a period is an initial or a list label; `before`: the words before it."""
+def _last_words(text: str, begin: int, end: int) -> tuple[str, str]:
+    """The last two words of text[begin:end], "" where there is none. Only these words are looked at."""
+    last = text.rfind(" ", begin, end) + 1 or begin
+    before = text.rfind(" ", begin, max(last - 1, begin)) + 1 or begin
+    return text[before : max(last - 1, begin)], text[last:end]
+
+
+def _is_initial(letter: str, before: str) -> bool:
+    """Whether a single letter with a period is an initial or a list label; `before`: the word before it."""
     if not letter.isupper():
         return False
     if not before:
         return True
-    previous = before[-1].rstrip(".")
-    return previous.lower() in _TITLES or (before[-1].endswith(".") and len(previous) == 1)
+    previous = before.rstrip(".")
+    return previous.lower() in _TITLES or (before.endswith(".") and len(previous) == 1)

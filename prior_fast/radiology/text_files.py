@@ -1,13 +1,41 @@
 """Decoding the bytes of text files as people have them: any usual encoding, with or without a byte-order mark."""
 
 import codecs
+from pathlib import Path
 
 UTF8, FALLBACK = "utf-8", "cp1252"
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
+# A report has some kilobytes. A larger file is something else, and splitting it would keep a worker for minutes.
+MOST_REPORT_BYTES = 4_000_000
+
+
 class NotText(ValueError):
     """The bytes are no text. The message is one line without the path."""
+
+
+def read_report_file(path: Path) -> tuple[str, str]:
+    """The text of a report's file and its encoding, as `decode_text` reads them.
+
+    Raises:
+        NotText: as in `decode_text`, or the file has more than `MOST_REPORT_BYTES`.
+        OSError: the file can't be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(MOST_REPORT_BYTES + 1)
+    check_report_size(len(data), "bytes")
+    return decode_text(data)
+
+
+def check_report_size(size: int, unit: str) -> None:
+    """Refuse a report with more than `MOST_REPORT_BYTES` bytes or characters.
+
+    Raises:
+        NotText: it has more.
+    """
+    if size > MOST_REPORT_BYTES:
+        raise NotText(f"no report: it has more than {MOST_REPORT_BYTES:,} {unit}")
 
 
 def decode_text(data: bytes) -> tuple[str, str]:
@@ -43,7 +71,7 @@ def _decode(data: bytes) -> tuple[str, str]:
     try:
         return data.decode(FALLBACK), FALLBACK
     except UnicodeDecodeError:
-        return "".join(_character(byte) for byte in data), FALLBACK
+        return data.decode("latin-1").translate(_CHARACTERS), FALLBACK
 
 
 def _character(byte: int) -> str:
@@ -52,3 +80,7 @@ def _character(byte: int) -> str:
         return single.decode(FALLBACK)
     except UnicodeDecodeError:
         return single.decode("latin-1")
+
+
+# What each byte is in the fallback encoding.
+_CHARACTERS = {byte: _character(byte) for byte in range(256)}

@@ -8,7 +8,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from prior_fast.radiology.gray_levels import gray_levels
-from prior_fast.radiology.image_file import UnreadableImage, check_pixels
+from prior_fast.radiology.image_file import UnreadableImage
+from prior_fast.radiology.limits import check_pixels
 from prior_fast.radiology.pillow_images import turned
 
 _KINDS = {1: "u", 2: "i", 3: "f"}  # of SampleFormat
@@ -17,11 +18,6 @@ _PLAIN, _DEFLATE = 1, (8, 32946)  # of Compression
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
 _STRIPS, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PREDICTOR = 273, 277, 278, 279, 317
 _TILE_WIDTH, _TILE_ROWS, _TILES, _TILE_BYTES, _SAMPLE_FORMAT = 322, 323, 324, 325, 339
-
-
-def is_tiff(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is a TIFF file."""
-    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def decode_tiff(file: BinaryIO) -> Image.Image:
@@ -53,21 +49,25 @@ def decode_tiff(file: BinaryIO) -> Image.Image:
 def _values(file: BinaryIO, tags: ImageFileDirectory_v2) -> np.ndarray:
     """The pixels [H, W] in the file's type."""
     width, height, compression = _number(tags, _WIDTH), _number(tags, _HEIGHT), _number(tags, _COMPRESSION, _PLAIN)
-    check_pixels(width, height)
+    dtype = _dtype(tags, compression)
+    check_pixels(width, height, dtype.itemsize)
     tiled = _TILES in tags
     rows, columns = (_number(tags, _TILE_ROWS), _number(tags, _TILE_WIDTH)) if tiled else (height, width)
     if not tiled:
         rows = min(height, _number(tags, _STRIP_ROWS, height))
-    values = np.empty((height, width), _dtype(tags, compression))
+    check_pixels(columns, rows, dtype.itemsize)
+    values = np.empty((height, width), dtype)
     offsets, lengths = (_numbers(tags, tag) for tag in ((_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES)))
+    wanted_parts = -(-height // rows) * -(-width // columns)
+    if not wanted_parts == len(offsets) == len(lengths):
+        raise UnreadableImage(f"a broken TIFF file: {len(offsets)} parts, wanted {wanted_parts}")
     places = [(top, left) for top in range(0, height, rows) for left in range(0, width, columns)]
-    if not len(places) == len(offsets) == len(lengths):
-        raise UnreadableImage(f"a broken TIFF file: {len(offsets)} parts, wanted {len(places)}")
     for (top, left), offset, length in zip(places, offsets, lengths):
         here = rows if tiled else min(rows, height - top)
         wanted = here * columns * values.itemsize
         file.seek(offset)
-        data = file.read(length)
+        # Not more than the part can need: the parts of a malicious file may all be the whole file.
+        data = file.read(min(length, wanted + wanted // 8 + 64))
         if compression != _PLAIN:
             data = zlib.decompressobj().decompress(data, wanted)
         if len(data) < wanted:

@@ -18,17 +18,21 @@ MIN_FREQUENCY = 2
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CONTINUING = "##"
 _BATCH = 10_000
+# A longer word is [UNK] whatever the vocabulary is.
+_LONGEST_WORD = 100
 
 
 def train_tokenizer(sentences: Sequence[str]) -> "PreTrainedTokenizerFast":
     """Train an uncased WordPiece tokenizer with BERT's normalization and splitting.
 
     The same sentences give the same tokenizer. The vocabulary has at most 4000 pieces, or more if there are more
-    characters than that. Each piece occurs at least twice, except single characters.
+    characters than that. Each piece occurs at least twice, except single characters. Words of more than 100 characters
+    are left out: they never have pieces, and the trainer's time for a word is quadratic in its length.
     """
     from transformers import PreTrainedTokenizerFast  # slow to import, so late
 
     pipeline = _pipeline(models.WordPiece(unk_token="[UNK]", continuing_subword_prefix=_CONTINUING))
+    sentences = [_without_long_words(pipeline, sentence) for sentence in sentences]
     # The trainer numbers pieces in the order of a hash map and breaks ties by number. Reserving every character first,
     # both as the start and as the continuation of a word, makes the numbers and thus the vocabulary reproducible.
     seen = {character for raw in set().union(*sentences) for character in pipeline.normalizer.normalize_str(raw)}
@@ -86,6 +90,13 @@ def tokenize(tokenizer: "PreTrainedTokenizerFast", sentences: Sequence[str]) -> 
         encoded = tokenizer(batch, add_special_tokens=False, truncation=False, padding=False, verbose=False)
         ids += [np.array(sentence, np.int32) for sentence in encoded["input_ids"]]
     return ids
+
+
+def _without_long_words(pipeline: Tokenizer, sentence: str) -> str:
+    if len(sentence) <= _LONGEST_WORD or max(map(len, sentence.split()), default=0) <= _LONGEST_WORD:
+        return sentence
+    words = pipeline.pre_tokenizer.pre_tokenize_str(pipeline.normalizer.normalize_str(sentence))
+    return " ".join(word for word, _ in words if len(word) <= _LONGEST_WORD)
 
 
 def _pipeline(model: models.WordPiece) -> Tokenizer:

@@ -15,6 +15,7 @@ _LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n\s*")
 # Longer than the marks of de-identification.
 _RULE = re.compile(r"^[ \t]*[-_=*]{10,}[ \t]*$", re.MULTILINE)
+_SOLID = re.compile(r"\S")
 # A line that goes on in the next one is at least so long.
 _WRAPPED = 55
 # Capitalized lines with these words are no titles.
@@ -112,23 +113,34 @@ def _claimed(kind: Kind, body: str) -> int:
 
 def _end_of_wrapped_line(body: str, start: int) -> int:
     """The end of the first line, and of those that go on with it."""
-    end = start
+    begin, solid = start, start
     while True:
-        line = body[end:].split("\n", 1)[0]
-        following = body[end + len(line) :].lstrip()[:1]
-        end += len(line)
-        if end == len(body) or not (len(line) >= _WRAPPED or following.islower() or following in "_(,"):
+        end = body.find("\n", begin)
+        end = len(body) if end < 0 else end
+        if solid <= end:
+            solid = _next_word(body, end)
+        following = body[solid : solid + 1]
+        if end == len(body) or not (end - begin >= _WRAPPED or following.islower() or following in "_(,"):
             return end
-        end += 1
+        begin = end + 1
+
+
+def _next_word(text: str, begin: int) -> int:
+    """The place of the first character at or after `begin` that is no white space; the end if there is none."""
+    found = _SOLID.search(text, begin)
+    return found.start() if found else len(text)
 
 
 def _without_title(text: str) -> str:
     """Text without the lines at its begin that are no sentence: names of the report, the hospital or the views."""
-    lines = text.split("\n")
-    upper = text == text.upper()
-    while lines and _is_title(lines[0], upper):
-        del lines[0]
-    return "\n".join(lines)
+    begin, upper = 0, text == text.upper()
+    while begin <= len(text):
+        end = text.find("\n", begin)
+        end = len(text) if end < 0 else end
+        if not _is_title(text[begin:end], upper):
+            return text[begin:]
+        begin = end + 1
+    return ""
 
 
 def _is_title(line: str, upper: bool) -> bool:

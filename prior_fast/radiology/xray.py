@@ -17,7 +17,8 @@ from prior_fast.radiology.image_file import (
 from prior_fast.radiology.pillow_images import decode_image, upright_gray
 from prior_fast.radiology.square import IMAGE_SIZE as IMAGE_SIZE
 from prior_fast.radiology.square import Box, resized
-from prior_fast.radiology.tiff import decode_tiff, is_tiff
+from prior_fast.radiology.tiff import decode_tiff
+from prior_fast.radiology.tiff_directories import is_tiff
 
 # "exact" decodes at full size; "fast" reduces JPEGs while it decodes them.
 EXACT, FAST = DECODES = ("exact", "fast")

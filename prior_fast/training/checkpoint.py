@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from prior_fast.config import ModelConfig, RunConfig, from_dict
+from prior_fast.console import busy
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
 from prior_fast.files.facts import check_file
@@ -65,8 +66,9 @@ class Checkpoint:
 
     def verify(self) -> None:
         """Raise UsageError if a file is missing, was changed or is damaged."""
-        for name in self.files:
-            check_file(self.path, self.files, name)
+        with busy(f"checking {self.path.name}"):
+            for name in self.files:
+                check_file(self.path, self.files, name)
 
     def load_model(self) -> PRIORModel:
         """The model, in evaluation mode, on the CPU.

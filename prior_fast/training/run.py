@@ -207,8 +207,9 @@ class Run:
             state = (self.model, trainer.optimizer, trainer.parameters)
             if self.log is not None:
                 self.log.flush()
-            save_checkpoint(folder, self.position, self.config, *state, self.dataset, tau)
-            prune_checkpoints(folder, self.config.keep_checkpoints)
+            with busy("writing a checkpoint"):
+                save_checkpoint(folder, self.position, self.config, *state, self.dataset, tau)
+                prune_checkpoints(folder, self.config.keep_checkpoints)
         self.saving.done(self.position.total_steps)
         self.ranks.barrier()
 
@@ -239,7 +240,7 @@ class Run:
             )
         stdout.print(f"{state}: {steps} steps in {seconds:.0f} s, {rate:.0f} pairs/s, in {self.out}")
         if self.loader.source.replaced:
-            stdout.print(f"{self.loader.source.replaced} images could not be read; the prepared ones were used instead")
+            stdout.print(f"{self.loader.source.replaced} images could not be read or were damaged; the prepared ones were used instead")
 
 
 def loader_config(config: RunConfig, ranks: Ranks) -> LoaderConfig:

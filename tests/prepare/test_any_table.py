@@ -8,6 +8,7 @@ import pytest
 
 from prior_fast.errors import UsageError
 from prior_fast.prepare.any_table import cell_text, read_table, shown_list
+from prior_fast.prepare.csv_tables import read_csv, read_rows
 
 
 def save(path, text, encoding="utf-8"):
@@ -83,6 +84,15 @@ def test_messages_name_the_option_the_file_and_the_columns(tmp_path):
         ("a.csv", "a,b\n1,2,3\n", "can't be read"),
         ("a.jsonl", '{"a": 1}\n{"a"\n', "line 2: no JSON"),
         ("a.jsonl", '{"a": 1}\n[2]\n', r"line 2: it is a list, not an object"),
+        ("a.csv", "x" * 140_000 + "\n1\n", "first line is no header of a csv file .*must have the names"),
+        ("a.csv", ",".join(map(str, range(10_001))) + "\n1\n", "has 10,001 names, and a table may have 10,000"),
+        ("a.jsonl", "".join(f'{{"{number}": 1}}\n' for number in range(10_001)), "has 10,001 columns"),
+        ("a.jsonl", '{"a": 1}\n{"a": "x\\u0000"}\n', r"a.jsonl, line 2: the character \\u0000 is in no text"),
+        ("a.jsonl", '{"a": [{"b": ["\\ud800"]}]}\n', r"a.jsonl, line 1: the character \\ud800 is in no text"),
+        ("a.jsonl", '{"\\u0000": 1}\n', r"a.jsonl, line 1: the character \\u0000 is in no text"),
+        ("a.jsonl", '{"a": ' + "[" * 30 + "]" * 30 + "}\n", "a.jsonl, line 1: lists or objects are nested too deeply"),
+        ("a.json", "[" * 100_000, "a.json, line 1: lists or objects are nested too deeply"),
+        ("a.jsonl", '{"a": ' + "9" * 5000 + "}\n", "a.jsonl, line 1: no JSON"),
         ("a.parquet", "no parquet at all", "can't be read"),
         ("a.xlsx", "x", "must end in one of .csv"),
     ],
@@ -121,3 +131,46 @@ def test_lists_shown_as_text():
     assert shown_list('["a", "b"]') == shown_list("['a', 'b']") == ["a", "b"]
     assert shown_list("a.png") == "a.png"
     assert shown_list("[a, b]") == "a, b"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]", "[" + "-" * 100_000 + "1]", "[{[]: 1}]", "[" + "(" * 300 + "]"])
+def test_what_shows_no_list_is_a_text(text):
+    assert shown_list(text) == text[1:-1]
+
+
+def test_a_parquet_table_has_only_texts(tmp_path):
+    pq.write_table(pa.table({"n": [1, 2], "id": ["a", "b\0"]}), tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=r"a.parquet, row 2: a zero byte in column 'id'; remove it"):
+        read_table(tmp_path / "a.parquet")
+    latin = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xe9"))
+    pq.write_table(pa.table({"id": latin}), tmp_path / "b.parquet")
+    with pytest.raises(UsageError, match=r"b.parquet can't be read: .*UTF8"):
+        read_table(tmp_path / "b.parquet")
+
+
+def test_a_damaged_gz_file_is_named(tmp_path):
+    packed = bytearray(gzip.compress(b"id\n" + bytes(range(65, 91)) * 50))
+    packed[12:20] = b"\xff" * 8
+    (tmp_path / "a.csv.gz").write_bytes(packed)
+    for read in (read_table, lambda path: read_csv(path, {"id": pa.string()})):
+        with pytest.raises(UsageError, match=r"a\.csv\.gz can't be read"):
+            read(tmp_path / "a.csv.gz")
+
+
+def test_the_csv_reader_refuses_the_same(tmp_path):
+    with pytest.raises(UsageError, match=r"a.csv: its first line is no header of a csv file \(field larger"):
+        read_csv(save(tmp_path / "a.csv", "x" * 140_000 + "\n1\n"), {"id": pa.string()})
+    with pytest.raises(UsageError, match=r"b.csv, row 2: a zero byte in column 'id'; remove it"):
+        read_csv(save(tmp_path / "b.csv", "id\na\nb\0\n"), {"id": pa.string()})
+
+
+def test_a_label_that_is_none_is_named_by_its_first_line(tmp_path):
+    path = save(tmp_path / "a.csv", "id,label\na,yes\nb,what\nc,who\nd,what\n")
+    with pytest.raises(UsageError, match=r"a.csv, line 3: 'label' is 'what', not a label"):
+        read_rows(path, {"id": pa.string(), "label": pa.float64()}, labels=("label",))
+
+
+def test_a_message_shows_some_of_many_columns(tmp_path):
+    path = save(tmp_path / "a.csv", ",".join(f"c{number}" for number in range(60)) + "\n" + "1," * 59 + "1\n")
+    with pytest.raises(UsageError, match=r"it has c0, c1, .*, c49, \.\.\. \(60 in all\)$"):
+        read_table(path).needed("zz")

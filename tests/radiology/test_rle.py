@@ -53,6 +53,8 @@ def test_columns_come_first_and_offsets_are_relative():
         ("3 -4", "'-4' where a number belongs"),
         ("3 1.5", "'1.5'"),
         ("99999999999999999999 1", "runs to pixel"),
+        ("9" * 100 + " 1", "runs to pixel"),
+        ("9" * 5000 + " 1", "^the RLE has a number of 5000 digits$"),
     ],
 )
 def test_what_is_no_encoding_is_refused(text, said):

@@ -132,3 +132,32 @@ def test_real_reports_have_the_recorded_counts(real_cxr):
         report = (real_cxr / f"files/p{subject[:2]}/p{subject}/{study}.txt").read_text(encoding="utf-8")
         sections = findings_and_impression(report, study) or {}
         assert sum(len(split_sentences(text)) for text in sections.values()) == row["sentences"], study
+
+
+@given(st.one_of(st.lists(WORDS).map(" ".join), st.text()))
+def test_sentences_are_pieces_of_the_text_in_its_order(text):
+    kept = iter(text)
+    assert all(character in kept for sentence in split_sentences(text) for character in sentence if character != " ")
+
+
+def test_a_sentence_of_an_ordinary_report_is_not_split_again(real_cxr):
+    for path in sorted(real_cxr.glob("files/*/*/*.txt")):
+        for sentence in split_sentences(path.read_text(encoding="utf-8")):
+            assert split_sentences(sentence) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("a" + "." * 5000 + "b", ["a" + "." * 5000 + "b"]),
+        ("a" + "." * 5000 + " b", ["a" + "." * 5000 + " b"]),
+        ("a" + "." * 5000 + " B", ["a" + "." * 5000, "B"]),
+        ("Dr. " * 2000 + "B. C", ["Dr. " * 2000 + "B. C"]),
+        ("a ? w" + " ? w" * 2000 + ". Fin", ["a ? w" + " ? w" * 2000 + ".", "Fin"]),
+        ("a ¿b" + " ? w" * 2000 + "? C", ["a ¿b" + " ? w" * 2000 + "?", "C"]),
+        ("e" + "\u0345\u0334" * 5000 + ". B", ["e" + "\u0345\u0334" * 5000 + ".", "B"]),
+    ],
+    ids=range(7),
+)
+def test_long_texts_follow_the_same_rules(text, sentences):
+    assert split_sentences(text) == sentences

@@ -1,8 +1,9 @@
 import codecs
+from pathlib import Path
 
 import pytest
 
-from prior_fast.radiology.text_files import NotText, decode_text
+from prior_fast.radiology.text_files import MOST_REPORT_BYTES, NotText, decode_text, read_report_file
 
 TABLE = [
     (b"", "", "utf-8"),
@@ -41,3 +42,12 @@ def test_table(data: bytes, text: str, encoding: str) -> None:
 def test_what_is_no_text_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(NotText, match=message):
         decode_text(data)
+
+
+def test_a_report_may_have_4_million_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "report.txt"
+    path.write_bytes(b"a" * MOST_REPORT_BYTES)
+    assert read_report_file(path) == ("a" * MOST_REPORT_BYTES, "utf-8")
+    path.write_bytes(b"a" * (MOST_REPORT_BYTES + 1))
+    with pytest.raises(NotText, match="no report: it has more than 4,000,000 bytes"):
+        read_report_file(path)

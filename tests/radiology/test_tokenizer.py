@@ -52,6 +52,15 @@ def test_frequency_and_size_limits(monkeypatch):
     assert len(train_tokenizer(SENTENCES)) == 100 < full
 
 
+def test_a_word_that_never_has_pieces_does_not_change_the_vocabulary():
+    word = "".join(f"{number:b}zq" for number in range(4000))
+    plain = train_tokenizer(SENTENCES).get_vocab()
+    assert train_tokenizer([*SENTENCES, word]).get_vocab() == plain
+    assert train_tokenizer([*SENTENCES[1:], f"{word} {SENTENCES[0]}"]).get_vocab() == plain
+    tokenizer = train_tokenizer(SENTENCES)
+    assert tokenize(tokenizer, [word])[0].tolist() == [tokenizer.unk_token_id]
+
+
 def test_a_sentence_may_have_no_token():
     tokenizer = train_tokenizer(SENTENCES)
     assert [bool(len(ids)) for ids in tokenize(tokenizer, ["", "mild"])] == [False, True]

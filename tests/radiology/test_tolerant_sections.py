@@ -188,3 +188,18 @@ def test_a_long_report_takes_little_time() -> None:
     line = "The heart is normal: a b c: d e f. "
     assert tolerant_sections(line * 3000) == [line * 3000]
     assert tolerant_sections("FINDINGS: " + line * 3000) == [line * 3000]
+
+
+def test_headers_of_any_length_follow_the_same_rules() -> None:
+    assert header_kind("the " * 5000 + "findings") is Kind.FINDINGS
+    assert header_kind("the " * 5000 + "x findings") is None
+    assert header_kind("pa chest " * 5000) is Kind.VIEWS
+    assert header_kind("Impresi" + "\u0327\u0334" * 5000 + "o\u0301n") is Kind.IMPRESSION
+    assert header_kind("findings (" + "(" * 5000) is Kind.FINDINGS
+    assert header_kind("findings" + " and impression" * 5000) is Kind.FINDINGS
+
+
+def test_lines_that_go_on_are_claimed_together() -> None:
+    assert tolerant_sections("EXAM: a" + "\n" * 500 + "b") is None
+    assert tolerant_sections("EXAM: a\n" + "b\n" * 500 + "C") == ["\nC"]
+    assert tolerant_sections("Chest Hospital\n" * 500 + "clear\nIMPRESSION: x") == ["clear\n", "x"]

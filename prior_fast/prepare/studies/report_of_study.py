@@ -7,7 +7,7 @@ from prior_fast.radiology.report import report_sentences
 from prior_fast.radiology.sections import EXCLUDED_STUDIES
 from prior_fast.radiology.sentences import split_sentences
 from prior_fast.radiology.study import Rejection, Study
-from prior_fast.radiology.text_files import UTF8, NotText, decode_text
+from prior_fast.radiology.text_files import UTF8, NotText, check_report_size, read_report_file
 
 MIMIC = "mimic"
 NO_SECTION = "no findings or impression"
@@ -39,13 +39,18 @@ def read_sentences(folder: Path, study: Study, min_sentences: int, sections: str
     def reject(kind: str, detail: str = "", broken: bool = False) -> ReadReport:
         return ReadReport([], study.reject(where, kind, detail, broken, whole=True), other)
 
+    given = sum(map(len, (report.text or "", *(report.sections or ()))))
+    try:
+        check_report_size(given, "characters")
+    except NotText as error:
+        return reject("report not readable", f"({error})", broken=True)
     if report.sections is not None:
         found: list[str] | None = [sentence for text in report.sections for sentence in split_sentences(text)]
     else:
         text = report.text
         if text is None:
             try:
-                text, encoding = decode_text((folder / report.path).read_bytes())
+                text, encoding = read_report_file(folder / report.path)
             except FileNotFoundError:
                 return reject("report missing", broken=True)
             except NotText as error:
