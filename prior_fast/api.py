@@ -145,7 +145,9 @@ def _sentences(report: str | Sequence[str], index: int) -> list[str]:
         wrong = [type(sentence).__name__ for sentence in given if not isinstance(sentence, str)]
         if wrong:
             raise ValueError(f"reports[{index}] has a {wrong[0]} among its sentences, wanted texts")
+        _check_letters(" ".join(given), index)
         return given
+    _check_letters(report, index)
     found = report_sentences(report, MIMIC) or report_sentences(report, TOLERANT)
     if found is None:
         raise ValueError(
@@ -153,5 +155,15 @@ def _sentences(report: str | Sequence[str], index: int) -> list[str]:
             f"{report[:200]!r}; give its sentences as a list to use them as they are"
         )
     if not found:
-        raise ValueError(f"reports[{index}] has no sentence: {report!r}")
+        raise ValueError(f"reports[{index}] has no sentence: {report[:200]!r}")
     return found
+
+
+def _check_letters(text: str, index: int) -> None:
+    """Raise ValueError for half of a character (a lone surrogate), which no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"reports[{index}] has half of a character, {text[error.start]!r}: decode the text as UTF-8"
+        ) from None

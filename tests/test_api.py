@@ -141,6 +141,8 @@ def test_attention_is_a_map_of_weights(model: "prior_fast.PRIOR", small_store: P
         (lambda model: model.encode_images([7]), r"images\[0\] is a int, wanted a path"),
         (lambda model: model.encode_reports([]), "reports is empty"),
         (lambda model: model.encode_reports(["Clear.", " "]), r"reports\[1\] has no sentence: ' '"),
+        (lambda model: model.encode_reports(["Clear.", "Heart \udc80."]), r"reports\[1\] has half of a character"),
+        (lambda model: model.encode_reports([["Heart \udc80."]]), r"reports\[0\] has half of a character"),
     ],
 )
 def test_what_does_not_fit_is_named(model: "prior_fast.PRIOR", call, message: str) -> None:

@@ -36,6 +36,7 @@ class EvaluationConfig:
             every image.
         image_ids: a file with the ids of the images, which are then not drawn.
         pictures: whether PNG files are drawn.
+        verify: whether the files of the datasets are compared by their SHA-256 ("full") or by their sizes alone.
         score: "prior" (supplement 3.2) or "gloria" (GLoRIA's and BenchX's).
         prompt: a sentence in which "{}" is replaced by the class (supplement 3.2).
         negative_prompt: the prompt of the negative answer for a single class. It is our choice, since the paper has
@@ -63,6 +64,7 @@ class EvaluationConfig:
     part_of: str = ""
     image_ids: str = ""
     pictures: bool = True
+    verify: Literal["full", "sizes"] = "full"
     score: Literal["prior", "gloria"] = "prior"
     prompt: str = "{} is observed"
     negative_prompt: str = "No {} is observed"

@@ -15,7 +15,7 @@ from prior_fast.batch import PackedBatch, pack_reports
 from prior_fast.console import stderr
 from prior_fast.data.loader import cut_report
 from prior_fast.data.prepared_dataset import PreparedDataset
-from prior_fast.errors import UsageError
+from prior_fast.errors import RunError, UsageError
 from prior_fast.radiology.normalize import normalize
 from prior_fast.radiology.tokenizer import tokenize
 from prior_fast.training.checkpoint import Checkpoint
@@ -87,6 +87,7 @@ class Encoder:
 
     Raises:
         UsageError: the checkpoint's files can't be read, or the device is not available.
+        RunError: by `images` and `texts`: an embedding is not finite.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", batch_size: int = 64) -> None:
@@ -111,7 +112,9 @@ class Encoder:
             parts.append(self.model.encode_images(self.normalized(images[batch])))
             if advance:
                 advance(len(batch))
-        return EmbeddedImages(torch.cat([part.patches for part in parts]), torch.cat([part.whole for part in parts]))
+        whole, patches = torch.cat([part.whole for part in parts]), torch.cat([part.patches for part in parts])
+        self.require_finite("embeddings", whole, patches)
+        return EmbeddedImages(patches, whole)
 
     def normalized(self, images: np.ndarray) -> Tensor:
         """uint8 [N, 224, 224] -> [N, 1, 224, 224], normalized as in the model's training."""
@@ -157,7 +160,25 @@ class Encoder:
             if advance:
                 advance(len(batch))
         offsets = torch.tensor(counts, device=self.device).cumsum(0).int()
-        return EmbeddedTexts(torch.cat(sentences), torch.cat(prototypes), torch.cat(pooled), offsets, len(cut), cut)
+        found = torch.cat(sentences), torch.cat(prototypes), torch.cat(pooled)
+        self.require_finite("embeddings", *found)
+        return EmbeddedTexts(*found, offsets, len(cut), cut)
+
+    def require_finite(self, what: str, *values: Tensor | np.ndarray) -> None:
+        """Refuse values of this checkpoint that are infinite or not a number: every metric of them would be made up.
+
+        what: what they are, in the plural.
+
+        Raises:
+            RunError: some are.
+        """
+        for each in map(torch.as_tensor, values):
+            # A finite sum means finite values. If it is not finite, it may have overflowed.
+            if not each.sum().isfinite() and not each.isfinite().all():
+                raise RunError(
+                    f"the {what} of {self.checkpoint.path} are not finite: its weights are damaged, or too large for "
+                    "the model; use another checkpoint"
+                )
 
     def cut_note(self, cut: Sequence[CutText], count: int, name: str = "texts") -> str:
         """One line on the texts that were cut, `count` texts in all; empty if none was."""

@@ -1,6 +1,5 @@
 """Running one evaluation: from the command's arguments to the result files."""
 
-import csv
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from prior_fast.evaluation.config import RETRIEVAL, ZERO_SHOT, EvaluationConfig,
 from prior_fast.evaluation.dataset_config import dataset_config, why_by_study
 from prior_fast.evaluation.encode import Encoder
 from prior_fast.evaluation.evaluation_source import EvaluationSource, open_evaluation_source
+from prior_fast.evaluation.out_folder import replace_results
 from prior_fast.evaluation.pointing import pointing_game
 from prior_fast.evaluation.prompts import make_prompts
 from prior_fast.evaluation.protocol import protocol
@@ -19,7 +19,8 @@ from prior_fast.evaluation.retrieval import retrieval
 from prior_fast.evaluation.run_facts import checkpoint_facts, track_with
 from prior_fast.evaluation.selection import Chosen, choose, choose_studies, open_reports
 from prior_fast.evaluation.zero_shot import zero_shot
-from prior_fast.files import atomic_path, write_json
+from prior_fast.files import write_json, write_text
+from prior_fast.tables import csv_text
 from prior_fast.training.checkpoint import open_checkpoint
 
 TASKS: dict[str, Callable[..., EvaluationResult]] = {ZERO_SHOT: zero_shot, RETRIEVAL: retrieval}
@@ -30,6 +31,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run "zero-shot" or "retrieval"; write metrics.json, predictions.csv, the selection and pictures into `out`.
 
+    They replace the results of an earlier evaluation there. The caller holds `out` (`out_folder.hold_out`).
+
     split: a split of a prepared dataset, or a part of a labelled dataset's split.
     words: key=value settings of `EvaluationConfig`.
 
@@ -39,9 +42,9 @@ def evaluate(
     Raises:
         UsageError: a setting, the checkpoint or a dataset can't be used.
     """
-    part_of = evaluation_config(words, task=task).part_of  # reports a misspelled setting before anything is read
+    given = evaluation_config(words, task=task)  # reports a misspelled setting before anything is read
     checkpoint = open_checkpoint(checkpoint_path)
-    source = open_evaluation_source(data, split, part_of)
+    source = open_evaluation_source(data, split, given.part_of, given.verify)
     config = dataset_config(task, source, checkpoint, words)
     images, reports = _choose(task, source, config)
     notes = list(images.notes)
@@ -69,7 +72,8 @@ def evaluate(
         "device": str(encoder.device),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    _write(out, images, reports, result, report)
+    with replace_results(out) as folder:
+        _write(folder, images, reports, result, report)
     show(task, result, pointing, report, images, out)
     return report
 
@@ -94,7 +98,6 @@ def _choose(task: str, source: EvaluationSource, config: EvaluationConfig) -> tu
 
 
 def _write(out: Path, images: Chosen, reports: Chosen | None, result: EvaluationResult, report: dict[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     lists = (
         {"selection.csv": images}
         if reports is None
@@ -110,9 +113,8 @@ def _write(out: Path, images: Chosen, reports: Chosen | None, result: Evaluation
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table, whole or not at all."""
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    """Write a table, whole or not at all, safe to open in a spreadsheet."""
+    write_text(path, csv_text([header, *rows]))
 
 
 def show(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prior_fast.data.dataset_folder import read_info
+from prior_fast.data.dataset_folder import Verify, read_info
 from prior_fast.data.labelled_dataset import FORMAT as LABELLED
 from prior_fast.data.labelled_dataset import PARTS, LabelledDataset
 from prior_fast.data.prepared_dataset import Annotation, PreparedDataset
@@ -94,21 +94,22 @@ def takes_all(info: dict[str, Any]) -> bool:
     return info.get("format") == LABELLED and (info.get("name") == "chexpert5x200" or len(info["classes"]) == 1)
 
 
-def open_evaluation_source(path: Path, split: str, part_of: str) -> EvaluationSource:
+def open_evaluation_source(path: Path, split: str, part_of: str, verify: Verify = "sizes") -> EvaluationSource:
     """Open a prepared or a labelled dataset; its dataset.json says which of them it is.
 
     Args:
         split: "train", "validate" or "test": a split of a prepared dataset, or a part of a labelled dataset's split.
         part_of: the labelled dataset's split, as in `EvaluationConfig`.
+        verify: as in `PreparedDataset.open`.
 
     Raises:
         UsageError: there is no dataset, the split is unknown or empty, or `part_of` is given for a prepared dataset.
     """
     if read_info(path).get("format") == LABELLED:
-        return labelled_source(LabelledDataset.open(path), split, part_of)
+        return labelled_source(LabelledDataset.open(path, verify), split, part_of)
     if part_of:
         raise UsageError(f"part_of={part_of} is for labelled datasets; {path} has reports, and --split names its split")
-    return prepared_source(PreparedDataset.open(path, split))
+    return prepared_source(PreparedDataset.open(path, split, verify))
 
 
 def prepared_source(dataset: PreparedDataset) -> EvaluationSource:

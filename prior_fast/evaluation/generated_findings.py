@@ -65,7 +65,9 @@ class Silence:
 def predict_prototypes(encoder: Encoder, reports: Reports, track: Track = no_track) -> Tensor:
     """What the sentence decoder predicts from each image alone: [N, Q, D]."""
     patches = encoder.images(reports.dataset.images, reports.rows, track("images", len(reports.rows))).patches
-    return torch.cat([encoder.model.sentence_decoder(part) for part in patches.split(encoder.batch_size)])
+    predicted = torch.cat([encoder.model.sentence_decoder(part) for part in patches.split(encoder.batch_size)])
+    encoder.require_finite("predicted prototypes", predicted)
+    return predicted
 
 
 def find_silence(encoder: Encoder, reports: Reports, predicted: Tensor) -> Silence:

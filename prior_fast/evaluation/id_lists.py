@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prior_fast.errors import UsageError
 from prior_fast.spelling import nearest
+from prior_fast.tables import plain_cell
 
 ID_COLUMNS = ("study_id", "image_id", "study")
 CLASS_COLUMN = "class"
@@ -45,14 +46,21 @@ def read_ids(setting: str, path: str, answers: Sequence[str] | None = None) -> l
     for line in lines:
         if len(line) <= max(column, class_column or 0):
             raise UsageError(f"{setting}={path}: the line {','.join(line)!r} is too short")
-        name = line[column].strip()
+        name = _as_written(line[column])
         if name in found:
             raise UsageError(f"{setting}={path}: names {name} twice")
-        named = None if answers is None or class_column is None else line[class_column].strip()
+        named = None if answers is None or class_column is None else _as_written(line[class_column])
         found[name] = None if named is None else _class(setting, path, named, answers or ())
     if not found:
         raise UsageError(f"{setting}={path}: names nothing")
     return list(found.items())
+
+
+def _as_written(cell: str) -> str:
+    """The text of a cell; a "'" that `prior_fast.tables.plain_cell` put before a formula is removed."""
+    text = cell.strip()
+    bare = text.removeprefix("'")
+    return bare if text != bare and plain_cell(bare) == text else text
 
 
 def _class(setting: str, path: str, name: str, answers: Sequence[str]) -> int:

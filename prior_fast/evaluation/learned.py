@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from prior_fast.config import to_dict
-from prior_fast.console import print_table, progress, stdout
+from prior_fast.console import busy, print_table, progress, stdout
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import UsageError
 from prior_fast.evaluation import learned_tables as tables
 from prior_fast.evaluation.bank_purity import bank_purity, prototype_rows
-from prior_fast.evaluation.counterfactual import measure_errors, summarize
+from prior_fast.evaluation.counterfactual import TRUE, measure_errors, summarize
 from prior_fast.evaluation.encode import Encoder, Track
 from prior_fast.evaluation.evaluate import write_csv
 from prior_fast.evaluation.generated_findings import Reports, generated_findings
@@ -49,6 +49,7 @@ def measure(
 
     Raises:
         UsageError: a setting, the checkpoint or the dataset can't be used, or the checkpoint was not trained so far.
+        RunError: an embedding or a reconstructed image is not finite.
     """
     config = learned_config(words, task)
     checkpoint = open_checkpoint(checkpoint_path)
@@ -106,7 +107,8 @@ def _bank(encoder: Encoder, dataset: PreparedDataset, config: LearnedConfig, tra
     if config.context == "alone":
         reports = [[sentence] for sentence in dict.fromkeys(sentence for report in reports for sentence in report)]
     read = read_sentences(encoder, reports, track("texts", len(reports)))
-    metrics = {"studies": len(studies), **bank_purity(read, config.seed)}
+    with busy("measuring purity"):
+        metrics = {"studies": len(studies), **bank_purity(read, config.seed)}
     note = (
         f"{metrics['sentences']} sentences of {len(studies)} reports; {metrics['prototypes_used']} of "
         f"{metrics['prototypes']} prototypes are used, as unevenly as if {metrics['prototypes_used_effectively']:.1f} "
@@ -136,6 +138,8 @@ def _reconstruction(
     track: Track,
 ) -> None:
     errors = measure_errors(encoder, dataset, studies, config.seed, track)
+    if errors.targets:
+        encoder.require_finite("reconstructed images", errors.squared[TRUE])
     skipped = ", ".join(f"{count} because {reason}" for reason, count in errors.skipped.items())
     if not errors.targets:
         reason = f"no annotated finding could be measured ({skipped or 'these studies have no annotations'})"
@@ -161,8 +165,9 @@ def _generated(
     rows = draw_studies(train, config.bank_studies, config.seed)
     read = read_sentences(encoder, [train.sentences(int(row)) for row in rows], track("training texts", len(rows)))
     other = _other_split(dataset)
-    validation = Reports.of(encoder, other, draw_studies(other, config.bank_studies, config.seed))
-    reports = Reports.of(encoder, dataset, studies)
+    with busy("reports"):
+        validation = Reports.of(encoder, other, draw_studies(other, config.bank_studies, config.seed))
+        reports = Reports.of(encoder, dataset, studies)
     generated = generated_findings(encoder, reports, validation, read, config.seed, track)
     silence = generated.metrics["silence"]
     silence["split"] = other.split

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from prior_fast.console import busy
 from prior_fast.data.prepared_dataset import Annotation
 from prior_fast.evaluation.attention_map import attention_maps, departure_maps, typical_maps, upsample
 from prior_fast.evaluation.encode import Encoder
@@ -80,18 +81,22 @@ def pointing_game(encoder: Encoder, dataset: Marked, classes: Sequence[str], pro
         return None
     prompts = encoder.texts([[prompt.replace("{}", name)] for name in findings], quiet=True).prototypes
     rows = sorted({target.image_row for target in marked})
-    patches = encoder.images(dataset.images, rows).patches
+    with busy("images of the pointing game", len(rows)) as advance:
+        patches = encoder.images(dataset.images, rows, advance).patches
     typical = typical_maps(encoder.model, patches, prompts)
     size, parts = dataset.images.shape[1], []
-    for first in range(0, len(marked), encoder.batch_size):
-        batch = marked[first : first + encoder.batch_size]
-        image = torch.tensor([rows.index(target.image_row) for target in batch], device=patches.device)
-        finding = torch.tensor([findings.index(target.finding) for target in batch], device=patches.device)
-        masks = np.stack([target.mask for target in batch])
-        maps = attention_maps(encoder.model, patches[image], prompts[finding])
-        departure = departure_maps(encoder.model, patches[image], prompts[finding], typical[:, finding])
-        hits = play(upsample(departure, size).cpu().numpy(), masks)["hit"]
-        parts.append({**play(upsample(maps, size).cpu().numpy(), masks), "departure_hit": hits})
+    with busy("pointing game", len(marked)) as advance:
+        for first in range(0, len(marked), encoder.batch_size):
+            batch = marked[first : first + encoder.batch_size]
+            image = torch.tensor([rows.index(target.image_row) for target in batch], device=patches.device)
+            finding = torch.tensor([findings.index(target.finding) for target in batch], device=patches.device)
+            masks = np.stack([target.mask for target in batch])
+            maps = attention_maps(encoder.model, patches[image], prompts[finding])
+            departure = departure_maps(encoder.model, patches[image], prompts[finding], typical[:, finding])
+            encoder.require_finite("attention maps", maps, departure)
+            hits = play(upsample(departure, size).cpu().numpy(), masks)["hit"]
+            parts.append({**play(upsample(maps, size).cpu().numpy(), masks), "departure_hit": hits})
+            advance(len(batch))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     names = np.array([target.finding for target in marked])
     result: dict[str, Any] = {

@@ -23,7 +23,13 @@ GLORIA_SCORE = (
 
 def protocol(task: str, config: EvaluationConfig, encoder: Encoder, evaluation_set: EvaluationSet) -> dict[str, Any]:
     """The settings and the conventions of a task."""
-    unused = {"batch_size", "device", "pictures", *(key for name, keys in OWN.items() if name != task for key in keys)}
+    unused = {
+        "batch_size",
+        "device",
+        "pictures",
+        "verify",
+        *(key for name, keys in OWN.items() if name != task for key in keys),
+    }
     if config.prompts != TEMPLATE:
         unused.add("prompt")
     if config.prompts != GENERATED:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from prior_fast.console import busy
 from prior_fast.errors import UsageError
 from prior_fast.evaluation.config import EvaluationConfig
 from prior_fast.evaluation.encode import Encoder, Track, no_track
@@ -31,6 +32,7 @@ def retrieval(
 
     Raises:
         UsageError: a report has no token, or rank_within is set and the numbers of images and reports differ.
+        RunError: an embedding or a score is not finite.
     """
     images, reports = evaluation_set.images, evaluation_set.reports or evaluation_set.images
     if config.rank_within and len(images) != len(reports):
@@ -44,20 +46,22 @@ def retrieval(
     except ValueError as error:
         raise UsageError(f"{reports.source.root}: {error}") from None
     pairs = score_images(encoder, images.source.images, images.rows, texts, track)
+    encoder.require_finite("scores", pairs.whole, pairs.local)
     text = unique_texts(sentences)
-    found = retrieval_metrics(
-        pairs,
-        Truth(
-            images.truth if images.answers else None,
-            reports.truth if reports.answers else None,
-            text if same_studies(images, reports) else None,
-        ),
-        config.local_weight,
-        config.rank_within,
-        config.cutoffs,
-    )
-    found["reports_cut"] = texts.cut
-    header, rows = _predictions(images, reports, pairs, text, config)
+    with busy("ranking"):
+        found = retrieval_metrics(
+            pairs,
+            Truth(
+                images.truth if images.answers else None,
+                reports.truth if reports.answers else None,
+                text if same_studies(images, reports) else None,
+            ),
+            config.local_weight,
+            config.rank_within,
+            config.cutoffs,
+        )
+        found["reports_cut"] = texts.cut
+        header, rows = _predictions(images, reports, pairs, text, config)
     return EvaluationResult(
         found, _table(found), header, rows, pictures=_pictures(images, reports, sentences, text, pairs, config)
     )

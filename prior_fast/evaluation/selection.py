@@ -181,5 +181,5 @@ def open_reports(images: Chosen, config: EvaluationConfig) -> Chosen:
             "`prior-fast prepare` made from images with reports"
         )
     split = None if config.reports_split == "all" else config.reports_split
-    source = prepared_source(PreparedDataset.open(root, split))
+    source = prepared_source(PreparedDataset.open(root, split, config.verify))
     return choose(source, config, config.reports_per_class or max(images.selection.counts()), "report_ids")

@@ -5,7 +5,7 @@ obscured") name none here.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prior_fast.radiology.labels import FIVE_CLASSES
@@ -47,6 +47,9 @@ _LEFT = re.compile(r"\bleft\b")
 _RIGHT = re.compile(r"\bright\b")
 _BOTH = re.compile(r"\b(?:bilateral\w*|bibasilar|bibasal|both)\b")
 
+# A longer sentence is read in pieces, so that the time is linear in its length. No report has so long a sentence.
+_LONGEST = 1000
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -81,14 +84,31 @@ class Statement:
 
 
 def read_statement(sentence: str) -> Statement:
-    """What a sentence says."""
+    """What a sentence says. A sentence of more than 1000 characters says what its pieces say, cut between words."""
     text = " ".join(sentence.lower().split())
-    found = []
-    for name in FINDINGS:
-        presences = {_presence(text, match) for match in _NAMED[name].finditer(text)}
-        if presences:
-            found.append((name, next(presence for presence in PRESENCES if presence in presences)))
+    pieces = list(_pieces(text))
+    presences = {name: {presence for piece in pieces for presence in _presences(piece, name)} for name in FINDINGS}
+    found = [(name, min(said, key=PRESENCES.index)) for name, said in presences.items() if said]
     return Statement(tuple(found), side_of(text))
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text in pieces of up to `_LONGEST` characters, which end with whole words if there are any."""
+    begin = 0
+    while len(text) - begin > _LONGEST:
+        end = text.rfind(" ", begin, begin + _LONGEST) + 1 or begin + _LONGEST
+        yield text[begin:end]
+        begin = end
+    yield text[begin:]
+
+
+def _presences(text: str, name: str) -> Iterator[str]:
+    """The presence of the finding each time that the lower-case `text` names it, up to the first that counts most."""
+    for match in _NAMED[name].finditer(text):
+        presence = _presence(text, match)
+        yield presence
+        if presence == PRESENCES[0]:
+            return
 
 
 def side_of(sentence: str) -> str:

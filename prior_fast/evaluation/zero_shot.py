@@ -28,6 +28,7 @@ def zero_shot(
 
     Raises:
         UsageError: the prompts can't be used.
+        RunError: an embedding or a score is not finite.
     """
     prompts, chosen = make_prompts(config), evaluation_set.images
     try:
@@ -36,6 +37,7 @@ def zero_shot(
         setting = "prompt" if config.prompts == TEMPLATE else "prompts"
         raise UsageError(f"{setting}={getattr(config, setting)}: {error}") from None
     pairs = score_images(encoder, chosen.source.images, chosen.rows, texts, track)
+    encoder.require_finite("scores", pairs.whole, pairs.local)
     return result(chosen, config, prompts, pairs)
 
 

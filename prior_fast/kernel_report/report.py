@@ -30,14 +30,18 @@ def report(archs: Sequence[str], ops: Sequence[str], out: Path | None, workers: 
         RunError: a kernel spills, takes more shared memory than a block may have, does not compile, or is never
             launched by its op's bench file; raised after the report is written.
     """
-    from prior_fast.console import stdout
+    from prior_fast.console import busy, stdout
     from prior_fast.files import write_json
     from prior_fast.kernel_report.print_tables import print_kernels, print_limits
 
     ops = _known("op", ops or op_names(), op_names())
     archs = _known("architecture", archs, list(CHIPS))
     require_compiler()
-    collected = [collect(op) for op in ops]
+    collected = []
+    with busy("collecting launches", len(ops)) as advance:
+        for op in ops:
+            collected.append(collect(op))
+            advance(1)
     rows = _compile_all(collected, archs, workers)
     limits = [_limit(case, archs) for found in collected for case in found.cases]
     problems = [(row["kernel"], row["problem"]) for row in rows if row["problem"]]

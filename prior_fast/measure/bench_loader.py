@@ -13,6 +13,7 @@ import torch
 
 from prior_fast.batch import PackedBatch
 from prior_fast.config import DataConfig
+from prior_fast.console import busy, print_table, stdout
 from prior_fast.data.batch_plan import BatchPlan, EpochPlan, LoaderConfig
 from prior_fast.data.loader import CPU, TrainingLoader
 from prior_fast.data.packing import shared_tensor
@@ -62,8 +63,11 @@ def measure(options: LoaderOptions, advance: Callable[[str], None] = lambda name
         except UsageError as error:
             left_out[name] = str(error)
             continue
-        rows.append({"source": name, **_rates(loader, options)})
-    return {"rows": rows, "left_out": left_out, "parts_ms": parts(dataset, options), "studies": len(dataset)}
+        with busy(f"measuring {name}"):
+            rows.append({"source": name, **_rates(loader, options)})
+    with busy("measuring the parts of a batch"):
+        parts_ms = parts(dataset, options)
+    return {"rows": rows, "left_out": left_out, "parts_ms": parts_ms, "studies": len(dataset)}
 
 
 def _loaders(dataset: PreparedDataset, options: LoaderOptions) -> dict[str, Callable[[], TrainingLoader]]:
@@ -223,7 +227,6 @@ class _Transformed:
 
 def report(measured: dict[str, Any], options: LoaderOptions, out: Path | None) -> None:
     """Print the table, and write loader.json and loader.md to `out`."""
-    from prior_fast.console import print_table, stdout
     from prior_fast.files import write_json
     from prior_fast.hardware.machine import describe_machine
     from prior_fast.tables import markdown_table

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from prior_fast.evaluation.attention_map import attention_maps, upsample
 from prior_fast.evaluation.encode import first_image_rows
-from prior_fast.evaluation.names import shortened
 from prior_fast.evaluation.statements import OTHER, named_finding
 from prior_fast.pictures.attention_examples import (
     KINDS,
@@ -22,9 +21,10 @@ from prior_fast.pictures.attention_examples import (
 )
 from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.page import Picture, Section
-from prior_fast.plotting.figures import RIGHT, WRONG, wrap
+from prior_fast.plotting.figures import RIGHT, WRONG
 from prior_fast.plotting.overlay import common_scale, show_overlay, show_scale
 from prior_fast.plotting.sheet import Sheet
+from prior_fast.plotting.words import one_line, wrap
 
 KEY, TITLE = "attention", "Attention over the image"
 SENTENCES_SHOWN = 3
@@ -88,7 +88,7 @@ def _pointed_picture(inputs: PictureInputs, kind: Kind, pointed: Sequence[Pointe
             for row in (plain, heat):
                 sheet.outline(row, column, shown.mask)
     for column, each in enumerate(pointed):
-        sheet.above(0, column, f"{shortened(each.finding, NAME_WIDTH)}\n{each.hits} of {each.targets} hit")
+        sheet.above(0, column, f"{one_line(each.finding, NAME_WIDTH)}\n{each.hits} of {each.targets} hit")
     show_scale(sheet, range(4), scale)
     file = f"attention-{kind.key}.png"
     sheet.save(inputs.out / file)
@@ -108,7 +108,7 @@ def _labelled_picture(inputs: PictureInputs, kind: Kind, shown: dict[str, Labell
     sheet = Sheet(len(shown), above=(1, 0), below=(0, 0), bar=True)
     for column, (finding, each) in enumerate(shown.items()):
         image = inputs.dataset.image(each.image_row)
-        sheet.above(0, column, shortened(finding, NAME_WIDTH))
+        sheet.above(0, column, one_line(finding, NAME_WIDTH))
         sheet.image(0, column, image)
         show_overlay(sheet, 1, column, image, each.values, scale)
     show_scale(sheet, range(2), scale)
@@ -146,7 +146,9 @@ def weights_of(inputs: PictureInputs, image_rows: Sequence[int], sentences: Sequ
     """The attention weights of each image with its sentence: [N, 224, 224]."""
     patches: Tensor = inputs.encoder.images(inputs.dataset.images, image_rows).patches
     prototypes = inputs.encoder.texts([[sentence] for sentence in sentences]).prototypes
-    return upsample(attention_maps(inputs.encoder.model, patches, prototypes)).cpu().numpy()
+    maps = attention_maps(inputs.encoder.model, patches, prototypes)
+    inputs.encoder.require_finite("attention maps", maps)
+    return upsample(maps).cpu().numpy()
 
 
 def choose_sentences(sentences: Sequence[str]) -> list[str]:

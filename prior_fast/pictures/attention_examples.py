@@ -117,6 +117,7 @@ def values_of(inputs: PictureInputs, kind: Kind, finding: str, image_rows: list[
     patches = encoder.images(images, image_rows).patches
     count = len(image_rows)
     maps = kind.maps(encoder.model, patches, prompt.expand(count, -1), typical.expand(-1, count, -1, -1))
+    encoder.require_finite("attention maps", maps)
     return upsample(maps, images.shape[1]).cpu().numpy()
 
 

@@ -16,6 +16,7 @@ from prior_fast.evaluation.statements import OTHER, SEVERAL, named_finding
 from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.page import Picture, Section
 from prior_fast.plotting.figures import new_figure, save
+from prior_fast.plotting.words import label
 
 KEY, TITLE, FILE = "embedding", "Sentence embeddings", "embedding.png"
 SENTENCES = 1000  # as many as the supplement shows
@@ -97,7 +98,7 @@ def scatter(axes: Axes, points: np.ndarray, names: list[str], findings: Sequence
         own = array == name
         if not own.any():
             continue
-        axes.scatter(points[own, 0], points[own, 1], s=14, color=color, label=name, linewidths=0, alpha=0.85)
+        axes.scatter(points[own, 0], points[own, 1], s=14, color=color, label=label(name), linewidths=0, alpha=0.85)
     axes.set_title(title)
     axes.set_xlabel("t-SNE 1 (no unit)")
     axes.set_ylabel("t-SNE 2 (no unit)")

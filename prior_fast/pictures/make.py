@@ -52,6 +52,7 @@ def make_pictures(checkpoint_path: Path, data: Path, out: Path, split: str, word
     with progress() as bar, matplotlib.rc_context(STYLE):
         task = bar.add_task("pictures", total=len(SECTIONS))
         for make in SECTIONS:
+            bar.update(task, description=f"pictures, {make.__name__.removesuffix('_section').replace('_', ' ')}")
             sections.append(make(inputs))
             bar.advance(task)
     title, facts = "What the model has learned", describe(checkpoint, checkpoint_path, data, split, len(dataset))

@@ -1,8 +1,9 @@
 """The page that shows the pictures: index.html, which uses no files outside its folder."""
 
+import html
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ class Section:
     rows: tuple[tuple[Any, ...], ...] = ()
     absent: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def escape(text: str) -> str:
+    """`text` in HTML, also in an attribute; what no page can hold, such as NUL or half a character, becomes U+FFFD."""
+    return html.escape(
+        "".join(
+            "\ufffd" if unicodedata.category(each) in ("Cc", "Cs") and not each.isspace() else each for each in text
+        )
+    )
 
 
 def write_page(folder: Path, title: str, facts: str, sections: Sequence[Section]) -> None:

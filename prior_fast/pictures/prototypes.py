@@ -14,10 +14,12 @@ from prior_fast.files import write_json
 from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.page import Picture, Section
 from prior_fast.plotting.figures import TRAINED, VALIDATED, new_figure, save
+from prior_fast.plotting.words import one_line
 
 KEY, TITLE = "prototypes", "The prototypes"
 FILE, TABLE_FILE = "prototype-use.png", "prototypes.json"
 STUDIES = 300
+SENTENCE = 300  # characters of a sentence in the table
 ROWS, ROWS_OTHER = 25, 5  # rows of the table: prototypes that stand for a finding, and for none
 
 
@@ -81,7 +83,8 @@ def shown_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
     names = ("prototype", "sentences", "finding", "side", "presence")
-    return (*(row[name] for name in names), round(row["purity"], 2), " / ".join(row["typical"]))
+    typical = " / ".join(one_line(text, SENTENCE) for text in row["typical"])
+    return (*(row[name] for name in names), round(row["purity"], 2), typical)
 
 
 def _use_picture(inputs: PictureInputs, rows: list[dict[str, Any]], prototypes: int) -> None:

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from prior_fast.errors import UsageError
 from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.page import Picture, Section
-from prior_fast.plotting.figures import TRAINED, new_figure, save, wrap
+from prior_fast.plotting.figures import TRAINED, new_figure, save
+from prior_fast.plotting.words import label, no_formula, one_line, wrap
 
 KEY, TITLE, FILE = "queries", "Synonymous sentences in the bank", "queries.png"
 Groups = dict[str, list[str]]
@@ -60,7 +61,7 @@ def queries_section(inputs: PictureInputs) -> Section:
         "should read the same prototypes."
     )
     caption = "Sentences of a group that read the same prototype: " + ", ".join(
-        f"{name} {count} of {len(groups[name])}" for name, count in agreement.items()
+        f"{one_line(name)} {count} of {len(groups[name])}" for name, count in agreement.items()
     )
     facts = {"same_prototype": {name: [count, len(groups[name])] for name, count in agreement.items()}}
     return Section(KEY, TITLE, text, (Picture(FILE, f"{caption}."),), facts=facts)
@@ -131,7 +132,7 @@ def draw_group(axes: Axes, name: str, sentences: list[str], weights: np.ndarray)
     axes.set_xlim(-1, len(prototypes))
     axes.set_ylim(-0.15, len(weights))
     axes.set_yticks([len(weights) - 0.6 - line for line in range(len(weights))])
-    axes.set_yticklabels([wrap(sentence, 40, lines=2) for sentence in sentences], color="#1c2430")
+    axes.set_yticklabels([no_formula(wrap(sentence, 40, lines=2)) for sentence in sentences], color="#1c2430")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_title(name, loc="left", fontweight="bold")
+    axes.set_title(label(name), loc="left", fontweight="bold")

@@ -7,7 +7,6 @@ from matplotlib import colormaps
 from matplotlib.colors import Normalize
 
 from prior_fast.evaluation.encode import first_image_rows
-from prior_fast.evaluation.names import shortened
 from prior_fast.evaluation.pointing import targets
 from prior_fast.evaluation.read_sentences import with_tokens
 from prior_fast.evaluation.reconstruct import channel_masks, reconstruct
@@ -16,6 +15,7 @@ from prior_fast.pictures.config import PictureInputs
 from prior_fast.pictures.page import Picture, Section
 from prior_fast.plotting.figures import MARK
 from prior_fast.plotting.sheet import Sheet
+from prior_fast.plotting.words import one_line
 
 KEY, TITLE, FILE = "reconstruction", "Reconstructed images", "reconstruction.png"
 OWN, ANOTHER, NONE = "own report", "another report", "no report"
@@ -45,6 +45,7 @@ def reconstruction_section(inputs: PictureInputs) -> Section:
     examples = choose_examples(inputs)
     originals = np.asarray(inputs.dataset.images[[example.image_row for example in examples]]) / 255
     versions = reconstructions(inputs, examples)
+    inputs.encoder.require_finite("reconstructed images", *versions.values())
     errors = {name: errors_inside(images, originals, examples) for name, images in versions.items()}
     _draw(inputs, examples, originals, versions, errors)
     ratio = inputs.encoder.model.config.mask_ratio
@@ -132,7 +133,7 @@ def _draw(
     for row, name in enumerate(rows):
         sheet.name(row, name)
     for column, example in enumerate(examples):
-        study = shortened(f"study {inputs.dataset.study_names[example.study]}", NAME_WIDTH)
+        study = one_line(f"study {inputs.dataset.study_names[example.study]}", NAME_WIDTH)
         sheet.above(0, column, f"{example.finding or 'no annotation'}\n{study}")
         sheet.image(0, column, originals[column])
         for row, (name, images) in enumerate(versions.items(), start=1):

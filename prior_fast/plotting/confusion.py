@@ -7,6 +7,9 @@ import matplotlib
 import numpy as np
 
 from prior_fast.plotting.figures import STYLE, new_figure, save
+from prior_fast.plotting.words import label
+
+NAME = 40  # characters of a class
 
 
 @matplotlib.rc_context(STYLE)
@@ -22,8 +25,9 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str], path: Path) -> No
             color = "white" if shares[row, column] > 0.55 else "#1c2430"
             text = f"{counts[row, column]}\n{shares[row, column]:.0%}"
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8.5)
-    axes.set_xticks(range(size), classes, rotation=25, ha="right")
-    axes.set_yticks(range(size), classes)
+    names = [label(name, NAME) for name in classes]
+    axes.set_xticks(range(size), names, rotation=25, ha="right")
+    axes.set_yticks(range(size), names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted")

@@ -1,6 +1,6 @@
 """The common parts of all figures: their style, and writing them."""
 
-import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prior_fast.files import atomic_path
+from prior_fast.plotting.words import label
 
 DPI = 150
 STYLE: dict[Any, Any] = {
@@ -28,6 +29,9 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "figure.facecolor": "white",
+    # `prior_fast.plotting.words` writes for these, whatever the user's own style is.
+    "text.parse_math": True,
+    "text.usetex": False,
 }
 TRAINED, VALIDATED, MARK = "#1f5fa8", "#d1620f", "#19d3e6"
 RIGHT, WRONG, PLAIN, FAINT = "#1b7f4d", "#b3261e", "#1c2430", "#566070"
@@ -40,7 +44,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save(figure: Figure, path: Path) -> None:
     """Write the figure as a PNG file, whole or not at all."""
-    with atomic_path(path) as partial:
+    with atomic_path(path) as partial, warnings.catch_warnings():
+        # An emoji in a report is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(partial, format="png", dpi=DPI, pil_kwargs={"compress_level": 4})
 
 
@@ -51,14 +57,9 @@ def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     if title:
-        axes.set_title(title)
+        axes.set_title(label(title))
 
 
 def outline(axes: Axes, mask: np.ndarray) -> None:
     """Draw the border of a mask bool [H, W]."""
     axes.contour(mask.astype(float), levels=[0.5], colors=MARK, linewidths=1.4)
-
-
-def wrap(text: str, width: int, lines: int = 4) -> str:
-    """`text` in at most `lines` lines of `width` characters."""
-    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" ..."))

@@ -8,7 +8,8 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
-from prior_fast.plotting.figures import PLAIN, RIGHT, STYLE, WRONG, new_figure, save, show_image, wrap
+from prior_fast.plotting.figures import PLAIN, RIGHT, STYLE, WRONG, new_figure, save, show_image
+from prior_fast.plotting.words import label, no_formula, wrap
 
 WIDTH, LINES = 40, 17  # size of a report in its cell, in characters and lines
 
@@ -55,7 +56,7 @@ def draw_retrieved_images(found: Found, images: np.ndarray, rows: np.ndarray, te
 
     def query(axes: Axes, number: int, title: str) -> None:
         _show_text(axes, texts[number], PLAIN)
-        axes.set_title(title)
+        axes.set_title(label(title))
 
     def candidate(axes: Axes, number: int, color: str) -> None:
         show_image(axes, np.asarray(images[rows[number]]))
@@ -84,7 +85,7 @@ def _draw(
             color = RIGHT if right else WRONG
             candidate(axes[place + 1], int(found.best[line, place]), color)
             title = f"{place + 1}: {'right' if right else 'wrong'}, {found.names[found.classes[line, place]]}"
-            axes[place + 1].set_title(title, color=color)
+            axes[place + 1].set_title(label(title), color=color)
     save(figure, path)
 
 
@@ -93,6 +94,5 @@ def _show_text(axes: Axes, text: str, color: str) -> None:
     axes.set_yticks([])
     axes.spines[:].set_visible(True)
     axes.spines[:].set_color(color)
-    # A dollar sign would begin a formula.
-    shown = wrap(text, WIDTH, LINES).replace("$", r"\$")
+    shown = no_formula(wrap(text, WIDTH, LINES))
     axes.text(0.03, 0.96, shown, transform=axes.transAxes, va="top", fontsize=7.2, in_layout=False)

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from prior_fast.plotting.figures import STYLE, new_figure, save
+from prior_fast.plotting.words import label
 
 
 @matplotlib.rc_context(STYLE)
@@ -22,10 +23,10 @@ def draw_roc(truth: np.ndarray, scores: np.ndarray, classes: Sequence[str], path
     for index, name in enumerate(classes):
         column = truth[:, index]
         if column.all() or not column.any():
-            axes.plot([], [], label=f"{name}: {'no negative' if column.all() else 'no positive'}")
+            axes.plot([], [], label=f"{label(name)}: {'no negative' if column.all() else 'no positive'}")
             continue
         false, true, _ = roc_curve(column, scores[:, index])
-        axes.plot(false, true, linewidth=1.5, label=f"{name} {roc_auc_score(column, scores[:, index]):.3f}")
+        axes.plot(false, true, linewidth=1.5, label=f"{label(name)} {roc_auc_score(column, scores[:, index]):.3f}")
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate")
     axes.set_aspect("equal")

@@ -13,6 +13,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from prior_fast.plotting.figures import DPI, FAINT, MARK, PLAIN, save
+from prior_fast.plotting.words import no_formula
 
 LABEL = 34  # pixels to the left of the first column, for the rows' names
 BAR, BAR_SPACE, BAR_TEXT = 26, 18, 112  # pixels of a colour bar, before it and after it
@@ -109,6 +110,5 @@ class Sheet:
         return LABEL + column * (self.cell + GAP), self._tops[row]
 
     def _text(self, x: float, y: float, text: str, **style: object) -> None:
-        # A dollar sign would begin a formula.
         style = {"ha": "center", "fontsize": 9.5, "color": PLAIN, **style}
-        self._axes.text(x, y, text.replace("$", r"\$"), **style)  # type: ignore[arg-type]
+        self._axes.text(x, y, no_formula(text), **style)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from prior_fast.console import stdout
+from prior_fast.console import busy, stdout
 from prior_fast.errors import UsageError
 from prior_fast.files import write_json
 from prior_fast.reproduce.steps import Step
@@ -72,7 +72,8 @@ def only_one(out: Path) -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stdout.print(f"waiting for a command that still works in {out}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with busy(f"waiting for a command that still works in {out}"):
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
     finally:
         os.close(lock)

@@ -6,20 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from prior_fast.config import ImageEncoderConfig, ModelConfig, to_dict
+from prior_fast.console import busy
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import atomic_directory, write_json
+from prior_fast.files.tensors import save_tensors
 from prior_fast.model.image_encoder import ResNet
 from prior_fast.model.prior import PRIORModel
-from prior_fast.model.weights import load_checkpoint_file, named, nonfinite
+from prior_fast.model.weights import named, nonfinite
 from prior_fast.radiology.tokenizer import load_tokenizer
 from prior_fast.training.checkpoint import FORMAT, VERSION
 from prior_fast.weights.attention_gather import folded
 from prior_fast.weights.names import Renamed, rename
+from prior_fast.weights.read import read_weights
 from prior_fast.weights.recorded import Recorded, recorded
 from prior_fast.weights.structure import image_settings, image_structure, structure_of_tensors
 
@@ -111,10 +113,10 @@ def inspect(path: Path, stage: int | None = None) -> Inspected:
         UsageError: no such file, or no file of named tensors; neither an image encoder nor a checkpoint of PRIOR; it
             was trained in a way that can't be run here.
     """
-    tensors, facts = load_checkpoint_file(path, "PATH")
+    tensors, facts = read_weights(path)
     first = rename(tensors)
     if first.image_only:
-        return _compared(path, tensors, image_structure(tensors))
+        return _compared(path, tensors, image_structure(tensors, source=path))
     here = {name: tensors[key] for name, key in first.used.items()}
     structure, vocab_size = structure_of_tensors(path, here)
     state = recorded(path, facts, stage)
@@ -145,11 +147,12 @@ def convert(path: Path, out: Path, tokenizer: str | None, stage: int | None = No
     found = inspect(path, stage)
     if found.problem:
         raise RunError(found.problem)
-    tensors = {name: found.tensors[key].contiguous() for name, key in found.names.used.items()}
+    # Tensors of a file may share their memory, which safetensors refuses to write.
+    tensors = {name: found.tensors[key].clone() for name, key in found.names.used.items()}
     if found.structure is None:
         with atomic_directory(out) as partial:
             plain = {name.removeprefix(_RESNET): tensor for name, tensor in tensors.items()}
-            safetensors.torch.save_file(plain, partial / resnet_file(found))
+            save_tensors(partial / resnet_file(found), plain)
             write_json(partial / "report.json", found.report())
         return found
     if tokenizer is None:
@@ -160,8 +163,8 @@ def convert(path: Path, out: Path, tokenizer: str | None, stage: int | None = No
             f"--tokenizer {tokenizer}: it has {len(loaded)} tokens, the weights {found.vocab_size}; give the tokenizer "
             "that they were trained with"
         )
-    with atomic_directory(out) as partial:
-        safetensors.torch.save_file(tensors, partial / "model.safetensors")
+    with busy(f"writing {out.name}"), atomic_directory(out) as partial:
+        save_tensors(partial / "model.safetensors", tensors)
         loaded.save_pretrained(partial / "tokenizer")
         write_json(partial / "checkpoint.json", _facts(found))
         write_json(partial / "report.json", found.report())
@@ -225,6 +228,10 @@ def _compared(
 ) -> Inspected:
     model = _image_model(image) if structure is None else model_state(structure, vocab_size)
     names = rename(tensors, model)
+    for name, key in names.used.items():
+        if model[name].is_floating_point() != tensors[key].is_floating_point():
+            kinds = [str(x.dtype).removeprefix("torch.") for x in (tensors[key], model[name])]
+            raise UsageError(f"{path}: {key} holds {kinds[0]}, the model's tensor {kinds[1]}")
     shapes = {name: (tuple(tensors[key].shape), tuple(model[name].shape)) for name, key in names.used.items()}
     return Inspected(
         path=path,

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-import safetensors.torch
 from transformers import BertConfig
 
+from prior_fast.console import busy
 from prior_fast.errors import UsageError
 from prior_fast.files import atomic_directory, write_json
+from prior_fast.files.tensors import save_tensors
 from prior_fast.model.pretrained_bert import bert_config
 from prior_fast.training.checkpoint import Checkpoint
 
@@ -27,8 +28,8 @@ def export(checkpoint: Checkpoint, out: Path) -> list[str]:
     if out.exists():
         raise UsageError(f"--out {out}: it exists; give another folder")
     model = checkpoint.load_model()
-    resnet = {name: tensor.contiguous() for name, tensor in model.image_encoder.encoder.state_dict().items()}
-    bert = {name: tensor.contiguous() for name, tensor in model.text_encoder.encoder.state_dict().items()}
+    resnet = model.image_encoder.encoder.state_dict()
+    bert = model.text_encoder.encoder.state_dict()
     tokenizer = checkpoint.tokenizer()
     config = BertConfig(
         vocab_size=checkpoint.vocab_size,
@@ -36,11 +37,11 @@ def export(checkpoint: Checkpoint, out: Path) -> list[str]:
         architectures=["BertModel"],
         **bert_config(checkpoint.structure.text),
     )
-    with atomic_directory(out) as partial:
-        safetensors.torch.save_file(resnet, partial / RESNET_FILE)
+    with busy(f"writing {out.name}"), atomic_directory(out) as partial:
+        save_tensors(partial / RESNET_FILE, resnet)
         config.save_pretrained(partial / "text_encoder")
         # transformers requires the name of the framework.
-        safetensors.torch.save_file(bert, partial / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
+        save_tensors(partial / "text_encoder" / "model.safetensors", bert, {"format": "pt"})
         tokenizer.save_pretrained(partial / "text_encoder")
         image = checkpoint.structure.image
         write_json(

@@ -5,6 +5,7 @@ arguments into a checkpoint.
 """
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from prior_fast.model.prototypes import temperature
 # The released code writes these files at the end of stages 1 and 2.
 _NAMES = {"stage2_start": 1, "stage3_start": 2}
 _POOLS: dict[Any, Literal["mean", "attention"]] = {"avg": "mean", "attention": "attention"}
+_MOST_EPOCHS = 10**6
 # Its strategies end at a tenth of the first temperature.
 _DECAYS: dict[Any, Literal["fixed", "linear", "exponential"]] = {
     "fixed": "fixed", "linear": "linear", "exp": "exponential",
@@ -95,11 +97,20 @@ def _stage(path: Path, done: int | None, epochs: tuple[int, int, int]) -> tuple[
 
 def _choice(path: Path, name: str, value: Any, known: Mapping[Any, Any]) -> Any:
     if not isinstance(value, str) or value not in known:
-        raise UsageError(f"{path} was trained with {name}={value!r}: it can be run only with {' or '.join(known)}")
+        raise UsageError(
+            f"{path} was trained with {name}={_shown(value)}: it can be run only with {' or '.join(known)}"
+        )
     return known[value]
 
 
 def _number(path: Path, name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UsageError(f"{path}: its entry {name} is {value!r}, not a number of epochs")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_EPOCHS:
+        raise UsageError(f"{path}: its entry {name} is {_shown(value)}, not a number of epochs")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value of the file in a message: of one line, and not long."""
+    if isinstance(value, int) and abs(value) > 10**18:
+        return "a number over 10^18"  # Python refuses to write numbers of thousands of digits
+    return reprlib.repr(value) if isinstance(value, (str, int, float, type(None))) else f"a {type(value).__name__}"

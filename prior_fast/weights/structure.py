@@ -15,13 +15,20 @@ from prior_fast.model.image_encoder import MAP_SIZE
 
 _HEAD_WIDTH = 64  # of BERT's attention heads; the tensors do not tell their number
 _SIDE = 224
+# No ResNet or BERT is as deep or as wide. Sizes in damaged files, and in files made to harm, become no loop over them.
+_DEEPEST, _WIDEST = 100, 2**20
 
 
-def image_structure(tensors: Mapping[str, Tensor], prefix: str = "") -> ImageEncoderConfig:
-    """The config of a ResNet with tensors of these names, after `prefix`, and shapes.
+def image_structure(
+    tensors: Mapping[str, Tensor], prefix: str = "", source: str | Path = "the file"
+) -> ImageEncoderConfig:
+    """The config of a ResNet with tensors of these names, after `prefix`, and shapes; source: the file, for messages.
 
     The tensors do not tell by how much images are shrunk before the stem; the number of stages does, since the last map
     is 7x7.
+
+    Raises:
+        UsageError: the stem's tensor has no usable size.
     """
     default = ImageEncoderConfig(weights="random")
     depths = _depths(tensors, re.escape(prefix)) or default.depths
@@ -29,7 +36,7 @@ def image_structure(tensors: Mapping[str, Tensor], prefix: str = "") -> ImageEnc
     return dataclasses.replace(
         default,
         depths=depths,
-        width=default.width if stem is None else stem.shape[0],
+        width=default.width if stem is None else _sizes(source, f"{prefix}conv1.weight", stem, 4)[0],
         shrink=_SIDE // (MAP_SIZE * 2 ** (len(depths) + 1)),
     )
 
@@ -50,47 +57,55 @@ def structure_of_tensors(path: Path, here: Mapping[str, Tensor]) -> tuple[ModelC
     here: the tensors by the model's names.
 
     Raises:
-        UsageError: a tensor that sizes are read from is missing.
+        UsageError: a tensor that sizes are read from is missing, or has no usable size.
     """
     released = preset("released").model
+    bert, decoder = "text_encoder.encoder.", "sentence_decoder.decoder."
+    inside = "encoder.layer.0.intermediate.dense.weight"
+
+    def sizes(name: str, axes: int = 2) -> tuple[int, ...]:
+        return _sizes(path, name, here[name], axes)
+
     try:
-        words, positions, types = (
-            here[f"text_encoder.encoder.embeddings.{name}_embeddings.weight"]
-            for name in ("word", "position", "token_type")
+        vocab_size, hidden = sizes(f"{bert}embeddings.word_embeddings.weight")
+        positions, types = (
+            sizes(f"{bert}embeddings.{name}_embeddings.weight")[0] for name in ("position", "token_type")
         )
-        wide = here["text_encoder.encoder.encoder.layer.0.intermediate.dense.weight"].shape[0]
-        bank = here["sentence_bank.embed.weight"]
-        queries = here["sentence_decoder.queries"].shape[1]
-        decoder_wide = here["sentence_decoder.decoder.encoder.layer.0.intermediate.dense.weight"].shape[0]
+        wide = sizes(f"{bert}{inside}")[0]
+        prototypes, width = sizes("sentence_bank.embed.weight")
+        queries = sizes("sentence_decoder.queries", 3)[1]
+        decoder_wide = sizes(f"{decoder}{inside}")[0]
         here["image_encoder.encoder.conv1.weight"]
     except KeyError as error:
         raise UsageError(
             f"{path} is neither an image encoder nor a whole model of PRIOR: it has no {error.args[0]}"
         ) from None
-    width, hidden = bank.shape[1], words.shape[1]
+    for name, size in (("text encoder", hidden), ("sentence decoder", width)):
+        if size % max(1, size // _HEAD_WIDTH):
+            raise UsageError(f"{path}: its {name} has width {size}, which is no multiple of {_HEAD_WIDTH}")
     structure = dataclasses.replace(
         released,
-        image=image_structure(here, "image_encoder.encoder."),
+        image=image_structure(here, "image_encoder.encoder.", path),
         text=TextEncoderConfig(
             weights="random",
             hidden_size=hidden,
-            layers=_count(here, r"text_encoder\.encoder\.encoder\.layer\.(\d+)\."),
+            layers=_count(here, rf"{re.escape(bert)}encoder\.layer\.(\d+)\."),
             heads=max(1, hidden // _HEAD_WIDTH),
             intermediate_size=wide,
-            positions=positions.shape[0],
-            token_types=types.shape[0],
+            positions=positions,
+            token_types=types,
         ),
-        bank=dataclasses.replace(released.bank, prototypes=bank.shape[0]),
+        bank=dataclasses.replace(released.bank, prototypes=prototypes),
         sentence_decoder=dataclasses.replace(
             released.sentence_decoder,
-            layers=_count(here, r"sentence_decoder\.decoder\.encoder\.layer\.(\d+)\."),
+            layers=_count(here, rf"{re.escape(decoder)}encoder\.layer\.(\d+)\."),
             heads=max(1, width // _HEAD_WIDTH),
             intermediate_size=decoder_wide,
             queries=queries,
         ),
         embed_dim=width,
     )
-    return structure, words.shape[0]
+    return structure, vocab_size
 
 
 def _depths(names: Mapping[str, Any], prefix: str) -> tuple[int, ...]:
@@ -100,5 +115,25 @@ def _depths(names: Mapping[str, Any], prefix: str) -> tuple[int, ...]:
 
 
 def _count(names: Mapping[str, Any], pattern: str) -> int:
-    found = [int(match.group(1)) for match in map(re.compile(pattern).match, names) if match]
-    return max(found, default=-1) + 1
+    """The number of layers: one more than the greatest number in the keys that `pattern` matches.
+
+    Greater numbers than there are such keys, or than a model has layers, are left out: their keys are unknown later.
+    """
+    matches = [match for match in map(re.compile(pattern).match, names) if match]
+    most = min(_DEEPEST, len(matches))
+    # Python refuses to read numbers of thousands of digits.
+    found = [int(match.group(1)) for match in matches if len(match.group(1)) < 9]
+    return max((number for number in found if number < most), default=-1) + 1
+
+
+def _sizes(source: str | Path, name: str, tensor: Tensor, axes: int) -> tuple[int, ...]:
+    """The shape of a tensor that tells the sizes of the model.
+
+    Raises:
+        UsageError: it has another number of axes, or a size that no model has.
+    """
+    if tensor.dim() != axes or not all(1 <= size <= _WIDEST for size in tensor.shape):
+        raise UsageError(
+            f"{source}: {name} has shape {list(tensor.shape)}; the model needs {axes} sizes from 1 to {_WIDEST}"
+        )
+    return tuple(tensor.shape)
