@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prior_fast.data.batch_plan import BatchPlan, LoaderConfig
 from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.data.sources.compared import Comparison
 from prior_fast.data.sources.dali import augmented, new_pipeline, require_dali, run
 from prior_fast.data.sources.encoded import EncodedImages
 from prior_fast.data.sources.resize import Lines, with_pillows_border
@@ -20,8 +21,9 @@ from prior_fast.data.sources.resize import Lines, with_pillows_border
 class JpegSource:
     """The full-size files that the dataset was prepared from, for experiments with decoding and resizing.
 
-    On a GPU nvJPEG decodes, with its hardware engine if the GPU has one. A file that can't be decoded is replaced by
-    its prepared image and counted. data.workers is the number of DALI's threads.
+    On a GPU nvJPEG decodes, with its hardware engine if the GPU has one. A file that can't be decoded, or gives another
+    image than it did when the dataset was prepared, is replaced by its prepared image and counted. data.workers is the
+    number of DALI's threads.
 
     Raises:
         UsageError: DALI is not installed, or the folder of files is not that of this dataset.
@@ -32,11 +34,13 @@ class JpegSource:
         self.dataset, self.config, self.device = dataset, config, device
         self.compute = device
         self.encoded = EncodedImages(dataset, Path(config.data.jpegs))
+        self.comparison = Comparison(self.encoded)
         self.description = f"JPEG files under {config.data.jpegs} through DALI on {device.type}"
 
     @property
     def replaced(self) -> int:
         """The number of images so far that were replaced by their prepared image."""
+        self.comparison.count(wait=True)
         return self.encoded.replaced
 
     def stream(self, plans: Iterable[BatchPlan]) -> Iterator[Tensor]:
@@ -59,23 +63,26 @@ class JpegSource:
             return
         ahead = chain([first], coming)
 
-        def read() -> list[np.ndarray]:
+        def read() -> tuple[list[np.ndarray], np.ndarray]:
             plan = next(ahead)
             taken.append(plan)
-            return self.encoded.read(plan.image_rows)
+            return self.encoded.read(plan.image_rows), self.dataset.images[plan.image_rows]
 
         pipeline = new_pipeline(self.device, self.config, len(first.studies))
         with pipeline:
             pipeline.set_outputs(*self._decoded_and_resized(read))
         for outputs in run(pipeline):
-            pixels = with_pillows_border(Lines(*outputs[:-1]), outputs[-1])
-            yield augmented(pixels, taken.popleft(), self.dataset, self.config)
+            *lines, sizes, prepared = outputs
+            pixels = with_pillows_border(Lines(*lines), sizes)
+            plan = taken.popleft()
+            pixels = self.comparison.checked(pixels, prepared, plan.image_rows)
+            yield augmented(pixels, plan, self.dataset, self.config)
 
     def _decoded_and_resized(self, read: Any) -> list[Any]:
-        """The resized image, its border lines and corners, and the size of the file's image."""
+        """The resized image, its border lines and corners, the size of the file's image, and the prepared image."""
         from nvidia.dali import fn, types
 
-        data = fn.external_source(source=read, batch=True)
+        data, prepared = fn.external_source(source=read, num_outputs=2, batch=True)
         gpu = self.device.type == "cuda"
         device = "mixed" if gpu else "cpu"
         # `read_xray` turns images as EXIF says, and their size is that after the turn.
@@ -90,4 +97,5 @@ class JpegSource:
         lines = [resized(top, 1, side), resized(bottom, 1, side)]
         lines += [resized(pixels[:, :1], side, 1), resized(pixels[:, -1:], side, 1)]
         corners = [fn.cast(part, dtype=types.FLOAT) for line in (top, bottom) for part in (line[:, :1], line[:, -1:])]
-        return [resized(pixels, side, side), *lines, *corners, fn.peek_image_shape(data, adjust_orientation=True)]
+        sizes = fn.peek_image_shape(data, adjust_orientation=True)
+        return [resized(pixels, side, side), *lines, *corners, sizes, prepared.gpu() if gpu else prepared]
