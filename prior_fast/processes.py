@@ -45,8 +45,10 @@ def parallel_map(
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches every process of the terminal. Only the parent handles it, after the current work.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches every process of the terminal, and a scheduler's signal every process of the job. Only the parent
+    # handles them, after the current work.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

@@ -1,6 +1,7 @@
 """`prior-fast evaluate`: measure a checkpoint on a task."""
 
 import argparse
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from prior_fast.downstream import config as fine_tuned
@@ -23,6 +24,7 @@ SETTINGS = """settings (key=value; docs/zero-shot.md has the protocols):
   pictures=true|false  whether to write pictures (true)
   batch_size=N         images or texts encoded at once (64)
   device=auto|cpu|cuda
+  verify=full|sizes    compare the datasets' files by SHA-256 or by size alone (full)
 """
 LEARNED_TASKS = {
     "generation": "measure what the decoders generate: reconstructed findings, and findings of generated prototypes",
@@ -54,6 +56,7 @@ FINE_TUNED_SETTINGS = """settings (key=value; docs/tasks.md has the defaults of 
   validate_every=N     epochs between validations (1)
   max_steps=N          steps of each split; 0: no limit
   seed=N device=auto|cpu|cuda
+  verify=full|sizes    compare the dataset's files by SHA-256 or by size alone (full)
 """
 OWN_SETTINGS = {
     "zero-shot": """  score=prior|gloria   the paper's, or GLoRIA's and BenchX's convention (prior)
@@ -115,9 +118,10 @@ def run(args: argparse.Namespace) -> int:
     from prior_fast.evaluation.config import evaluation_config
 
     evaluation_config(args.settings, task=args.task)  # before the import of the model, which takes seconds
-    from prior_fast.evaluation.evaluate import evaluate
+    with _hold(args, "evaluation"):
+        from prior_fast.evaluation.evaluate import evaluate
 
-    evaluate(args.task, args.checkpoint, args.data, args.out, args.split, args.settings)
+        evaluate(args.task, args.checkpoint, args.data, args.out, args.split, args.settings)
     return 0
 
 
@@ -125,9 +129,10 @@ def run_learned(args: argparse.Namespace) -> int:
     from prior_fast.evaluation.learned_config import learned_config
 
     learned_config(args.settings, args.task)  # before the import of the model, which takes seconds
-    from prior_fast.evaluation.learned import measure
+    with _hold(args, "evaluation"):
+        from prior_fast.evaluation.learned import measure
 
-    measure(args.task, args.checkpoint, args.data, args.out, args.split, args.settings)
+        measure(args.task, args.checkpoint, args.data, args.out, args.split, args.settings)
     return 0
 
 
@@ -135,10 +140,17 @@ def run_fine_tuned(args: argparse.Namespace) -> int:
     from prior_fast.downstream.config import task_config
 
     task_config(args.task, args.settings)  # before the import of torch, which takes seconds
-    from prior_fast.downstream.command import run_task
-    from prior_fast.training.signals import EXIT_CODE
+    with _hold(args, "fine-tuning"):
+        from prior_fast.downstream.command import run_task
 
-    return EXIT_CODE if run_task(args.task, args.checkpoint, args.data, args.out, args.settings) else 0
+        return run_task(args.task, args.checkpoint, args.data, args.out, args.settings)
+
+
+def _hold(args: argparse.Namespace, kind: str) -> AbstractContextManager[Path]:
+    """Hold --out; refused before the import of the model."""
+    from prior_fast.evaluation.out_folder import hold_out
+
+    return hold_out(args.out, kind, args.checkpoint, args.data)
 
 
 def _add_task(

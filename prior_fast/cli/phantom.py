@@ -36,21 +36,20 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the dataset and print what is in it."""
+    from prior_fast.cli.prepare.stopping import until_stopped
     from prior_fast.phantom.generate import PhantomOptions, generate_dataset
     from prior_fast.processes import usable_cores
 
     workers = usable_cores() if args.workers is None else args.workers
     if args.layout == "mimic":
         size = PhantomOptions.size if args.size is None else args.size
-        _show(generate_dataset(PhantomOptions(args.out, args.studies, args.seed, size, workers)), args.out)
-        return 0
+        options = PhantomOptions(args.out, args.studies, args.seed, size, workers)
+        return until_stopped(lambda: _show(generate_dataset(options), args.out))
     from prior_fast.phantom.layouts.labelled import default_size, generate_layout
 
     size = default_size(args.layout) if args.size is None else args.size
-    _show_layout(
-        generate_layout(PhantomOptions(args.out, args.studies, args.seed, size, workers), args.layout), args.out
-    )
-    return 0
+    options = PhantomOptions(args.out, args.studies, args.seed, size, workers)
+    return until_stopped(lambda: _show_layout(generate_layout(options, args.layout), args.out))
 
 
 def _show(report: dict[str, Any], out: Path) -> None:

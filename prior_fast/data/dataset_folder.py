@@ -3,16 +3,19 @@
 The files are described in docs/architecture.md and docs/datasets.md.
 """
 
+import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from PIL import Image
 
+from prior_fast.data.columns import Column, read_columns
 from prior_fast.errors import UsageError
-from prior_fast.files import sha256
+from prior_fast.files.sealed import read_sealed
 
 INFO_FILE = "dataset.json"
 
@@ -42,55 +45,32 @@ class DatasetFolder:
         """Standard deviation of the pixels of the same images, in [0, 1]."""
         return self.info["image_std"]
 
-    def read_manifest(self, columns: list[str], filters: list[tuple[str, str, Any]] | None = None) -> pa.Table:
+    def read_manifest(
+        self, wanted: Mapping[str, Column], filters: list[tuple[str, str, Any]] | None = None
+    ) -> pa.Table:
         """Read columns of manifest.parquet.
 
         Raises:
-            UsageError: the file can't be read.
+            UsageError: as `prior_fast.data.columns.read_columns`.
         """
-        path = self.root / "manifest.parquet"
-        try:
-            return pq.read_table(path, columns=columns, filters=filters)
-        except (pa.ArrowException, OSError) as error:
-            raise UsageError(
-                f"{path} can't be read ({str(error).splitlines()[0]}); prepare the dataset again"
-            ) from error
-
-
-def check_files(root: Path, info: dict[str, Any], verify: Verify) -> None:
-    """Compare the files of a dataset with its dataset.json.
-
-    Raises:
-        UsageError: a file is missing, has another size, or with verify="full" another SHA-256. The message names the
-            file.
-    """
-    for name, facts in info["files"].items():
-        path = root / name
-        if not path.is_file():
-            raise UsageError(f"{path} is missing; prepare the dataset again")
-        size = path.stat().st_size
-        if size != facts["bytes"]:
-            raise UsageError(f"{path} has {size} bytes, not {facts['bytes']}; prepare the dataset again")
-        if verify == "full" and sha256(path) != facts["sha256"]:
-            raise UsageError(f"{path} was changed (its SHA-256 is not that in {INFO_FILE}); prepare the dataset again")
+        return read_columns(self.root / "manifest.parquet", wanted, filters)
 
 
 def read_info(root: Path) -> dict[str, Any]:
     """The content of a folder's dataset.json, of a prepared or a labelled dataset.
 
     Raises:
-        UsageError: there is no such file, or it is not a JSON object.
+        UsageError: there is no such file, it is not a JSON object, or it was changed since it was written.
     """
     path = root / INFO_FILE
     if not path.is_file():
         raise UsageError(f"{root} is no prepared dataset: it has no {INFO_FILE}; make one with `prior-fast prepare`")
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is not valid JSON ({error}); prepare the dataset again") from error
-    if not isinstance(info, dict):
-        raise UsageError(f"{path} does not describe a prepared dataset")
-    return info
+        return read_sealed(path)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path} is not valid JSON ({error}); prepare the dataset again") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} can't be used ({error}); prepare the dataset again") from None
 
 
 def check_format(root: Path, info: dict[str, Any], name: str, version: int, how: str) -> None:
@@ -116,8 +96,33 @@ def map_array(root: Path, name: str, shape: tuple[int, ...], dtype: type) -> np.
     path = root / name
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} can't be read ({error}); prepare the dataset again") from error
+    # A damaged header is a Python expression that can fail in any way.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(f"{path} can't be read ({reason}); prepare the dataset again") from error
     if array.shape != shape or array.dtype != dtype:
-        raise UsageError(f"{path} holds {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
+        raise UsageError(
+            f"{path} holds {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}; prepare the dataset again"
+        )
     return array
+
+
+def read_mask(path: Path, row: int, encoded: bytes) -> np.ndarray:
+    """The mask bool [224, 224] in a PNG file that a manifest holds.
+
+    path, row: the file and its row, for the message.
+
+    Raises:
+        UsageError: it is no such mask.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            mask = np.asarray(image)
+    except Exception as error:  # Pillow's decoders raise errors of many types
+        raise UsageError(f"{path}: the mask of row {row} can't be read ({error}); prepare the dataset again") from None
+    if mask.shape != (224, 224) or mask.dtype != bool:
+        raise UsageError(
+            f"{path}: the mask of row {row} is {mask.dtype} {mask.shape}, not bool (224, 224); "
+            "prepare the dataset again"
+        )
+    return mask

@@ -3,19 +3,30 @@
 The files are described in docs/architecture.md.
 """
 
-import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
+import pyarrow.compute as pc
 
-from prior_fast.data.dataset_folder import DatasetFolder, Verify, check_files, check_format, map_array, read_info
+from prior_fast.data.columns import INTEGER, LABEL, NUMBER, PICTURE, TEXT, TEXTS, Column, column_names, read_columns
+from prior_fast.data.dataset_checks import COUNT, LEVEL, NAMES, OBJECT, check_entries, check_files, check_listed
+from prior_fast.data.dataset_folder import (
+    INFO_FILE,
+    DatasetFolder,
+    Verify,
+    check_format,
+    map_array,
+    read_info,
+    read_mask,
+)
+from prior_fast.data.prepared_checks import check_lengths, check_range, check_tokens
+from prior_fast.data.tokenizer_folder import read_tokenizer
 from prior_fast.errors import UsageError
 from prior_fast.radiology.labels import CHEXPERT_LABELS
 from prior_fast.spelling import nearest
@@ -29,6 +40,22 @@ MANIFEST_COLUMNS = (
     *("study_id", "subject_id", "study", "subject", "split", "dicom_ids", "image_paths", "image_begin", "image_end"),
     *("sentence_begin", "sentence_end", "sentences"),
 )
+# The entries of dataset.json, the files and the columns without which a dataset can't be used.
+ENTRIES = {
+    **dict.fromkeys(("studies", "images", "sentences", "tokens"), COUNT),
+    **dict.fromkeys(("image_mean", "image_std"), LEVEL),
+    **dict.fromkeys(("tokenizer.vocab_size", "tokenizer.cls_id", "tokenizer.sep_id"), COUNT),
+    "splits": OBJECT,
+}
+FILES = ("images.npy", "tokens.npy", "sentence_offsets.npy", "manifest.parquet")
+TOKENIZER_FILE = "tokenizer/tokenizer.json"
+ANNOTATIONS = {
+    "image_row": INTEGER,
+    **dict.fromkeys(("finding", "side", "severity"), TEXT),
+    **dict.fromkeys(("x", "y", "width", "height"), NUMBER),
+    "mask": PICTURE,
+}
+ANNOTATIONS_FILE = "annotations.parquet"
 
 
 @dataclass(frozen=True)
@@ -76,7 +103,8 @@ class PreparedDataset(DatasetFolder):
         self.sentence_offsets = np.asarray(map_array(root, "sentence_offsets.npy", (info["sentences"] + 1,), np.int64))
         ranges = ("image_begin", "image_end", "sentence_begin", "sentence_end")
         self.classes: tuple[str, ...] = tuple(info.get("labels", CHEXPERT_LABELS))
-        table = self._manifest(["study_id", "subject_id", *ranges, *self.classes])
+        integers = dict.fromkeys(("study_id", "subject_id", *ranges), INTEGER)
+        table = self._manifest({**integers, **dict.fromkeys(self.classes, LABEL)})
         column = {name: table[name].to_numpy() for name in ("study_id", "subject_id", *ranges)}
         self.study_ids: np.ndarray = column["study_id"]
         self.subject_ids: np.ndarray = column["subject_id"]
@@ -106,9 +134,13 @@ class PreparedDataset(DatasetFolder):
         root = Path(path)
         info = read_info(root)
         check_format(root, info, FORMAT, VERSION, "prior-fast prepare")
-        check_files(root, info, verify)
+        check_entries(root, info, {**ENTRIES, **({"labels": NAMES} if "labels" in info else {})})
+        check_listed(root, info, FILES)
         _check_split(root, info, split)
-        return cls(root, info, split)
+        check_files(root, info, verify)
+        dataset = cls(root, info, split)
+        dataset._check_rows()
+        return dataset
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker process maps the files again instead of receiving a copy of them.
@@ -140,25 +172,36 @@ class PreparedDataset(DatasetFolder):
         return [self.tokens[begin:end] for begin, end in pairwise(bounds)]
 
     def tokenizer(self) -> "PreTrainedTokenizerFast":
-        """The tokenizer that made the tokens."""
-        from transformers import AutoTokenizer
+        """The tokenizer that made the tokens.
 
-        folder = self.root / "tokenizer"
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return cast("PreTrainedTokenizerFast", tokenizer)
+        Raises:
+            UsageError: it is damaged, or another one.
+        """
+        check_listed(self.root, self.info, [TOKENIZER_FILE])
+        tokenizer = read_tokenizer(self.root / "tokenizer", self.vocab_size, "prepare the dataset again")
+        found, wanted = (tokenizer.cls_token_id, tokenizer.sep_token_id), (self.cls_id, self.sep_id)
+        if found != wanted:
+            raise UsageError(
+                f"{self.root / 'tokenizer'} has [CLS] and [SEP] at {found}, not {wanted}; prepare the dataset again"
+            )
+        return tokenizer
 
     def annotations(self) -> list[Annotation]:
-        """The annotations of this split's images; an empty list if the source has none."""
-        path = self.root / "annotations.parquet"
-        if not path.exists() or not len(self):
+        """The annotations of this split's images; an empty list if the source has none.
+
+        Raises:
+            UsageError: their file is damaged.
+        """
+        if ANNOTATIONS_FILE not in self.info["files"] or not len(self):
             return []
+        path = self.root / ANNOTATIONS_FILE
         first, end = int(self.image_begin[0]), int(self.image_end[-1])
-        table = pq.read_table(path, filters=[("image_row", ">=", first), ("image_row", "<", end)])
+        table = read_columns(path, ANNOTATIONS, [("image_row", ">=", first), ("image_row", "<", end)])
         return [
             Annotation(
                 **{name: row[name] for name in ("image_row", "finding", "side", "severity")},
                 box=(row["x"], row["y"], row["width"], row["height"]),
-                mask=np.asarray(Image.open(io.BytesIO(row["mask"]))),
+                mask=read_mask(path, row["image_row"], row["mask"]),
             )
             for row in table.to_pylist()
         ]
@@ -193,7 +236,9 @@ class PreparedDataset(DatasetFolder):
         """The file of each image by its row, relative to the folder of the images; None if the dataset has none."""
         if "image_paths" not in self._columns:
             return None
-        begins, paths = self.image_begin.tolist(), self._manifest(["image_paths"])["image_paths"].to_pylist()
+        column = self._manifest({"image_paths": TEXTS})["image_paths"]
+        check_lengths(self._path, "image_paths", pc.list_value_length(column).to_numpy(), self._image_counts)
+        begins, paths = self.image_begin.tolist(), column.to_pylist()
         return {begin + place: path for begin, own in zip(begins, paths) for place, path in enumerate(own)}
 
     @cached_property
@@ -203,22 +248,48 @@ class PreparedDataset(DatasetFolder):
 
     @cached_property
     def _sentences(self) -> pa.ChunkedArray:
-        return self._manifest(["sentences"])["sentences"]
+        column = self._manifest({"sentences": TEXTS})["sentences"]
+        check_lengths(self._path, "sentences", pc.list_value_length(column).to_numpy(), self.sentence_counts)
+        return column
 
     @cached_property
     def _columns(self) -> list[str]:
-        return pq.read_schema(self.root / "manifest.parquet").names
+        return column_names(self._path)
+
+    @property
+    def _path(self) -> Path:
+        return self.root / "manifest.parquet"
+
+    @property
+    def _image_counts(self) -> np.ndarray:
+        return self.image_end - self.image_begin
 
     def _names(self, column: str, numbers: np.ndarray) -> list[str]:
-        return (
-            self._manifest([column])[column].to_pylist() if column in self._columns else [*map(str, numbers.tolist())]
-        )
+        if column not in self._columns:
+            return [*map(str, numbers.tolist())]
+        return self._manifest({column: TEXT})[column].to_pylist()
 
-    def _manifest(self, columns: list[str]) -> pa.Table:
-        return self.read_manifest(columns, None if self.split is None else [("split", "==", self.split)])
+    def _manifest(self, wanted: Mapping[str, Column]) -> pa.Table:
+        return self.read_manifest(wanted, None if self.split is None else [("split", "==", self.split)])
+
+    def _check_rows(self) -> None:
+        """Raise UsageError unless the rows of the manifest fit the other files."""
+        info, count = self.info, len(self)
+        wanted = info["studies"] if self.split is None else info["splits"][self.split]["studies"]
+        if count != wanted:
+            raise UsageError(f"{self._path} has {count} studies, not {wanted}; prepare the dataset again")
+        check_tokens(self.root, info, self.sentence_offsets, self.tokens)
+        check_range(self._path, "image", self.image_begin, self.image_end, info["images"], 1)
+        sentence_end = self.sentence_begin + self.sentence_counts
+        check_range(self._path, "sentence", self.sentence_begin, sentence_end, info["sentences"], 0)
 
 
 def _check_split(root: Path, info: dict[str, Any], split: str | None) -> None:
+    for name, counts in info["splits"].items():
+        if not isinstance(counts, dict) or not COUNT.fits(counts.get("studies")):
+            raise UsageError(
+                f"{root / INFO_FILE} has no number of studies of {name!r} in 'splits'; prepare the dataset again"
+            )
     if split is None:
         return
     splits = {name: counts["studies"] for name, counts in info["splits"].items()}

@@ -1,7 +1,6 @@
 """The record of what the files in --out were made from. A run continues in a folder only with the same inputs."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.settings.base import FineTuneConfig
 from prior_fast.errors import UsageError
-from prior_fast.files import sha256, write_json
+from prior_fast.files import sha256
+from prior_fast.files.sealed import read_sealed, write_sealed
 
 FILE = "settings.json"
-# The settings that may change when a run continues: the device and the splits.
-FREE = ("device", "splits")
+# The settings that may change when a run continues: the device, the splits and the check of the dataset.
+FREE = ("device", "splits", "verify")
 
 
 def describe(task: str, config: FineTuneConfig, pretrained: Pretrained, dataset: LabelledDataset) -> dict[str, Any]:
@@ -32,20 +32,24 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
     """Write `settings` into the folder, or check that the settings in the folder are the same.
 
     Raises:
-        UsageError: the settings in the folder differ; the message names the first difference.
+        UsageError: the settings in the folder differ, which the message shows by the first difference, or are damaged.
     """
     path = out / FILE
-    if not path.is_file():
-        write_json(path, settings)
+    if not path.exists():
+        write_sealed(path, settings)
         return
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        saved = read_sealed(path)
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} can't be read ({error}): name another --out") from None
     for name, value in settings.items():
-        if name not in FREE and saved.get(name) != value:
+        if name in FREE:
+            continue
+        if name not in saved:
+            raise UsageError(f"{path} has no {name!r}: name another --out")
+        if saved[name] != value:
             what = {"checkpoint": "another --checkpoint", "data": "another --data"}
-            made = what.get(name, f"{name}={_word(saved.get(name))}, not {_word(value)}")
+            made = what.get(name, f"{name}={_word(saved[name])}, not {_word(value)}")
             raise UsageError(f"{out} was made with {made}: name another --out, or give the same to continue it")
 
 

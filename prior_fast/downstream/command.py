@@ -10,30 +10,34 @@ from prior_fast.downstream.pretrained import open_pretrained
 from prior_fast.downstream.settings.classification import ClassificationConfig
 from prior_fast.downstream.splits import run_splits
 from prior_fast.downstream.sweep import sweep_blocks
-from prior_fast.training.signals import EXIT_CODE, StopSignals
+from prior_fast.training.signals import StopSignals
 
 
-def run_task(name: str, checkpoint_path: Path, data: Path, out: Path, words: Sequence[str]) -> bool:
+def run_task(name: str, checkpoint_path: Path, data: Path, out: Path, words: Sequence[str]) -> int:
     """Run "classification", "segmentation" or "detection" in the folder `out`, and continue an earlier run there.
+
+    The caller holds `out` (`prior_fast.evaluation.out_folder.hold_out`).
 
     words: key=value settings of the task's config (`prior_fast.downstream.config`).
 
     Returns:
-        Whether a signal stopped the run (`prior_fast.training.signals`).
+        The exit code: 0, or that of a signal that stopped the run (`prior_fast.training.signals`).
 
     Raises:
-        UsageError: a setting, the checkpoint or the dataset can't be used, or `out` holds another run.
-        RunError: a loss became non-finite, or a package is missing.
+        UsageError: a setting, the checkpoint or the dataset can't be used, or `out` holds another run or a damaged one.
+        RunError: a loss became non-finite, the disk is full, or a package is missing.
     """
-    task_config(name, words)  # reports a misspelled setting before anything is read
+    given = task_config(name, words)  # reports a misspelled setting before anything is read
     pretrained = open_pretrained(checkpoint_path)
-    dataset = LabelledDataset.open(data)
+    dataset = LabelledDataset.open(data, given.verify)
     config = task_config(name, words, dataset.name)
     with StopSignals() as signals:
         if isinstance(config, ClassificationConfig) and config.sweep == "blocks":
             result = sweep_blocks(pretrained, dataset, config, out, signals.asked)
         else:
             result = run_splits(name, pretrained, dataset, config, out, signals.asked)
-    if result is None:
-        stdout.print(f"stopped by {signals.cause} (exit code {EXIT_CODE}); the same command continues the run in {out}")
-    return result is None
+    if result is not None:
+        return 0
+    code = signals.exit_code
+    stdout.print(f"stopped by {signals.cause} (exit code {code}); the same command continues the run in {out}")
+    return code

@@ -1,6 +1,5 @@
 """Fine-tuning on one split: train, choose weights on the validation part, measure them on the test part."""
 
-import csv
 import json
 import math
 import shutil
@@ -17,14 +16,33 @@ from torch import Tensor
 from prior_fast.data.labelled_dataset import Split
 from prior_fast.downstream.backbone import train_except, trained_parameters
 from prior_fast.downstream.images import batches, draw_flips, epoch_order
+from prior_fast.downstream.results import LOG_FILE, RESULT_FILE, read_result
 from prior_fast.downstream.settings.base import FineTuneConfig
-from prior_fast.downstream.state import Standing, Tensors, copy_weights, load_state, save_state, save_weights
+from prior_fast.downstream.state import (
+    Nonfinite,
+    Standing,
+    Tensors,
+    all_finite,
+    copy_weights,
+    load_state,
+    save_state,
+    save_weights,
+)
 from prior_fast.downstream.task import Measured, Task
 from prior_fast.errors import RunError
-from prior_fast.files import atomic_path, write_json, write_text
+from prior_fast.files import recover, write_text
+from prior_fast.files.claim import remove_leftovers
+from prior_fast.files.sealed import write_sealed
+from prior_fast.model.weights import nonfinite
+from prior_fast.tables import csv_text
 from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.step import bf16_is_fast
 
+LOWER = "start again with a lower learning_rate=... and another --out, since this folder keeps its settings"
+UNTRAINED = (
+    "no step was taken before it, so the weights or the images are the reason: give another --checkpoint or --data, "
+    "and another --out"
+)
 # A state is saved when the duration of the last save is at most this share of the time since then.
 SAVING_SHARE = 0.1
 
@@ -57,22 +75,23 @@ def fine_tune(
     notes: notes on the split, for result.json.
 
     Returns:
-        The content of result.json; None if the run was stopped before the end.
+        The content of result.json, whose "log" has the lines of log.jsonl; None if the run was stopped before the end.
 
     Raises:
-        UsageError: the saved state can't be read.
-        RunError: a loss became non-finite.
+        UsageError: the saved state or result is damaged.
+        RunError: a loss or a weight became non-finite, or the disk is full.
     """
-    path = place.folder / "result.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+    path = place.folder / RESULT_FILE
+    if path.exists():
+        return read_result(place.folder, task.selects)
+    remove_leftovers(place.folder)
     run = FineTuning(task, config, rows, place)
     with cudnn_for_training(benchmark=True):  # images are of one size
         finished = run.train()
     if not finished:
         return None
     result = run.test(notes)
-    write_json(path, result)
+    write_sealed(path, result)
     shutil.rmtree(run.state_folder, ignore_errors=True)
     return result
 
@@ -97,6 +116,8 @@ class FineTuning:
         self.optimizer = kind(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         self.state_folder = place.folder / "state"
         self.standing, self.best = Standing(), Tensors()
+        # A kill in the middle of a replacement may have left the state under another name.
+        recover(self.state_folder)
         if self.state_folder.is_dir():
             self.standing, self.best = load_state(self.state_folder, self.model, self.optimizer)
         self.started = self.saved = time.perf_counter()
@@ -137,13 +158,9 @@ class FineTuning:
         """Measure the best weights on the test part and write all files but result.json, whose content is returned."""
         task, folder, rows = self.task, self.place.folder, self.rows.test
         self.model.load_state_dict(self.best)
-        predictions, measured = self._measure(rows)
+        predictions, measured = self._measure(rows, "test")
         header, lines = task.table(predictions, rows)
-        with (
-            atomic_path(folder / "predictions.csv") as partial,
-            partial.open("w", encoding="utf-8", newline="") as file,
-        ):
-            csv.writer(file, lineterminator="\n").writerows([header, *lines])
+        write_text(folder / "predictions.csv", csv_text([header, *lines]))
         save_weights(folder / "model.safetensors", self.best)
         with self._autocast():
             task.draw(self.model, predictions, rows, folder)
@@ -162,6 +179,7 @@ class FineTuning:
             "undefined": measured.notes,
             "notes": list(notes),
             "seconds": round(seconds, 2),
+            "log": self.standing.history,
         }
 
     def _step(self, batch: Any) -> Tensor:
@@ -187,16 +205,18 @@ class FineTuning:
         first = len(self.standing.losses) + 1
         for offset, value in enumerate(values):
             if not math.isfinite(value):
+                taken = self.standing.step - len(values) + offset
                 raise RunError(
                     f"{self.place.name}, epoch {epoch + 1}, step {first + offset}: the loss is {value}; "
-                    "lower learning_rate"
+                    f"{LOWER if taken else UNTRAINED}"
                 )
         self.standing.losses += values
 
     def _validate(self, epoch: int) -> None:
         """Validate after an epoch, keep the weights if they are the best, and add a line to the log."""
         standing = self.standing
-        _, measured = self._measure(self.rows.validate)
+        self._check_weights(epoch)
+        _, measured = self._measure(self.rows.validate, "validation")
         value = measured.values[self.task.selects]
         if value is None:
             value = -(measured.values["loss"] or 0.0)
@@ -212,12 +232,27 @@ class FineTuning:
         }
         standing.history.append(line)
         standing.losses = []
-        write_text(self.place.folder / "log.jsonl", "".join(json.dumps(each) + "\n" for each in standing.history))
+        write_text(self.place.folder / LOG_FILE, "".join(json.dumps(each) + "\n" for each in standing.history))
 
-    def _measure(self, rows: Any) -> tuple[Any, Measured]:
+    def _check_weights(self, epoch: int) -> None:
+        """Raise RunError if a weight is not finite: validation would measure a network that is none any more."""
+        state = self.model.state_dict()
+        if not all_finite(state.values()):
+            odd = nonfinite(state)
+            raise RunError(
+                f"{self.place.name}, epoch {epoch + 1}: {odd[0]} and {len(odd) - 1} more of the network's tensors are "
+                f"not finite; {LOWER}"
+            )
+
+    def _measure(self, rows: Any, part: str) -> tuple[Any, Measured]:
         self.model.eval()
-        with self._autocast():
-            predictions = self.task.predict(self.model, rows)
+        bar = self.place.bar
+        shown = bar.add_task(f"{self.place.name} {part}", total=len(rows), losses="")
+        try:
+            with self._autocast():
+                predictions = self.task.predict(self.model, rows, lambda count: bar.advance(shown, count))
+        finally:
+            bar.remove_task(shown)
         return predictions, self.task.measure(predictions, rows)
 
     def _autocast(self) -> torch.autocast:
@@ -227,7 +262,10 @@ class FineTuning:
         begun = time.perf_counter()
         self.standing.seconds = self._seconds()
         self.started = begun
-        save_state(self.state_folder, self.standing, self.model, self.best, self.optimizer)
+        try:
+            save_state(self.state_folder, self.standing, self.model, self.best, self.optimizer)
+        except Nonfinite as error:
+            raise RunError(f"{self.place.name}, {error}; {LOWER}") from None
         self.saved = time.perf_counter()
         self.saving = self.saved - begun
 

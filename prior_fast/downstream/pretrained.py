@@ -1,21 +1,26 @@
 """The starting point of fine-tuning: the image encoder of a checkpoint, or a file with a ResNet's tensors."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors
 import torch
+from torch import Tensor
 
 from prior_fast.config import ImageEncoderConfig
+from prior_fast.downstream.encoder_file import check_sizes, read_encoder_file
 from prior_fast.errors import UsageError
+from prior_fast.files.facts import check_file
+from prior_fast.files.tensors import load_tensors
 from prior_fast.model.image_encoder import ImageEncoder, load_resnet_weights
-from prior_fast.model.weights import load_strictly, load_tensors
+from prior_fast.model.weights import load_strictly
 from prior_fast.training.checkpoint import Checkpoint, open_checkpoint
 from prior_fast.weights.convert import IMAGE_MEAN, IMAGE_STD
 from prior_fast.weights.structure import image_structure
 
 PREFIX = "image_encoder."
+WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,29 +59,43 @@ class Pretrained:
         if not self.has_pool:
             load_resnet_weights(encoder.encoder, str(self.path), "--checkpoint")
             return encoder
-        try:
-            with safetensors.safe_open(self.path, "pt") as file:
-                names = [name for name in file.keys() if name.startswith(PREFIX)]  # noqa: SIM118
-                tensors = {name.removeprefix(PREFIX): file.get_tensor(name) for name in names}
-        except (OSError, safetensors.SafetensorError) as error:
-            raise UsageError(f"{self.path} can't be read: {error}") from None
+        tensors = load_tensors(self.path)
+        tensors = {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items() if key.startswith(PREFIX)}
         load_strictly(encoder, tensors, str(self.path), "model of its checkpoint.json")
+        refuse_impossible(tensors, self.path)
         return encoder
 
 
-def open_pretrained(path: Path) -> Pretrained:
-    """The encoder of a run, of a checkpoint, or of a file with a ResNet's tensors.
+def refuse_impossible(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that make features which are not finite, although they are finite themselves.
 
     Raises:
-        UsageError: there is no encoder, or it can't be read.
+        UsageError: a variance of a batch normalization is negative; the message names the tensor.
     """
-    return _of_file(path) if path.is_file() else of_checkpoint(open_checkpoint(path))
+    for name, tensor in tensors.items():
+        if name.endswith("running_var") and tensor.numel() and tensor.min() < 0:
+            raise UsageError(f"{path}: {name} has negative values, but it is a variance: give another --checkpoint")
+
+
+def open_pretrained(path: Path) -> Pretrained:
+    """The encoder of a run, of a checkpoint, or of a file with a ResNet's tensors; all of its weights are checked.
+
+    Raises:
+        UsageError: there is no encoder, it is damaged or can't be read, or a weight is not finite.
+    """
+    if path.is_file():
+        return _of_file(path)
+    checkpoint = open_checkpoint(path)
+    check_file(checkpoint.path, checkpoint.files, WEIGHTS_FILE)
+    found = of_checkpoint(checkpoint)
+    found.load("checkpoint", 0)
+    return found
 
 
 def of_checkpoint(checkpoint: Checkpoint) -> Pretrained:
     """The encoder of a checkpoint."""
     return Pretrained(
-        path=checkpoint.path / "model.safetensors",
+        path=checkpoint.path / WEIGHTS_FILE,
         image=checkpoint.structure.image,
         layout=checkpoint.structure.layout,
         image_mean=checkpoint.image_mean,
@@ -93,9 +112,13 @@ def of_checkpoint(checkpoint: Checkpoint) -> Pretrained:
 
 def _of_file(path: Path) -> Pretrained:
     """A ResNet with torchvision's names: the authors' file, an exported encoder, or weights of ImageNet."""
+    tensors = read_encoder_file(path)
+    image = image_structure(tensors, source=f"--checkpoint {path}")
+    check_sizes(path, image, tensors)
+    refuse_impossible(tensors, path)
     found = Pretrained(
         path=path,
-        image=image_structure(load_tensors(path, "--checkpoint")),
+        image=image,
         layout="patches",
         image_mean=IMAGE_MEAN,
         image_std=IMAGE_STD,

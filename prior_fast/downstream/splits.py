@@ -2,17 +2,18 @@
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from prior_fast.config import to_dict
 from prior_fast.console import print_table, progress, stdout
 from prior_fast.data.labelled_dataset import LabelledDataset, Split
-from prior_fast.downstream.claim import claim, describe
+from prior_fast.downstream.claim import FREE, claim, describe
 from prior_fast.downstream.config import find_preset
 from prior_fast.downstream.finetune import Place, fine_tune
 from prior_fast.downstream.pictures import draw_curves
@@ -23,6 +24,7 @@ from prior_fast.downstream.targets import choose_splits
 from prior_fast.downstream.task import Task
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_json
+from prior_fast.files.claim import remove_leftovers
 from prior_fast.training.distributed import choose_device
 
 HIDDEN = ("loss",)  # metrics that the printed table leaves out
@@ -41,23 +43,21 @@ def run_splits(
     Returns:
         The content of metrics.json; None if the run was stopped before the end.
     """
-    splits = choose_splits(dataset, name, config.splits)
-    rows = {split: dataset.split(split, config.percent) for split in splits}
-    device = choose_device(config.device)
-    if config.normalization == "dataset":
-        pretrained = dataclasses.replace(pretrained, image_mean=dataset.image_mean, image_std=dataset.image_std)
-    task = make_task(name, pretrained, dataset, config, device, rows)
-    notes = {split: check_split(task, parts, split, config.percent) for split, parts in rows.items()}
+    ready = make_ready(name, pretrained, dataset, config)
+    task, device, splits = ready.task, ready.device, tuple(ready.rows)
     claim(out, describe(name, config, pretrained, dataset))
+    remove_leftovers(out)
     results: dict[str, dict[str, Any]] = {}
+    logs: dict[str, list[dict[str, Any]]] = {}
     with progress("losses") as bar:
         for split in splits:
             if asked_to_stop():
                 return None
             place = Place(split, out / split, device, bar, asked_to_stop)
-            found = fine_tune(task, config, rows[split], place, notes[split])
+            found = fine_tune(task, config, ready.rows[split], place, ready.notes[split])
             if found is None:
                 return None
+            logs[split] = found.pop("log")
             results[split] = found
     result = {
         "task": name,
@@ -69,9 +69,50 @@ def run_splits(
         "device": str(device),
     }
     write_json(out / "metrics.json", result)
-    draw_curves({split: read_log(out / split / "log.jsonl") for split in splits}, task.selects, out / "curves.png")
+    draw_curves(logs, task.selects, out / "curves.png")
     show(name, result, out)
     return result
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A task whose inputs were checked.
+
+    Attributes:
+        rows, notes: the rows of each split, and the notes on it.
+    """
+
+    task: Task
+    device: torch.device
+    rows: dict[str, Split]
+    notes: dict[str, list[str]]
+
+
+def make_ready(name: str, pretrained: Pretrained, dataset: LabelledDataset, config: FineTuneConfig) -> Ready:
+    """Build the task called `name` and check its splits; nothing is written.
+
+    Raises:
+        UsageError: a split, a class or the dataset can't be used.
+        RunError: a package that only this task needs is not installed.
+    """
+    splits = choose_splits(dataset, name, config.splits)
+    rows = {split: dataset.split(split, config.percent) for split in splits}
+    device = choose_device(config.device)
+    if config.normalization == "dataset":
+        pretrained = dataclasses.replace(pretrained, image_mean=dataset.image_mean, image_std=dataset.image_std)
+    if not pretrained.image_std:
+        source = (
+            f"{dataset.root} are" if config.normalization == "dataset" else f"the training of {pretrained.path} were"
+        )
+        other = "pretraining" if config.normalization == "dataset" else "dataset"
+        raise UsageError(
+            f"normalization={config.normalization}: all images of {source} of one gray level (image_std is 0), "
+            f"by which images can't be normalized; give normalization={other}"
+        )
+    task = make_task(name, pretrained, dataset, config, device, rows)
+    return Ready(
+        task, device, rows, {split: check_split(task, parts, split, config.percent) for split, parts in rows.items()}
+    )
 
 
 def check_split(task: Task, rows: Split, split: str, percent: int) -> list[str]:
@@ -118,7 +159,7 @@ def protocol(name: str, task: Task, dataset: LabelledDataset, config: FineTuneCo
     given = (config.learning_rate, config.epochs, config.batch_size)
     asked = given == (cell.learning_rate, cell.epochs, cell.batch_size)
     return {
-        **{key: value for key, value in to_dict(config).items() if key not in ("device", "splits")},
+        **{key: value for key, value in to_dict(config).items() if key not in FREE},
         "learning_rate_epochs_batch_size": cell.source if asked else "settings of the command",
         "chosen_by": f"highest {task.selects} on the validation part, the first of equal ones",
         "image_mean": task.pretrained.image_mean,
@@ -136,11 +177,6 @@ def data_facts(dataset: LabelledDataset, splits: Sequence[str]) -> dict[str, Any
         "images": len(dataset),
         "splits": {split: dataset.info["splits"][split] for split in splits},
     }
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a split's log.jsonl."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def show(name: str, result: dict[str, Any], out: Path) -> None:

@@ -11,7 +11,7 @@ from prior_fast.downstream.claim import claim, describe
 from prior_fast.downstream.pictures import draw_sweep
 from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.settings.classification import ClassificationConfig
-from prior_fast.downstream.splits import run_splits
+from prior_fast.downstream.splits import make_ready, run_splits
 from prior_fast.files import write_json
 
 METRIC = "auroc"
@@ -32,6 +32,8 @@ def sweep_blocks(
         The content of sweep.json; None if the run was stopped before the end.
     """
     stages = len(pretrained.image.depths)
+    first = dataclasses.replace(config, sweep="none", blocks=0)
+    make_ready("classification", pretrained, dataset, first)  # refuses unsuitable inputs before anything is written
     claim(out, describe("classification", config, pretrained, dataset))
     points = []
     for blocks in range(stages + 1):

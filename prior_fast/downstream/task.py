@@ -1,6 +1,6 @@
 """The interface of a fine-tuned task, which is all that the loop in `finetune` uses."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,8 +9,23 @@ import numpy as np
 from torch import Tensor, nn
 
 from prior_fast.downstream.pretrained import Pretrained
+from prior_fast.errors import RunError
 
 Table = tuple[Sequence[str], list[Sequence[Any]]]
+Advance = Callable[[int], object]
+
+
+def no_advance(count: int) -> None:
+    """An `Advance` that shows no progress."""
+
+
+def refuse_odd(finite: bool) -> None:
+    """Raise RunError unless the predictions are `finite`: metrics of others would say nothing."""
+    if not finite:
+        raise RunError(
+            "the network's predictions are not finite: start again with a lower learning_rate=... and another --out, "
+            "since this folder keeps its settings"
+        )
 
 
 @dataclass(frozen=True)
@@ -52,8 +67,11 @@ class Task(Protocol):
     def loss(self, model: nn.Module, rows: np.ndarray, flips: np.ndarray | None) -> Tensor:
         """The loss [] of a batch of rows, mirrored where `flips` is true."""
 
-    def predict(self, model: nn.Module, rows: np.ndarray) -> Any:
-        """The predictions of the model, in evaluation mode, for the rows; on the host."""
+    def predict(self, model: nn.Module, rows: np.ndarray, advance: Advance = no_advance) -> Any:
+        """The predictions of the model, in evaluation mode, for the rows; on the host.
+
+        advance: gets the number of rows after each batch.
+        """
 
     def measure(self, predictions: Any, rows: np.ndarray) -> Measured:
         """The metrics of predictions; "loss", if present, chooses the weights where `selects` is undefined."""

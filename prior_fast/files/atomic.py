@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ def recover(path: Path) -> None:
     The caller must be the only writer of `path`.
     """
     path = path.resolve()
-    for retired in sorted(path.parent.glob(f".{glob_word(path.name)}.*.old")):
+    for retired in unfinished(path.parent, "old", path.name):
         if path.exists():
             shutil.rmtree(retired)
         else:
@@ -98,9 +99,17 @@ def replaceable(path: Path) -> Path:
     return resolved
 
 
-def glob_word(name: str) -> str:
-    """A pattern for `Path.glob` that matches `name` alone."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+def unfinished(folder: Path, ending: str, name: str | None = None) -> list[Path]:
+    """What writers put beside a file or folder of this folder: `.NAME.PROCESS.ENDING`, sorted.
+
+    Args:
+        ending: "partial" or "old".
+        name: NAME; None for every name.
+    """
+    word = ".+" if name is None else re.escape(name)
+    pattern = re.compile(rf"\.{word}\.\d+\.{ending}", re.DOTALL)
+    # A name can hold dots: that of `a.b` must not pass for one of `a`. Numbers tell them apart.
+    return sorted(path for path in folder.glob(f".*.{ending}") if pattern.fullmatch(path.name))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,11 +4,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prior_fast.errors import UsageError
-from prior_fast.files.atomic import glob_word, recover, replaceable, write_json
+from prior_fast.files.atomic import recover, replaceable, unfinished, write_json
 from prior_fast.files.lock import lock
 from prior_fast.files.space import explained
 from prior_fast.version import __version__
@@ -111,12 +111,19 @@ def claim_new(folder: Path, option: str = "--out") -> Iterator[Path]:
     if resolved.exists() and not resolved.is_dir():
         raise UsageError(f"{option} {folder} is a file: give the name of a new folder")
     check_writable(resolved.parent, f"{option} {folder}")
-    with explained(resolved):
-        resolved.parent.mkdir(parents=True, exist_ok=True)
-    with lock(resolved.with_name(f".{resolved.name}{LOCK_FILE}"), f"{option} {folder}"):
-        recover(resolved)
-        remove_leftovers(resolved.parent, resolved.name)
-        yield resolved
+    made = [parent for parent in resolved.parents if not parent.exists()]
+    try:
+        with explained(resolved):
+            resolved.parent.mkdir(parents=True, exist_ok=True)
+        with lock(resolved.with_name(f".{resolved.name}{LOCK_FILE}"), f"{option} {folder}"):
+            recover(resolved)
+            remove_leftovers(resolved.parent, resolved.name)
+            yield resolved
+    finally:
+        # Empty again if the command failed.
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
 
 
 def check_writable(folder: Path, what: str) -> None:
@@ -135,8 +142,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
     name: only those of this file or folder.
     """
-    word = "*" if name is None else glob_word(name)
-    for leftover in folder.glob(f".{word}.*.partial"):
+    for leftover in unfinished(folder, "partial", name):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

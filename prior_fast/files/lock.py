@@ -32,9 +32,9 @@ def lock(path: Path, what: str, shared: bool = False) -> Iterator[None]:
     """
     descriptor = _open_locked(path, what, shared)
     try:
+        os.ftruncate(descriptor, 0)  # a killed process may have left its name
         if not shared:
             owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-            os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(owner).encode(), 0)
         yield
     finally:

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from prior_fast.console import progress
-from prior_fast.errors import RunError, UsageError
+from prior_fast.errors import Interrupted, RunError, UsageError
 from prior_fast.files import atomic_directory, write_json
+from prior_fast.files.claim import KINDS, claim_new, kind_of
+from prior_fast.files.space import need_space
 from prior_fast.phantom.anatomy import Patient
 from prior_fast.phantom.contents import BLOCK_SIZE, FINDINGS, StudyContents, plan_study, stream
 from prior_fast.phantom.lateral import render_lateral
@@ -39,6 +42,10 @@ Rows = TypeVar("Rows")
 
 _CHUNK = 8
 _SIZES = (64, 4096)
+# The ids of studies and subjects have so many values.
+_MOST_STUDIES = 10_000_000
+# The suffixes of the images in all layouts.
+_IMAGES = (".jpg", ".dcm")
 _SECOND_FRONTAL_SHARE = 0.3
 _LATERAL_SHARE = 0.15
 _BLANK_VIEW_SHARE = 0.015
@@ -72,25 +79,57 @@ def generate_dataset(options: PhantomOptions) -> dict[str, Any]:
 
     Raises:
         UsageError: an option is out of range, or `out` is a file or a folder that is not empty.
-        RunError: a worker process died.
+        RunError: a worker process died, the disk is full, or another process writes there.
+        Interrupted: Ctrl-C.
     """
-    check_options(options)
     start = time.perf_counter()
-    places = place_studies(options.seed, options.studies)
-    with atomic_directory(options.out) as root:
+    with new_dataset(options) as root:
         (root / "masks").mkdir()
         make = partial(write_study, root=root, seed=options.seed, size=options.size)
-        studies = []
-        with progress() as bar:
-            task = bar.add_task("drawing", total=options.studies)
-            for rows in map_studies(make, places, options.workers):
-                studies.append(rows)
-                bar.advance(task)
+        studies = draw(make, place_studies(options.seed, options.studies), root, options)
         write_tables(root, studies)
         report = summarize(options, studies)
         report["seconds"] = round(time.perf_counter() - start, 2)
         write_json(root / "report.json", report)
     return report
+
+
+@contextmanager
+def new_dataset(options: PhantomOptions) -> Iterator[Path]:
+    """Hold `options.out`; yield an empty folder that becomes it when the block ends without an error.
+
+    Raises:
+        UsageError, RunError, Interrupted: as `generate_dataset`.
+    """
+    check_options(options)
+    try:
+        with claim_new(options.out) as out:
+            check_options(options)
+            with atomic_directory(out) as root:
+                yield root
+    except KeyboardInterrupt as error:
+        raise Interrupted("stopped; nothing was written") from error
+
+
+def draw(make: Callable[[Item], Rows], studies: Sequence[Item], root: Path, options: PhantomOptions) -> list[Rows]:
+    """Apply `make`, which writes the files of a study below `root`, to all studies, with progress.
+
+    Raises:
+        RunError: the disk has no space for all images, to judge by the first study; or as `map_studies`.
+    """
+    drawn: list[Rows] = []
+    with progress() as bar:
+        task = bar.add_task("drawing", total=len(studies))
+        for rows in map_studies(make, studies[:1], 1):
+            drawn.append(rows)
+            bar.advance(task)
+        sizes = [path.stat().st_size for path in root.rglob("*") if path.suffix in _IMAGES]
+        # A study has one image or more.
+        need_space(options.out, (len(studies) - 1) * sum(sizes) // max(1, len(sizes)), "a dataset of this size")
+        for rows in map_studies(make, studies[1:], options.workers):
+            drawn.append(rows)
+            bar.advance(task)
+    return drawn
 
 
 def contents_of(seed: int, place: Place) -> StudyContents:
@@ -190,8 +229,8 @@ def check_options(options: PhantomOptions) -> None:
         UsageError: an option can't be used; the message names it.
     """
     smallest, largest = _SIZES
-    if options.studies < 1:
-        raise UsageError(f"--studies is {options.studies}: give 1 or more")
+    if not 1 <= options.studies <= _MOST_STUDIES:
+        raise UsageError(f"--studies is {options.studies}: give 1 to {_MOST_STUDIES}")
     if options.seed < 0:
         raise UsageError(f"--seed is {options.seed}: give 0 or more")
     if not smallest <= options.size <= largest:
@@ -201,7 +240,9 @@ def check_options(options: PhantomOptions) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out {options.out} is a file: name a folder that is not there yet")
     if options.out.is_dir() and any(options.out.iterdir()):
-        raise UsageError(f"--out {options.out} is not empty: name a folder that is not there yet, or empty this one")
+        kind = kind_of(options.out)
+        holds = f" (it holds {KINDS.get(kind, kind)})" if kind else ""
+        raise UsageError(f"--out {options.out} is not empty{holds}: name a folder that is not there yet")
 
 
 def sample_views(rng: np.random.Generator) -> list[str]:

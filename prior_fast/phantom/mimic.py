@@ -104,13 +104,20 @@ def box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 def write_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write pixels [H, W] uint8 as a gray 8-bit JPEG."""
-    Image.fromarray(pixels).save(path, format="JPEG", quality=_JPEG_QUALITY)
+    _save(path, Image.fromarray(pixels), format="JPEG", quality=_JPEG_QUALITY)
 
 
 def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
     """Write mask [H, W] as an 8-bit PNG of 0 and 255."""
     # Masks have few edges: a higher level takes longer and saves a few hundred bytes.
-    Image.fromarray(mask.astype(np.uint8) * 255).save(path, format="PNG", compress_level=1)
+    _save(path, Image.fromarray(mask.astype(np.uint8) * 255), format="PNG", compress_level=1)
+
+
+def _save(path: Path, image: Image.Image, **settings: Any) -> None:
+    # Pillow reports a full disk without the system's error number.
+    data = io.BytesIO()
+    image.save(data, **settings)
+    path.write_bytes(data.getvalue())
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:

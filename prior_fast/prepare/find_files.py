@@ -3,6 +3,8 @@
 import os
 from pathlib import Path, PurePosixPath
 
+from prior_fast.prepare.paths import OUTSIDE, bad_name, is_file, is_folder, path_inside
+
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".dcm", ".dicom", ".dic", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".gif"),
     *(".jpe", ".jfif", ".pgm"),
@@ -19,12 +21,17 @@ class FileNotFound(ValueError):
     """A named file is not in the folder, or its name fits several files. The message is one line."""
 
 
+class LeadsOutside(FileNotFound):
+    """A name leads outside of the folder."""
+
+
 class FileFinder:
     """The files below a folder, by names that need not be exact.
 
     A name is a path relative to the folder, or an absolute path. If there is no such file, a file of this name in
     another folder is taken, upper and lower case not distinguished, with any of `suffixes` or none. Among several, the
-    one whose folders agree with the most of the name's folders, from the last to the first, is taken.
+    one whose folders agree with the most of the name's folders, from the last to the first, is taken. Only regular
+    files below the folder are found; symbolic links in it are followed.
 
     Attributes:
         elsewhere: number of names so far whose file was found under another path.
@@ -37,19 +44,23 @@ class FileFinder:
         self._indices: dict[int, dict[str, list[PurePosixPath]]] = {}
 
     def find(self, name: str) -> str:
-        """The path of the named file, relative to the folder; an absolute path if the file is outside of it.
+        """The path of the named file, relative to the folder.
 
         Raises:
+            LeadsOutside: the name leads outside of the folder, and is not that of a file of another machine which has
+                one of the same name here.
             FileNotFound: there is none, or several fit equally well.
         """
         given = name.strip().replace("\\", "/")
         wanted = given.removeprefix("./")
         if not wanted or wanted.endswith("/"):
             raise FileNotFound(f"{name!r} is not the name of a file")
-        if (self.root / wanted).is_file():
-            path = self.root / wanted
-            return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else wanted
-        fitting = self._fitting(PurePosixPath(wanted))
+        path = self.exact(wanted)
+        if path is not None and is_file(self.root / path):
+            return path
+        fitting = [found for found in self._fitting(PurePosixPath(wanted)) if is_file(self.root / found)]
+        if not fitting and path is None:
+            raise LeadsOutside(OUTSIDE)
         if not fitting:
             raise FileNotFound(f"there is no {wanted}, nor a file of this name in another folder or format")
         if len(fitting) > 1:
@@ -64,15 +75,35 @@ class FileFinder:
         Raises:
             FileNotFound: there is none, or several files fit equally well.
         """
-        folder = self.root / name.strip().replace("\\", "/")
-        if not name.strip() or not folder.is_dir():
+        given = name.strip().replace("\\", "/")
+        inside = self.exact(given) if given else None
+        if inside is None or not is_folder(folder := self.root / inside):
             return [self.find(name)]
-        found = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+        found = [path for path in sorted(folder.iterdir()) if is_file(path) and not path.name.startswith(".")]
         wanted = [path for path in found if path.suffix.lower() in self.suffixes or not path.suffix]
         if not wanted:
             raise FileNotFound(f"{name} is a folder without a file that ends in {', '.join(self.suffixes[:4])}, ...")
-        inside = self.root in folder.parents or folder == self.root
-        return [path.relative_to(self.root).as_posix() if inside else str(path) for path in wanted]
+        for path in wanted:
+            if reason := bad_name(path.name):
+                raise FileNotFound(f"{name} holds a file whose name can't be used: {reason}")
+        return [path.relative_to(self.root).as_posix() for path in wanted]
+
+    def exact(self, name: str) -> str | None:
+        """The path relative to the folder that a name means, whether or not there is such a file.
+
+        Returns:
+            None for an absolute path that leads outside of the folder.
+
+        Raises:
+            LeadsOutside: a relative path leads outside.
+            FileNotFound: the name has characters that no path has.
+        """
+        if reason := bad_name(name):
+            raise FileNotFound(f"{name[:60]!a} is not the name of a file: {reason}")
+        path = path_inside(self.root, name)
+        if path is None and not name.startswith("/"):
+            raise LeadsOutside(OUTSIDE)
+        return path
 
     def _fitting(self, wanted: PurePosixPath) -> list[PurePosixPath]:
         """The paths that fit the name best: those that agree with the most of its folders."""
@@ -110,7 +141,7 @@ def nearest_folder(path: Path) -> str:
 
 def what_is_there(path: Path) -> str:
     """The content of the nearest folder above a missing file or folder: "a holds d, e, f, g and 3 more"."""
-    folder = next((parent for parent in path.parents if parent.is_dir()), Path("/"))
+    folder = next((parent for parent in path.parents if is_folder(parent)), Path("/"))
     names = sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
     return f"{folder} holds {', '.join(names[:_NAMES]) or 'nothing'}{more}"
@@ -131,7 +162,11 @@ def _walk(root: Path) -> list[str]:
             folders.clear()
             continue
         seen.add((facts.st_dev, facts.st_ino))
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:], own = ([name for name in names if _is_plain(name)] for names in (folders, files))
         inside = Path(folder).relative_to(root)
-        found += [(inside / name).as_posix() for name in files if not name.startswith(".")]
+        found += [(inside / name).as_posix() for name in own]
     return sorted(found)
+
+
+def _is_plain(name: str) -> bool:
+    return not name.startswith(".") and not bad_name(name)

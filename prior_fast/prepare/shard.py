@@ -27,7 +27,7 @@ class Shard:
         Raises:
             UsageError: the text has another form, N is below 1, or I is not from 1 to N.
         """
-        match = re.fullmatch(r"\s*(-?[0-9]+)/(-?[0-9]+)\s*", text)
+        match = re.fullmatch(r"\s*(-?[0-9]{1,9})/(-?[0-9]{1,9})\s*", text)
         if not match:
             raise UsageError(f"--shard must be I/N, such as 1/8 for the first of 8 shards, not {text!r}")
         shard = cls(int(match[1]), int(match[2]))

@@ -1,5 +1,6 @@
 """Writing checkpoints: whole or not at all, flushed to the disk, and never with values that are not finite."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -81,7 +82,7 @@ def drop_checkpoints(folder: Path, steps: int) -> list[str]:
 
 def _remove(path: Path) -> None:
     # Renamed first: a kill never leaves a part of a checkpoint under its name.
-    shutil.rmtree(path.rename(path.with_name(f".{path.name}.removed.partial")))
+    shutil.rmtree(path.rename(path.with_name(f".{path.name}.{os.getpid()}.partial")))
 
 
 def need_checkpoint_space(folder: Path, model: PRIORModel, keep: int) -> None:

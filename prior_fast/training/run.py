@@ -240,7 +240,9 @@ class Run:
             )
         stdout.print(f"{state}: {steps} steps in {seconds:.0f} s, {rate:.0f} pairs/s, in {self.out}")
         if self.loader.source.replaced:
-            stdout.print(f"{self.loader.source.replaced} images could not be read or were damaged; the prepared ones were used instead")
+            stdout.print(
+                f"{self.loader.source.replaced} images could not be read or were damaged; the prepared ones were used instead"
+            )
 
 
 def loader_config(config: RunConfig, ranks: Ranks) -> LoaderConfig:

@@ -48,7 +48,7 @@ def write_squares(
         images.append(image)
     lists = {key: _lists(*rows) for key, rows in splits.items()}
     contents = Contents(name, ("Finding",), records, lists, has_boxes=marked, has_masks=marked)
-    write_labelled(root, contents, images)
+    write_labelled(root, contents, [np.stack(images)], 1)
     return root
 
 
@@ -58,7 +58,7 @@ def write_labels(root: Path, classes: Sequence[str], labels: np.ndarray, train: 
     records = [Record(f"image-{row}", f"patient-{row}", tuple(map(float, labels[row]))) for row in range(count)]
     rows = (range(train), range(train, train + validate), range(train + validate, count))
     contents = Contents("chexpert", tuple(classes), records, {"prior-0": _lists(*rows)})
-    write_labelled(root, contents, (rng.integers(0, 255, (SIDE, SIDE)).astype(np.uint8) for _ in range(count)))
+    write_labelled(root, contents, [rng.integers(0, 255, (count, SIDE, SIDE)).astype(np.uint8)], 1)
     return root
 
 

@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from prior_fast.data.labelled_dataset import LabelledDataset
-from prior_fast.downstream.splits import read_log
+from prior_fast.downstream.results import read_log
 from prior_fast.model.stem_conv import StemConv2d
 from tests.downstream.fake_dataset import write_labels
 

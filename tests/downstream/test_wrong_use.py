@@ -86,10 +86,15 @@ def test_datasets_without_marks(evaluate: Evaluate, tmp_path: Path, capsys: pyte
     assert not (tmp_path / "out").exists()
 
 
-def test_a_loss_that_is_not_finite(
-    evaluate: Evaluate, squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("task", ["classification", "segmentation", "detection"])
+@pytest.mark.parametrize("steps", ["max_steps=1", "epochs=2"])
+def test_a_loss_or_a_network_that_is_not_finite(
+    task: str, steps: str, evaluate: Evaluate, squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["learning_rate=1e30", "epochs=2", "batch_size=4", "splits=prior-0"]
-    assert evaluate("classification", squares, tmp_path / "out", *words) == 1
+    small = {"segmentation": ["decoder_channels=8,8,8,8,8"], "detection": ["pyramid_channels=16", "head_width=16"]}
+    words = ["learning_rate=1e37", steps, "batch_size=12", "splits=prior-0", *small.get(task, [])]
+    assert evaluate(task, squares, tmp_path / "out", *words) == 1
     error = capsys.readouterr().err
-    assert "lower learning_rate" in error and error.count("\n") == 1
+    assert "a lower learning_rate=... and another --out" in error and error.count("\n") == 1
+    assert not (tmp_path / "out" / "prior-0" / "state").exists()
+    assert not (tmp_path / "out" / "prior-0" / "result.json").exists()

@@ -61,6 +61,7 @@ def write_info(folder: Path, changes: Mapping[str, object]) -> None:
     """Change dataset.json, and list the files as they are now."""
     path = folder / "dataset.json"
     info = json.loads(path.read_text()) if path.exists() else {}
+    info.pop("seal", None)
     files = [file for file in folder.rglob("*") if file.is_file() and file != path]
     sizes = {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
     path.write_text(json.dumps({**info, **changes, "files": sizes}))
@@ -76,7 +77,7 @@ def write_labelled(root: Path, classes: Sequence[str], labels: np.ndarray, seed:
         (root / "splits" / "prior-0" / f"{part}.txt").write_text("".join(f"{name}\n" for name in ids))
     rows = {"image_id": ids, "patient_id": ids, "labels": pa.array(labels.tolist(), pa.list_(pa.float32()))}
     pq.write_table(pa.table(rows), root / "manifest.parquet")
-    facts = {"name": "own", "images": count, "image_mean": 0.5, "image_std": 0.25, "splits": ["prior-0"]}
+    facts = {"name": "own", "images": count, "image_mean": 0.5, "image_std": 0.25, "splits": {"prior-0": {}}}
     kind = {"format": "prior-fast-labelled", "version": 1, "has_boxes": False, "has_masks": False}
     write_info(root, {**kind, **facts, "classes": list(classes)})
     return root

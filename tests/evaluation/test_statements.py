@@ -89,3 +89,15 @@ def test_sides_of_a_finding_are_those_of_its_own_sentences() -> None:
     report = ["Right effusion.", "Left pneumothorax.", "No left effusion.", "A moderate effusion is seen."]
     assert sides_of_finding(report, "Pleural Effusion") == {"right"}
     assert sides_of_finding(report, "Edema") == set()
+
+
+def test_a_long_sentence_says_what_its_pieces_say() -> None:
+    filler = "the trachea is midline and the bones are intact "
+    long = f"No effusion, {filler * 30}. Left edema {filler * 30} possible pneumothorax"
+    assert dict(read_statement(long).findings) == {
+        "Edema": "stated",
+        "Pleural Effusion": "denied",
+        "Pneumothorax": "possible",
+    }
+    assert read_statement(long).side == "left"
+    assert read_statement("x" * 5000 + "edema").named == "Edema"

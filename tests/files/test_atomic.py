@@ -126,8 +126,10 @@ def test_recover_puts_back_what_a_kill_between_two_renames_left(name: str, tmp_p
     assert (tmp_path / name / "a").read_text() == "good" and hidden(tmp_path) == []
     # Another folder's rest is not touched.
     (tmp_path / ".other.123.old").mkdir()
+    (tmp_path / f".{name}.longer.123.old").mkdir()
     recover(tmp_path / name)
-    assert hidden(tmp_path) == [".other.123.old"]
+    recover(tmp_path / "absent")
+    assert hidden(tmp_path) == sorted([".other.123.old", f".{name}.longer.123.old"])
 
 
 @pytest.mark.parametrize(

@@ -164,12 +164,21 @@ def test_an_interrupted_replacement_is_undone(tmp_path: Path) -> None:
 
 
 def test_a_name_with_signs_of_patterns_is_no_pattern(tmp_path: Path) -> None:
-    (tmp_path / ".ab.1.partial").write_text("")
-    remove_leftovers(tmp_path, "a*")
-    assert (tmp_path / ".ab.1.partial").exists()
+    others = [".ab.1.partial", ".a*.b.1.partial", ".a*.partial", ".a*.1.partial.txt", ".xa*.1.partial"]
+    for name in others:
+        (tmp_path / name).write_text("")
     (tmp_path / ".a*.1.partial").write_text("")
     remove_leftovers(tmp_path, "a*")
-    assert [path.name for path in tmp_path.iterdir()] == [".ab.1.partial"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+def test_a_failed_command_leaves_no_folders_above(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), claim_new(tmp_path / "a" / "b" / "c"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    with claim_new(tmp_path / "a" / "b" / "c") as folder:
+        folder.mkdir()
+    assert folder.is_dir()
 
 
 def test_every_kind_has_words() -> None:

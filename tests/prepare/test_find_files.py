@@ -1,6 +1,6 @@
 import pytest
 
-from prior_fast.prepare.find_files import FileFinder, FileNotFound
+from prior_fast.prepare.find_files import FileFinder, FileNotFound, LeadsOutside
 
 
 def tree(root, *names):
@@ -56,7 +56,8 @@ def test_absolute_paths(tmp_path):
     finder = tree(tmp_path / "in", "a.png")
     (tmp_path / "out.png").write_bytes(b"")
     assert finder.find(str(tmp_path / "in/a.png")) == "a.png"
-    assert finder.find(str(tmp_path / "out.png")) == str(tmp_path / "out.png")
+    with pytest.raises(LeadsOutside, match="leads outside the folder"):
+        finder.find(str(tmp_path / "out.png"))
     assert finder.find("/elsewhere/once/a.png") == "a.png"
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from prior_fast.cli import prepare
 from prior_fast.data.prepared_dataset import PreparedDataset
-from prior_fast.errors import RunError, UsageError
+from prior_fast.errors import Interrupted, UsageError
 from prior_fast.prepare.studies import pipeline
 from prior_fast.prepare.studies.pipeline import prepare_studies
 from prior_fast.radiology.xray import UnreadableImage, read_xray
@@ -113,7 +113,7 @@ def test_a_run_does_not_go_on_with_the_other_way(tree, tmp_path, monkeypatch, fi
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.assemble, "collect", interrupted)
-        with pytest.raises(RunError, match="stopped"):
+        with pytest.raises(Interrupted, match="stopped"):
             prepare_studies(mimic_options(images=tree.root, out=out, decode=first))
     with pytest.raises(UsageError, match=f"with --decode {first}, not {second}: give --decode {first}"):
         prepare_studies(mimic_options(images=tree.root, out=out, decode=second))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prior_fast.data.prepared_dataset import PreparedDataset
-from prior_fast.errors import RunError
+from prior_fast.errors import Interrupted, RunError
 from prior_fast.prepare.studies import chunks, pipeline
 from prior_fast.prepare.studies.pipeline import prepare_studies
 from tests.prepare.mimic_tree import MimicTree, contents, mimic_options, small_tree
@@ -40,10 +40,10 @@ def test_a_run_that_failed_goes_on_where_it_was(tree, tmp_path, monkeypatch):
         return original(task)
 
     monkeypatch.setattr(chunks, "_prepare", fail_at_third)
-    with pytest.raises(RunError, match="start the same command again"):
+    with pytest.raises(Interrupted, match="start the same command again"):
         prepare_studies(mimic_options(images=tree.root, out=out))
     assert not out.exists()
-    assert len(list((tmp_path / "out.partial").glob("chunk-*.npz"))) == 2
+    assert len(list((tmp_path / "out.partial").glob("chunk-*.bin"))) == 2
     monkeypatch.setattr(chunks, "_prepare", lambda task: done.append(task.index) or original(task))
     prepare_studies(mimic_options(images=tree.root, out=out))
     assert done == [0, 1, 2, 3, 4]
@@ -68,14 +68,14 @@ def test_a_killed_run_goes_on_and_leaves_no_process(tmp_path):
     process = subprocess.Popen([sys.executable, tmp_path / "script.py"], env=environment, start_new_session=True)
     try:
         partial = tmp_path / "out.partial"
-        wait_for(lambda: process.poll() is not None or len(list(partial.glob("chunk-*.npz"))) >= 3)
+        wait_for(lambda: process.poll() is not None or len(list(partial.glob("chunk-*.bin"))) >= 3)
         assert process.poll() is None
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert not settings.out.exists()
     wait_for(lambda: not session_members(process.pid))
-    left = {path.name: path.stat().st_mtime_ns for path in partial.glob("chunk-*.npz")}
+    left = {path.name: path.stat().st_mtime_ns for path in partial.glob("chunk-*.bin")}
     assert 3 <= len(left) < 50
     made = []
     prepare_studies(mimic_options(images=tree.root, out=tmp_path / "whole"))
@@ -133,7 +133,7 @@ def test_a_changed_setting_is_not_mixed_with_old_chunks(tree, tmp_path, monkeypa
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.assemble, "collect", interrupted)
-        with pytest.raises(RunError, match="stopped"):
+        with pytest.raises(Interrupted, match="stopped"):
             prepare_studies(mimic_options(images=tree.root, out=out))
     prepare_studies(mimic_options(images=tree.root, out=out, min_sentences=6))
     prepare_studies(mimic_options(images=tree.root, out=tmp_path / "whole", min_sentences=6))
@@ -145,9 +145,9 @@ def test_a_damaged_chunk_is_made_again(tree, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.assemble, "collect", interrupted)
-        with pytest.raises(RunError, match="stopped"):
+        with pytest.raises(Interrupted, match="stopped"):
             prepare_studies(mimic_options(images=tree.root, out=out))
-    paths = sorted((tmp_path / "out.partial").glob("chunk-*.npz"))
+    paths = sorted((tmp_path / "out.partial").glob("chunk-*.bin"))
     paths[0].write_bytes(paths[0].read_bytes()[:1000])
     flipped = bytearray(paths[1].read_bytes())
     flipped[5000] ^= 255
@@ -158,11 +158,12 @@ def test_a_damaged_chunk_is_made_again(tree, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(chunks.np, "savez", full_disk)
-    with pytest.raises(RunError, match=r"no space is left for .*out; free some and start"):
+    monkeypatch.setattr(chunks, "write_chunk", full_disk)
+    with pytest.raises(
+        RunError, match=r"no space is left for .*out \(.* free\): free some, then start the same command"
+    ):
         prepare_studies(mimic_options(images=tree.root, out=tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
-    assert not list((tmp_path / "out.partial").iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
 
 
 def test_a_foreign_file_in_the_partial_folder_survives(tree, tmp_path):

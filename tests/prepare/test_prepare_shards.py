@@ -7,7 +7,7 @@ import pytest
 
 from prior_fast.cli.main import main
 from prior_fast.data.prepared_dataset import PreparedDataset
-from prior_fast.errors import RunError, UsageError
+from prior_fast.errors import Interrupted, RunError, UsageError
 from prior_fast.prepare.studies import chunks, pipeline
 from prior_fast.prepare.studies.merge import merge_shards
 from prior_fast.prepare.studies.pipeline import prepare_studies
@@ -158,7 +158,7 @@ def test_an_incomplete_shard_goes_on_where_it_was(tree, out, tmp_path, monkeypat
     made, real = [], chunks._prepare
     with monkeypatch.context() as patch:
         patch.setattr(chunks, "_prepare", lambda task: interrupted() if made else made.append(task.index) or real(task))
-        with pytest.raises(RunError, match="start the same command again"):
+        with pytest.raises(Interrupted, match="start the same command again"):
             shard(tree, out, 2, 2)
     with pytest.raises(UsageError, match=r"can't be merged yet: shard 2/2 not complete; run .* --shard 2/2"):
         merge_shards(out)
@@ -181,7 +181,7 @@ def test_a_shard_run_twice_changes_nothing(tree, out, monkeypatch):
 @pytest.mark.parametrize("damage", ["removed", "cut", "emptied"])
 def test_a_damaged_chunk_is_named_and_made_again(tree, out, tmp_path, damage):
     both(tree, out)
-    path = next(out.with_name("out.partial").glob("chunk-000003-*.npz"))
+    path = next(out.with_name("out.partial").glob("chunk-000003-*.bin"))
     data = path.read_bytes()
     path.unlink() if damage == "removed" else path.write_bytes(data[:1000] if damage == "cut" else b"")
     with pytest.raises(RunError, match=r"1 chunk\(s\) of shard 2/2 are missing or damaged; run that again"):
@@ -195,10 +195,10 @@ def test_chunks_and_records_that_do_not_fit(tree, out):
     both(tree, out)
     partial = out.with_name("out.partial")
     path = partial / "shard-1-of-2.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    first, third = (next(partial.glob(f"chunk-00000{index}-*.npz")) for index in (0, 2))
+    record = {name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name != "seal"}
+    first, third = (next(partial.glob(f"chunk-00000{index}-*.bin")) for index in (0, 2))
     third.write_bytes(first.read_bytes())  # four studies are missing, four are there twice
-    with pytest.raises(RunError, match=r"chunk-000002-\w+.npz misses studies of its chunk; remove it, run shard 1/2"):
+    with pytest.raises(RunError, match=r"chunk-000002-\w+.bin misses studies of its chunk; remove it, run shard 1/2"):
         merge_shards(out)
     for listed in (record["chunks"][:-1], record["chunks"][::-1]):
         path.write_text(json.dumps({**record, "chunks": listed}), encoding="utf-8")
@@ -292,7 +292,7 @@ def test_a_merge_that_failed_can_be_started_again(tree, out, tmp_path, monkeypat
         assert not out.exists()
         with monkeypatch.context() as patch:
             patch.setattr(module, step, interrupted)
-            with pytest.raises(RunError, match="start the same command again"):
+            with pytest.raises(Interrupted, match="start the same command again"):
                 merge_shards(out)
     assert merge_shards(out)["already_done"]
     assert not out.with_name("out.partial").exists()

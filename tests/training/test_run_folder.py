@@ -219,7 +219,7 @@ def test_files_of_a_checkpoint_are_readable_like_others(run: Path) -> None:
 
 def test_leftovers_of_a_killed_run_are_removed(run: Path, small_store: Path) -> None:
     (run / "checkpoints" / ".step-00000009.77.partial").mkdir()
-    (run / "checkpoints" / ".step-00000001.pruned.partial").mkdir()
+    (run / "checkpoints" / ".step-00000001.78.partial").mkdir()
     (run / ".metrics.json.77.partial").write_text("")
     assert train(small_store, run, "--resume", "auto") == 0
     assert [path.name for path in run.rglob(".*")] == []

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from prior_fast.cli.prepare.stopping import until_stopped
+
 
 def fill(parser: argparse.ArgumentParser, name: str, module: ModuleType) -> None:
     """Complete the parser of a layout.
@@ -33,6 +35,12 @@ def fill(parser: argparse.ArgumentParser, name: str, module: ModuleType) -> None
         "train-1.txt and train-10.txt if they exist; may be given several times",
     )
     parser.add_argument(
+        "--max-image-pixels",
+        default="64M",
+        metavar="N",
+        help="leave out images with more pixels (default: 64M)",
+    )
+    parser.add_argument(
         "--shard",
         metavar="I/N",
         help="decode only part I of N (the first is 1/N); the same command without it then makes the dataset",
@@ -45,12 +53,13 @@ def run(module: ModuleType, args: argparse.Namespace) -> int:
     from prior_fast.prepare.labelled.pipeline import LabelledOptions, prepare_labelled
     from prior_fast.prepare.shard import Shard
     from prior_fast.processes import usable_cores
+    from prior_fast.radiology.limits import limited_pixels, parse_pixels
 
     workers = usable_cores() if args.workers is None else args.workers
     shard = None if args.shard is None else Shard.parse(args.shard)
     options = LabelledOptions(args.out, workers, args.strict, tuple(args.split_lists), shard)
-    show_labelled(prepare_labelled(lambda: module.read(args), options), args.out)
-    return 0
+    with limited_pixels(parse_pixels(args.max_image_pixels)):
+        return until_stopped(lambda: show_labelled(prepare_labelled(lambda: module.read(args), options), args.out))
 
 
 def show_labelled(info: dict[str, Any], out: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from prior_fast.cli.prepare.shown import show
+from prior_fast.cli.prepare.stopping import until_stopped
 
 
 def add_parser(layouts: "argparse._SubParsersAction") -> None:
@@ -23,5 +24,4 @@ def run(args: argparse.Namespace) -> int:
     """Merge the shards and print what was kept and what was left out."""
     from prior_fast.prepare.studies.merge import merge_shards
 
-    show(merge_shards(args.out), args.out)
-    return 0
+    return until_stopped(lambda: show(merge_shards(args.out), args.out))

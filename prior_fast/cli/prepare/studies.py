@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from prior_fast.cli.prepare.shown import show
+from prior_fast.cli.prepare.stopping import until_stopped
 
 if TYPE_CHECKING:
     from prior_fast.prepare.studies.options import PrepareOptions
@@ -66,6 +67,12 @@ def _add_common(parser: argparse.ArgumentParser, module: ModuleType) -> None:
         help="fast: reduce JPEGs while decoding, which changes pixels slightly (default: exact)",
     )
     parser.add_argument(
+        "--max-image-pixels",
+        default="64M",
+        metavar="N",
+        help="leave out images with more pixels (default: 64M)",
+    )
+    parser.add_argument(
         "--shard", metavar="I/N", help="prepare only part I of N (the first is 1/N); `prepare merge` joins the parts"
     )
     parser.add_argument(
@@ -80,6 +87,7 @@ def run(name: str, module: ModuleType, args: argparse.Namespace) -> int:
     from prior_fast.prepare.studies.plan import Source, argument_names
     from prior_fast.prepare.studies.shards import Shard, prepare_shard
     from prior_fast.processes import usable_cores
+    from prior_fast.radiology.limits import limited_pixels, parse_pixels
 
     options = PrepareOptions(
         source=Source(name, {argument: getattr(args, argument) for argument in argument_names(module)}),
@@ -91,13 +99,13 @@ def run(name: str, module: ModuleType, args: argparse.Namespace) -> int:
         decode=args.decode,
         sections=args.sections,
     )
-    if args.check is not None:
-        return _check(options, args.check)
-    if args.shard is None:
-        show(prepare_studies(options), args.out)
-    else:
-        show(prepare_shard(options, Shard.parse(args.shard)), args.out)
-    return 0
+    with limited_pixels(parse_pixels(args.max_image_pixels)):
+        if args.check is not None:
+            return _check(options, args.check)
+        if args.shard is None:
+            return until_stopped(lambda: show(prepare_studies(options), args.out))
+        shard = Shard.parse(args.shard)
+        return until_stopped(lambda: show(prepare_shard(options, shard), args.out))
 
 
 def _check(options: "PrepareOptions", count: int) -> int:

@@ -41,6 +41,7 @@ class FineTuneConfig:
         precision: precision of the forward pass; auto: bf16 on GPUs that support it, else fp32.
         validate_every: epochs between two validations. The weights of the best validation are kept. The last epoch is
             always validated.
+        verify: whether the dataset's files are compared by their SHA-256 ("full") or by their sizes alone.
         max_steps: end each split's training after this many steps; 0: no limit.
     """
 
@@ -60,6 +61,7 @@ class FineTuneConfig:
     max_steps: int = 0
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    verify: Literal["full", "sizes"] = "full"
 
     def check(self) -> None:
         """Refuse invalid values.

@@ -22,8 +22,8 @@ from prior_fast.downstream.metrics.multilabel import multilabel_metrics
 from prior_fast.downstream.pretrained import Pretrained
 from prior_fast.downstream.settings.classification import ClassificationConfig
 from prior_fast.downstream.targets import choose_classes, class_truth, require_positives
-from prior_fast.downstream.task import Measured, Table
-from prior_fast.errors import RunError, UsageError
+from prior_fast.downstream.task import Advance, Measured, Table, no_advance, refuse_odd
+from prior_fast.errors import UsageError
 from prior_fast.model.image_encoder import AttentionPool2d, ImageEncoder
 from prior_fast.plotting.roc import draw_roc
 from prior_fast.radiology.labels import UNCERTAIN_IS_POSITIVE
@@ -109,17 +109,17 @@ class Classification:
         return F.binary_cross_entropy_with_logits(self._logits(model, rows, flips), labels)
 
     @torch.inference_mode()
-    def predict(self, model: nn.Module, rows: np.ndarray) -> np.ndarray:
+    def predict(self, model: nn.Module, rows: np.ndarray, advance: Advance = no_advance) -> np.ndarray:
         """Logits float32 [len(rows), classes]."""
         parts = [torch.empty(0, len(self.classes), device=self.device)]
         for batch in batches(rows, self.config.batch_size):
             parts.append(self._logits(model, batch, None))
+            advance(len(batch))
         return torch.cat(parts).cpu().numpy()
 
     def measure(self, predictions: np.ndarray, rows: np.ndarray) -> Measured:
         """`multilabel_metrics`; raises RunError if a prediction is not finite."""
-        if not np.isfinite(predictions).all():
-            raise RunError("the network's predictions are not finite any more: lower learning_rate")
+        refuse_odd(bool(np.isfinite(predictions).all()))
         return multilabel_metrics(self.truth[rows], predictions, self.classes)
 
     def table(self, predictions: np.ndarray, rows: np.ndarray) -> Table:

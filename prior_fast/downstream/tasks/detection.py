@@ -29,7 +29,7 @@ from prior_fast.downstream.metrics.boxes import FORMULAS, Detections, box_metric
 from prior_fast.downstream.pictures import EXAMPLES, draw_boxes
 from prior_fast.downstream.settings.detection import DetectionConfig
 from prior_fast.downstream.targets import SIDE, box_truth
-from prior_fast.downstream.task import Measured, Table
+from prior_fast.downstream.task import Advance, Measured, Table, no_advance, refuse_odd
 
 LEVELS = 4  # the encoder's maps at strides 4, 8, 16, 32; the pyramid adds one at 64
 # Sides of the anchors at each level in pixels, four strides wide; the last is the whole image.
@@ -54,21 +54,34 @@ class Pyramid(nn.Module):
 
 
 class ProposalHead(RPNHead):
-    """torchvision's head with float32 results: boxes decoded in bfloat16 would be rounded to whole pixels."""
+    """torchvision's head with float32 results: boxes decoded in bfloat16 would be rounded to whole pixels.
+
+    Attributes:
+        finite: in evaluation, for each batch whether its results were finite. torchvision leaves others out silently.
+    """
+
+    finite: tuple[Tensor, ...] = ()
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Maps of all levels -> objectness and box regressions of each."""
         objectness, boxes = super().forward(x)
+        if not self.training:
+            self.finite += (torch.stack([each.isfinite().all() for each in (*objectness, *boxes)]).all(),)
         return [each.float() for each in objectness], [each.float() for each in boxes]
 
 
 class BoxPredictor(FastRCNNPredictor):
-    """torchvision's predictor, in float32 for the same reason."""
+    """torchvision's predictor, in float32 for the same reason; `finite` is as that of `ProposalHead`."""
+
+    finite: tuple[Tensor, ...] = ()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[R, head_width] -> class logits [R, 2] and box regressions [R, 8]."""
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.float())
+            logits, boxes = super().forward(x.float())
+        if not self.training:
+            self.finite += (logits.isfinite().all() & boxes.isfinite().all(),)
+        return logits, boxes
 
 
 def make_detector(encoder: FeatureResNet, config: DetectionConfig, mean: float, std: float) -> FasterRCNN:
@@ -137,12 +150,17 @@ class Detection(LocalizationTask):
         return torch.stack(list(losses.values())).sum()
 
     @torch.inference_mode()
-    def predict(self, model: nn.Module, rows: np.ndarray) -> list[Detections]:
+    def predict(self, model: nn.Module, rows: np.ndarray, advance: Advance = no_advance) -> list[Detections]:
         """For each row "boxes" float32 [D, 4] (x1, y1, x2, y2) and "scores" float32 [D], the highest first."""
         found: list[Detections] = []
+        heads = [module for module in model.modules() if isinstance(module, (ProposalHead, BoxPredictor))]
+        for head in heads:
+            head.finite = ()
         for batch in batches(rows, self.config.batch_size):
             outputs = model(list(as_images(self.images.take(batch))))
             found += [{name: output[name].float().cpu() for name in ("boxes", "scores")} for output in outputs]
+            advance(len(batch))
+        refuse_odd(all(bool(torch.stack(head.finite).all()) for head in heads if head.finite))
         return found
 
     def measure(self, predictions: list[Detections], rows: np.ndarray) -> Measured:

@@ -19,7 +19,7 @@ from prior_fast.downstream.metrics.dice import FORMULAS, dice_metrics, image_dic
 from prior_fast.downstream.pictures import EXAMPLES, draw_masks
 from prior_fast.downstream.settings.segmentation import SegmentationConfig
 from prior_fast.downstream.targets import mask_truth
-from prior_fast.downstream.task import Measured, Table
+from prior_fast.downstream.task import Advance, Measured, Table, no_advance, refuse_odd
 from prior_fast.radiology.normalize import normalize
 
 
@@ -77,14 +77,19 @@ class Segmentation(LocalizationTask):
         return self.dice_loss(self._logits(model, rows, flips), masks)
 
     @torch.inference_mode()
-    def predict(self, model: nn.Module, rows: np.ndarray) -> np.ndarray:
+    def predict(self, model: nn.Module, rows: np.ndarray, advance: Advance = no_advance) -> np.ndarray:
         """Pixels in both masks, predicted, and true: int64 [len(rows), 3]."""
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
         parts = [torch.empty(0, 3, dtype=torch.int64, device=self.device)]
         for batch in batches(rows, self.config.batch_size):
-            predicted = self._logits(model, batch, None)[:, 0] > 0  # the logit of 0.5
+            logits = self._logits(model, batch, None)[:, 0]
+            finite &= logits.isfinite().all()
+            predicted = logits > 0  # the logit of 0.5
             true = self.masks.take(batch).bool()
             counts = [mask.flatten(1).sum(dim=1) for mask in (predicted & true, predicted, true)]
             parts.append(torch.stack(counts, dim=1))
+            advance(len(batch))
+        refuse_odd(bool(finite))
         return torch.cat(parts).cpu().numpy()
 
     def measure(self, predictions: np.ndarray, rows: np.ndarray) -> Measured:

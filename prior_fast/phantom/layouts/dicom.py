@@ -50,4 +50,7 @@ def write_dicom(path: Path, pixels: np.ndarray, uids: tuple[str, str, str], fact
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=_JPEG_QUALITY)
     dataset.PixelData = encapsulate([buffer.getvalue()])
     dataset["PixelData"].is_undefined_length = True
-    dataset.save_as(path, enforce_file_format=True)
+    # Written by Python: pydicom hides the number of the system's error, such as a full disk.
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    path.write_bytes(file.getvalue())

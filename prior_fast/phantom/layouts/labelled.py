@@ -5,9 +5,8 @@ import time
 from functools import partial
 from typing import Any
 
-from prior_fast.console import progress
-from prior_fast.files import atomic_directory, write_json
-from prior_fast.phantom.generate import PhantomOptions, check_options, map_studies
+from prior_fast.files import write_json
+from prior_fast.phantom.generate import PhantomOptions, check_options, draw, new_dataset
 
 LAYOUTS = ("chexpert", "rsna", "siim")
 
@@ -28,21 +27,17 @@ def generate_layout(options: PhantomOptions, layout: str) -> dict[str, Any]:
 
     Raises:
         UsageError: an option is out of range, or `out` is a file or a folder that is not empty.
-        RunError: a worker process died.
+        RunError: a worker process died, the disk is full, or another process writes there.
+        Interrupted: Ctrl-C.
     """
     check_options(options)
     start, module = time.perf_counter(), _module(layout)
     chosen = module.choose_studies(options.seed, options.studies)
-    with atomic_directory(options.out) as root:
+    with new_dataset(options) as root:
         for folder in module.FOLDERS:
             (root / folder).mkdir()
         make = partial(module.write_study, root=root, seed=options.seed, size=options.size)
-        studies = []
-        with progress() as bar:
-            task = bar.add_task("drawing", total=len(chosen))
-            for rows in map_studies(make, chosen, options.workers):
-                studies.append(rows)
-                bar.advance(task)
+        studies = draw(make, chosen, root, options)
         module.write_tables(root, studies)
         report = {
             "layout": layout,

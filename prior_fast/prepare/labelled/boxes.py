@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from prior_fast.errors import UsageError
 from prior_fast.prepare.labelled.labelled_source import Candidate, Decoded
 from prior_fast.radiology.masks import Box, box_mask, encode_mask, scale_box
 
@@ -42,14 +43,15 @@ def with_boxes(candidate: Candidate, image: np.ndarray, size: tuple[int, int], m
 
 
 def averaged(boxes: Sequence[MarkedBox]) -> list[MarkedBox]:
-    """The boxes with those that several readers drew around one finding averaged.
+    """The boxes with those that several readers drew around one finding averaged. Boxes that are not finite are kept.
 
     A box joins the first group of its class whose average it overlaps with an intersection over union of 0.5 or more.
     """
     groups: list[tuple[int, list[Box]]] = []
     for number, box in boxes:
+        finite = all(map(math.isfinite, box))
         group = next(
-            (own for of, own in groups if of == number and _overlap(_mean(own), box) >= _SAME),
+            (own for of, own in groups if finite and of == number and _overlap(_mean(own), box) >= _SAME),
             None,
         )
         if group is None:
@@ -57,6 +59,22 @@ def averaged(boxes: Sequence[MarkedBox]) -> list[MarkedBox]:
         else:
             group.append(box)
     return [MarkedBox(number, _mean(own)) for number, own in groups]
+
+
+def box_numbers(cells: Sequence[Any], where: str) -> Box:
+    """The four numbers of a box or of its corners.
+
+    Args:
+        where: the file and the line, for the error.
+
+    Raises:
+        UsageError: the cells are not four numbers.
+    """
+    try:
+        x, y, third, fourth = (float(cell) for cell in cells)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UsageError(f"{where}: the box is {', '.join(map(str, cells))[:200]}, not four numbers") from error
+    return x, y, third, fourth
 
 
 def corners(x1: float, y1: float, x2: float, y2: float) -> Box:
@@ -76,6 +94,8 @@ def _fill(boxes: Sequence[Box]) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _mean(boxes: Sequence[Box]) -> Box:
+    if len(boxes) == 1:
+        return boxes[0]
     x, y, width, height = (math.fsum(side) / len(boxes) for side in zip(*boxes))
     return x, y, width, height
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from prior_fast.errors import UsageError
-from prior_fast.prepare.find_files import FileFinder, FileNotFound, nearest_folder
+from prior_fast.prepare.find_files import FileFinder, FileNotFound, LeadsOutside, nearest_folder
 from prior_fast.prepare.labelled import splits
 from prior_fast.prepare.labelled.boxes import MarkedBox, with_boxes
 from prior_fast.prepare.labelled.labelled_source import Candidate, Decoded, LabelledSource
 from prior_fast.prepare.labelled.splits import Pool
 from prior_fast.prepare.labelled.write import SplitLists
+from prior_fast.prepare.paths import OUTSIDE, bad_name, path_inside
 from prior_fast.prepare.split_words import SPLIT_WORDS
 from prior_fast.radiology.xray import read_xray
 
@@ -54,6 +55,8 @@ class LabelledBuilder:
         join: bool = False,
         box_size: tuple[int, int] | None = None,
     ) -> None:
+        if wrong := [label for label in classes if bad_name(label)]:
+            raise UsageError(f"a class can't be named {wrong[0]!a}: {bad_name(wrong[0])}; rename it")
         self.name, self.root, self.classes, self.join = name, root, tuple(classes), join
         self.box_size = box_size
         self.notes: list[str] = []
@@ -114,6 +117,9 @@ class LabelledBuilder:
                 continue
             try:
                 path = self._files.find(name)
+            except LeadsOutside:
+                self.reject(name, OUTSIDE)
+                continue
             except FileNotFound as error:
                 self.reject(name, f"image missing: {error}")
                 continue
@@ -128,7 +134,7 @@ class LabelledBuilder:
                 parts[name] = found.part
         if not candidates:
             first = next(iter(self._images), None)
-            looked = nearest_folder(self.root / first) if first else "the table names none"
+            looked = self._nearest(first) if first else "the table names none"
             raise UsageError(f"no image of the table can be used: {looked}; --images names the folder")
         if self._files.elsewhere:
             self.notes.append(f"{self._files.elsewhere} image(s) were found in another folder or format")
@@ -148,6 +154,11 @@ class LabelledBuilder:
             rejected=self.rejected,
             notes=self.notes,
         )
+
+    def _nearest(self, name: str) -> str:
+        """What is there instead of an image; nothing is said of other folders than that of the images."""
+        path = None if bad_name(name) else path_inside(self.root, name)
+        return nearest_folder(self.root / path) if path else f"{name[:60]!a} {OUTSIDE} or can't be a name"
 
 
 def decode(candidate: Candidate, box_size: tuple[int, int] | None, mask: bool) -> Decoded:

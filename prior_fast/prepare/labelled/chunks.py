@@ -7,7 +7,6 @@ existing file is therefore up to date, and a changed input gives another name.
 import base64
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,14 +17,19 @@ import numpy as np
 import PIL
 import pydicom
 
-from prior_fast.files import atomic_path
+from prior_fast.prepare.chunk_file import SUFFIX, read_record, sound_chunk, write_chunk
+from prior_fast.prepare.chunk_file import read_chunk as read_file
 from prior_fast.prepare.labelled.labelled_source import Candidate, Decoded
+from prior_fast.prepare.paths import irregular
+from prior_fast.radiology.limits import limited_pixels, pixel_limit
 from prior_fast.radiology.xray import IMAGE_SIZE, UnreadableImage
 
 # Increase this number whenever the same files would give another chunk.
-RULES_VERSION = 1
+RULES_VERSION = 2
 IMAGES_PER_CHUNK = 64
-PATTERN = "decoded-*.npz"
+STEM = "decoded"
+# Stands for the image of a candidate whose image is not read.
+_NO_IMAGE = np.zeros((0, 0), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,15 @@ class LabelledTask:
     candidates: tuple[Candidate, ...]
     decode: Callable[[Candidate], Decoded]
     folder: Path
+    max_pixels: int
 
 
 def make_tasks(
     candidates: Sequence[Candidate], decode: Callable[[Candidate], Decoded], folder: Path, size: int = IMAGES_PER_CHUNK
 ) -> list[LabelledTask]:
-    """Cut the candidates into chunks of `size`, in their order."""
+    """Cut the candidates into chunks of `size`, in their order. They are read with the pixel limit in force here."""
     return [
-        LabelledTask(index, tuple(candidates[begin : begin + size]), decode, folder)
+        LabelledTask(index, tuple(candidates[begin : begin + size]), decode, folder, pixel_limit())
         for index, begin in enumerate(range(0, len(candidates), size))
     ]
 
@@ -51,45 +56,46 @@ def make_tasks(
 def chunk_path(task: LabelledTask) -> Path:
     """The file of this chunk, whether or not it is made yet."""
     facts: list[Any] = [RULES_VERSION, PIL.__version__, pydicom.__version__, IMAGE_SIZE]
-    facts.append(_name(task.decode))
+    facts += [_name(task.decode), task.max_pixels]
     for candidate in task.candidates:
         facts += [candidate.image_id, _stat(candidate.path), candidate.annotations]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    return task.folder / f"decoded-{task.index:06d}-{digest[:32]}.npz"
+    return task.folder / f"{STEM}-{task.index:06d}-{digest[:32]}{SUFFIX}"
 
 
 def decode_chunk(task: LabelledTask) -> Path:
     """Decode the images of the chunk and write its file, unless an earlier run left an undamaged one."""
     path = chunk_path(task)
-    if not is_sound(path):
-        found = [_decode(task.decode, candidate) for candidate in task.candidates]
+    if sound_chunk(path) is None:
+        with limited_pixels(task.max_pixels):
+            found = [_decode(task.decode, candidate) for candidate in task.candidates]
         images = [one.image for one in found if isinstance(one, Decoded)]
         stacked = np.stack(images) if images else np.zeros((0, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
-        record = json.dumps([_to_json(one) for one in found]).encode()
-        with atomic_path(path) as beside, beside.open("wb") as file:
-            np.savez(file, images=stacked, record=np.frombuffer(record, np.uint8))
+        write_chunk(path, [_to_json(one) for one in found], stacked)
     return path
 
 
-def read_chunk(path: Path) -> list[Decoded | str]:
-    """What became of each candidate of a chunk: the decoded image, or the reason why it can't be used."""
-    with np.load(path, allow_pickle=False) as chunk:
-        images, record = iter(chunk["images"]), json.loads(chunk["record"].tobytes())
-    return [entry if isinstance(entry, str) else _from_json(entry, next(images)) for entry in record]
+def read_found(path: Path) -> list[Decoded | str]:
+    """What became of each candidate of a chunk: what was decoded, without its image, or why it can't be used.
+
+    Raises:
+        RunError: the chunk was damaged since it was found sound.
+    """
+    return [entry if isinstance(entry, str) else _from_json(entry) for entry in read_record(path)]
 
 
-def is_sound(path: Path) -> bool:
-    """Whether the file of a chunk is there and undamaged."""
-    if not path.exists():
-        return False
-    try:
-        read_chunk(path)  # checks the CRC of its parts
-    except (OSError, EOFError, ValueError, KeyError, StopIteration, zipfile.BadZipFile):
-        return False
-    return True
+def read_images(path: Path) -> np.ndarray:
+    """The images of a chunk, uint8 [n, 224, 224], of the candidates that can be used.
+
+    Raises:
+        RunError: the chunk was damaged since it was found sound.
+    """
+    return read_file(path)[1]
 
 
 def _decode(decode: Callable[[Candidate], Decoded], candidate: Candidate) -> Decoded | str:
+    if reason := irregular(candidate.path):
+        return reason
     try:
         return decode(candidate)
     except UnreadableImage as error:
@@ -103,10 +109,10 @@ def _to_json(found: Decoded | str) -> Any:
     return [found.boxes, mask, found.dropped, found.remarks, found.box_classes]
 
 
-def _from_json(entry: list[Any], image: np.ndarray) -> Decoded:
+def _from_json(entry: list[Any]) -> Decoded:
     boxes, mask, dropped, remarks, box_classes = entry
     marks = (tuple(map(tuple, boxes)), None if mask is None else base64.b64decode(mask))
-    return Decoded(image, *marks, tuple(dropped), tuple(remarks), tuple(box_classes))
+    return Decoded(_NO_IMAGE, *marks, tuple(dropped), tuple(remarks), tuple(box_classes))
 
 
 def _name(decode: Callable[..., Decoded]) -> list[Any]:
@@ -119,6 +125,6 @@ def _name(decode: Callable[..., Decoded]) -> list[Any]:
 def _stat(path: Path) -> list[Any]:
     try:
         facts = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return [str(path), None, None]
     return [str(path), facts.st_size, facts.st_mtime_ns]

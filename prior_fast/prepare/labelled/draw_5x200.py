@@ -11,6 +11,7 @@ import pyarrow as pa
 from prior_fast.errors import UsageError
 from prior_fast.prepare.csv_tables import read_rows
 from prior_fast.prepare.labelled.chexpert_table import Row, strip_prefix
+from prior_fast.prepare.labelled.files import read_text
 from prior_fast.radiology.labels import CHEXPERT_TABLE_LABELS, FIVE_CLASSES, UNCERTAIN_IS_POSITIVE
 
 RULES = ("prior", "gloria")
@@ -100,26 +101,19 @@ def read_paths(path: Path) -> list[str]:
     elif kind == ".csv":
         names = read_rows(path, {"Path": pa.string()})["Path"]
     else:
-        names = [line for line in _read(path).splitlines() if line.strip()]
+        names = [line for line in read_text(path).splitlines() if line.strip()]
     found = [(name, strip_prefix(name)) for name in names]
     if unknown := [name for name, stripped in found if stripped is None]:
         raise UsageError(f"{path}: {unknown[0]!r} has no train/patient.../ or valid/patient.../ in it")
     return [stripped[0] for _, stripped in found if stripped is not None]
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} can't be read: {error}") from error
-
-
 def _json_entries(path: Path) -> list[tuple[str, list[float]]]:
     form = '{"0": {"image_path": "train/...", "label": [1, 0, 0, 0, 0]}, ...}'
     try:
-        value = json.loads(_read(path))
+        value = json.loads(read_text(path))
         return [(str(entry["image_path"]), [float(x) for x in entry["label"]]) for entry in value.values()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{path} is not of the form {form} ({type(error).__name__}: {error})") from error
 
 

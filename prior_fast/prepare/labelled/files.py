@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from prior_fast.errors import UsageError
+from prior_fast.prepare.paths import irregular, is_file, is_folder
+from prior_fast.radiology.text_files import NotText, decode_text
 
 
 def need(folder: Path, *names: str) -> Path:
@@ -15,9 +17,23 @@ def need(folder: Path, *names: str) -> Path:
     if not folder.is_dir():
         raise UsageError(f"--images {folder}: there is no such folder")
     for name in names:
-        if (folder / name).exists():
+        if is_file(folder / name) or is_folder(folder / name):
             return folder / name
     raise UsageError(f"--images {folder}: there is no {' or '.join(names)} in it; give the folder that holds it")
+
+
+def read_text(path: Path) -> str:
+    """The text of a list, in any usual encoding.
+
+    Raises:
+        UsageError: it can't be read, or is no text.
+    """
+    try:
+        if reason := irregular(path):
+            raise UsageError(f"{path} can't be read: {reason}")
+        return decode_text(path.read_bytes())[0]
+    except (OSError, NotText) as error:
+        raise UsageError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def compare_files(ids: Iterable[str], files: Iterable[Path]) -> tuple[dict[str, Path], list[str], list[str]]:

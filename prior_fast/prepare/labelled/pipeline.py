@@ -4,14 +4,11 @@ The images are decoded in chunks, which are kept in `<out>.partial` until the da
 share of the chunks. The command without a shard finds all chunks there and makes the dataset.
 """
 
-import errno
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +16,14 @@ import numpy as np
 
 from prior_fast.console import progress
 from prior_fast.errors import RunError, UsageError
-from prior_fast.prepare.labelled.chunks import PATTERN, LabelledTask, decode_chunk, make_tasks, read_chunk
+from prior_fast.prepare.chunk_file import remove_chunks, stored_bytes
+from prior_fast.prepare.labelled.chunks import STEM, LabelledTask, decode_chunk, make_tasks, read_found, read_images
 from prior_fast.prepare.labelled.labelled_source import Decoded, LabelledSource
 from prior_fast.prepare.labelled.own_lists import OwnLists, parse_words, read_lists
 from prior_fast.prepare.labelled.splits import Pool, shared_patients
 from prior_fast.prepare.labelled.write import Contents, Record, write_labelled, write_rejected
+from prior_fast.prepare.output import claim, is_occupied, need_images, not_empty, partial_of, remove_share
+from prior_fast.prepare.paths import BAD_NAME, OUTSIDE, bad_name, path_inside
 from prior_fast.prepare.shard import Shard
 from prior_fast.processes import parallel_map
 
@@ -51,7 +51,12 @@ class LabelledOptions:
     @property
     def partial(self) -> Path:
         """The folder beside `out` that holds the decoded images of an unfinished dataset."""
-        return self.out.with_name(f"{self.out.name}.partial")
+        return partial_of(self.out)
+
+    @property
+    def listed(self) -> Path:
+        """The file beside `out` that lists what was left out when no dataset could be made."""
+        return self.out.with_name(f"{self.out.name}.rejected.csv")
 
 
 @dataclass
@@ -67,43 +72,75 @@ def prepare_labelled(read: Callable[[], LabelledSource], options: LabelledOption
     """Make the dataset `options.out` from the source that `read` returns, or decode a shard of its images.
 
     Decoded images are kept in `<out>.partial`, 50 KB each, until the dataset is complete. A stopped run continues from
-    them.
+    them. Shards work there together; the command without a shard works alone.
 
     Returns:
         The content of dataset.json, and "seconds"; for a shard "shard", "images" and "seconds".
 
     Raises:
         UsageError: an option or a table can't be used, or no image can be used.
-        RunError: a file is left out under `strict`, the disk is full, or the run was interrupted.
+        RunError: a file is left out under `strict`, the disk is full, or another process writes there.
+        Interrupted: Ctrl-C.
     """
-    begin = time.perf_counter()
-    _check(options)
+    if options.workers < 1:
+        raise UsageError(f"--workers must be 1 or more, not {options.workers}")
     folders = parse_words(options.split_lists)
-    source = read()
+    with claim(options.out, options.shard) as out:
+        if is_occupied(out):
+            raise UsageError(not_empty(out))
+        return _prepare(read, replace(options, out=out), folders)
+
+
+def _prepare(read: Callable[[], LabelledSource], options: LabelledOptions, folders: dict[str, Path]) -> dict[str, Any]:
+    begin = time.perf_counter()
+    source = _only_inside(read())
     if options.strict and source.rejected:
         raise RunError("--strict: {}: {}".format(*source.rejected[0]))
     named = {candidate.image_id for candidate in source.candidates} | {name for name, _ in source.rejected}
     own = [read_lists(name, folder, named) for name, folder in folders.items()]
     tasks = make_tasks(source.candidates, source.decode, options.partial)
-    with _explained(options.out):
-        options.partial.mkdir(parents=True, exist_ok=True)
-        if options.shard is not None:
-            share = options.shard.share(tasks)
-            _decode_all(source, options, share)
-            images, seconds = sum(len(task.candidates) for task in share), round(time.perf_counter() - begin, 1)
-            return {"shard": str(options.shard), "images": images, "seconds": seconds}
-        paths = _decode_all(source, options, tasks)
-        result = _collect(source, tasks, paths)
-        if not result.records:
-            listed = options.out.with_name(f"{options.out.name}.rejected.csv")
-            write_rejected(listed, result.rejected)
-            _clean(options.partial)
-            raise UsageError(
-                f"no image of {source.root} can be used: {_most_frequent(result.rejected)}; {listed} names each"
-            )
-        info = write_labelled(options.out, _contents(source, result, own), _images(paths))
-        _clean(options.partial)
+    if options.shard is not None:
+        share = options.shard.share(tasks)
+        remove_share(options.partial, STEM, [task.index for task in share])
+        _check_space(source, options, share)
+        _decode_all(source, options, share)
+        images, seconds = sum(len(task.candidates) for task in share), round(time.perf_counter() - begin, 1)
+        return {"shard": str(options.shard), "images": images, "seconds": seconds}
+    _check_space(source, options, tasks)
+    paths = _decode_all(source, options, tasks)
+    result = _collect(source, tasks, paths)
+    if not result.records:
+        write_rejected(options.listed, result.rejected)
+        remove_chunks(options.partial, STEM)
+        raise UsageError(
+            f"no image of {source.root} can be used: {_most_frequent(result.rejected)}; {options.listed} names each"
+        )
+    info = write_labelled(options.out, _contents(source, result, own), map(read_images, paths), len(paths))
+    options.listed.unlink(missing_ok=True)
+    remove_chunks(options.partial, STEM)
     return {**info, "seconds": round(time.perf_counter() - begin, 1)}
+
+
+def _only_inside(source: LabelledSource) -> LabelledSource:
+    """The source without images whose path leads outside of its folder or whose name can't be used."""
+    kept, rejected = [], list(source.rejected)
+    for candidate in source.candidates:
+        # A root that has ".." itself is none of the table's doing.
+        name = str(candidate.path).removeprefix(f"{source.root}/")
+        names = (name, candidate.image_id, candidate.patient_id)
+        if path_inside(source.root, name) is None:
+            rejected.append((candidate.image_id, OUTSIDE))
+        elif reason := next(filter(None, map(bad_name, names)), ""):
+            rejected.append((candidate.image_id, f"{BAD_NAME} ({reason})"))
+        else:
+            kept.append(candidate)
+    return replace(source, candidates=kept, rejected=rejected)
+
+
+def _check_space(source: LabelledSource, options: LabelledOptions, tasks: Sequence[LabelledTask]) -> None:
+    images = [str(candidate.path) for task in tasks for candidate in task.candidates]
+    stored = stored_bytes(options.partial, STEM, (task.index for task in tasks))
+    need_images(options.out, Path(), images, stored, dataset=options.shard is None)
 
 
 def _decode_all(source: LabelledSource, options: LabelledOptions, tasks: Sequence[LabelledTask]) -> list[Path]:
@@ -117,7 +154,7 @@ def _decode_all(source: LabelledSource, options: LabelledOptions, tasks: Sequenc
         bar_task = bar.add_task("reading images", total=sum(len(task.candidates) for task in tasks))
         for task, path in zip(tasks, parallel_map(decode_chunk, tasks, options.workers)):
             if options.strict:
-                for candidate, found in zip(task.candidates, read_chunk(path)):
+                for candidate, found in zip(task.candidates, read_found(path)):
                     if reasons := _reasons(found):
                         raise RunError(f"--strict: {_relative(candidate.path, source.root)}: {reasons[0]}")
             paths.append(path)
@@ -128,34 +165,23 @@ def _decode_all(source: LabelledSource, options: LabelledOptions, tasks: Sequenc
 def _collect(source: LabelledSource, tasks: Sequence[LabelledTask], paths: Sequence[Path]) -> _Result:
     """The records and rejections of all chunks, in the order of the candidates."""
     result = _Result(rejected=list(source.rejected))
-    for task, path in zip(tasks, paths):
-        for candidate, found in zip(task.candidates, read_chunk(path)):
-            file = _relative(candidate.path, source.root)
-            result.rejected += [(file, reason) for reason in _reasons(found)]
-            if isinstance(found, Decoded):
-                marks = (found.boxes, found.mask, found.box_classes)
-                result.records.append(Record(candidate.image_id, candidate.patient_id, candidate.labels, *marks))
-                result.remarks.update(found.remarks)
+    with progress() as bar:
+        merging = bar.add_task("merging", total=len(tasks))
+        for task, path in zip(tasks, paths):
+            for candidate, found in zip(task.candidates, read_found(path)):
+                file = _relative(candidate.path, source.root)
+                result.rejected += [(file, reason) for reason in _reasons(found)]
+                if isinstance(found, Decoded):
+                    marks = (found.boxes, found.mask, found.box_classes)
+                    result.records.append(Record(candidate.image_id, candidate.patient_id, candidate.labels, *marks))
+                    result.remarks.update(found.remarks)
+            bar.advance(merging)
     return result
-
-
-def _images(paths: Iterable[Path]) -> Iterator[np.ndarray]:
-    """The images of the records, in their order."""
-    return (found.image for path in paths for found in read_chunk(path) if isinstance(found, Decoded))
 
 
 def _reasons(found: Decoded | str) -> Sequence[str]:
     """Why the image, or an annotation of it, is left out."""
     return [found] if isinstance(found, str) else found.dropped
-
-
-def _clean(partial: Path) -> None:
-    """Remove the chunks. The folder stays if it holds files that prepare did not write."""
-    for pattern in (PATTERN, f".{PATTERN}.*.partial"):
-        for leftover in partial.glob(pattern):
-            leftover.unlink()
-    if not any(partial.iterdir()):
-        partial.rmdir()
 
 
 def _contents(source: LabelledSource, result: _Result, own: Sequence[OwnLists]) -> Contents:
@@ -204,28 +230,3 @@ def _most_frequent(rejected: Sequence[tuple[str, str]]) -> str:
     files = {_NUMBERS.sub("N", reason): file for file, reason in reversed(rejected)}
     shown = [f"{row['reason']} ({row['lines']}), such as {files[row['reason']]}" for row in counts]
     return ", ".join(shown) or "the tables name none"
-
-
-def _check(options: LabelledOptions) -> None:
-    if options.workers < 1:
-        raise UsageError(f"--workers must be 1 or more, not {options.workers}")
-    if options.out.exists() and not options.out.is_dir():
-        raise UsageError(f"--out {options.out} is a file; give a folder that does not exist yet")
-    if options.out.is_dir() and any(options.out.iterdir()):
-        raise UsageError(f"--out {options.out} is not empty; give a folder that does not exist yet, or remove it")
-
-
-@contextmanager
-def _explained(out: Path) -> Iterator[None]:
-    """Turn errors that interrupt a run into a message that says what to do."""
-    again = "start the same command again to go on from there"
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise RunError(f"stopped; {again}") from error
-    except BrokenProcessPool as error:
-        raise RunError(f"a worker process died, perhaps for lack of memory; {again}, with fewer --workers") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(f"no space is left for {out}; free some and {again}") from error
-        raise

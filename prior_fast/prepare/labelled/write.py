@@ -1,7 +1,6 @@
 """Writing a labelled dataset, whole or not at all."""
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prior_fast.data.dataset_folder import INFO_FILE
+from prior_fast.console import progress
 from prior_fast.data.labelled_dataset import FORMAT, PARTS, PERCENTAGES, VERSION
-from prior_fast.files import atomic_directory, sha256, write_json
+from prior_fast.files import atomic_directory, write_text
+from prior_fast.prepare.finish import check_contrast, files_of, write_info
+from prior_fast.prepare.npy import GrayLevels, write_npy
 from prior_fast.radiology.masks import Box
+from prior_fast.radiology.xray import IMAGE_SIZE
+from prior_fast.tables import csv_text
 
 
 @dataclass(frozen=True)
@@ -74,24 +77,29 @@ class Contents:
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_labelled(out: Path, contents: Contents, images: Iterable[np.ndarray]) -> dict[str, Any]:
+def write_labelled(out: Path, contents: Contents, images: Iterable[np.ndarray], blocks: int) -> dict[str, Any]:
     """Write a labelled dataset to the folder `out`.
 
-    images: uint8 [224, 224], one for each record, in their order.
+    Args:
+        images: `blocks` arrays of uint8 [n, 224, 224]: together one image for each record, in their order.
 
     Returns:
         The content of dataset.json.
+
+    Raises:
+        UsageError: the images are all of one gray level.
+        RunError: the disk is full.
     """
     records = contents.records
-    with atomic_directory(out) as folder:
-        mean, std = _write_images(folder / "images.npy", len(records), images)
+    with atomic_directory(out) as folder, progress() as bar:
+        writing = bar.add_task("writing", total=blocks)
+        mean, std = _write_images(folder / "images.npy", len(records), images, lambda: bar.advance(writing))
         pq.write_table(_manifest(records), folder / "manifest.parquet")
         for name, split in contents.splits.items():
             _write_lists(folder / "splits" / name, split)
         write_rejected(folder / "rejected.csv", contents.rejected)
         for name, text in contents.texts.items():
             (folder / name).write_text(text, encoding="utf-8")
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
         info = {
             "format": FORMAT,
             "version": VERSION,
@@ -106,33 +114,31 @@ def write_labelled(out: Path, contents: Contents, images: Iterable[np.ndarray]) 
             "splits": {name: _describe(split) for name, split in contents.splits.items()},
             "rejected": len(contents.rejected),
             **contents.facts,
-            "files": {
-                str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files
-            },
         }
-        write_json(folder / INFO_FILE, info)
-    return info
+        hashing = bar.add_task("hashing", total=len(files_of(folder)))
+        return write_info(folder, info, lambda: bar.advance(hashing))
 
 
 def write_rejected(path: Path, rejected: Sequence[tuple[str, str]]) -> None:
     """Write file and reason of everything that was left out, sorted, as csv."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("file", "reason"), *sorted(rejected)])
+    write_text(path, csv_text([("file", "reason"), *sorted(rejected)]))
 
 
-def _write_images(path: Path, count: int, images: Iterable[np.ndarray]) -> tuple[float, float]:
-    histogram, written = np.zeros(256, np.int64), 0
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, 224, 224))
-    for row, image in enumerate(images):
-        array[row] = image
-        histogram += np.bincount(image.ravel(), minlength=256)
-        written += 1
-    if written != count:
-        raise ValueError(f"{written} images for {count} records")
-    array.flush()
-    values, total = np.arange(256) / 255, max(1, int(histogram.sum()))
-    mean = float(histogram @ values / total)
-    return mean, float(np.sqrt(histogram @ (values - mean) ** 2 / total))
+def _write_images(
+    path: Path, count: int, images: Iterable[np.ndarray], advance: Callable[[], object]
+) -> tuple[float, float]:
+    levels = GrayLevels()
+
+    def blocks() -> Iterator[np.ndarray]:
+        for block in images:
+            levels.add(block)
+            yield block
+            advance()
+
+    write_npy(path, np.dtype(np.uint8), (count, IMAGE_SIZE, IMAGE_SIZE), blocks())
+    mean, std = levels.mean_and_std()
+    check_contrast(mean, std, "all images")
+    return mean, std
 
 
 def _manifest(records: Sequence[Record]) -> pa.Table:

@@ -1,27 +1,31 @@
 """Assembling a prepared dataset from finished chunks."""
 
 import base64
-import csv
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prior_fast.data.dataset_folder import INFO_FILE
 from prior_fast.data.prepared_dataset import FORMAT, VERSION
-from prior_fast.files import sha256, write_json
-from prior_fast.prepare.studies.chunks import read_images, read_record
+from prior_fast.files import write_text
+from prior_fast.prepare.chunk_file import read_chunk, read_record
+from prior_fast.prepare.finish import check_contrast
+from prior_fast.prepare.npy import GrayLevels, write_npy
 from prior_fast.radiology.study import SPLITS, Rejection, Study
 from prior_fast.radiology.tokenizer import tokenize
 from prior_fast.radiology.xray import IMAGE_SIZE
+from prior_fast.tables import csv_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+_SYSTEM_ERROR = re.compile(r"os error (\d+)")
 
 
 @dataclass
@@ -50,10 +54,15 @@ class Chunk:
     annotations: list[dict[str, Any]]
 
 
-def collect(paths: Sequence[Path], studies: dict[int, Study]) -> tuple[list[Chunk], list[Rejection]]:
+def collect(
+    paths: Sequence[Path], studies: dict[int, Study], advance: Callable[[], object] = lambda: None
+) -> tuple[list[Chunk], list[Rejection]]:
     """Read the records of the chunks, without images: the kept studies and the rejections.
 
     The rejections include the images of kept studies that are left out because of the tables.
+
+    Args:
+        advance: called after each chunk.
     """
     chunks, rejections = [], []
     for path in paths:
@@ -66,6 +75,7 @@ def collect(paths: Sequence[Path], studies: dict[int, Study]) -> tuple[list[Chun
             kept.append(Kept(study, dicom_ids, range(row, row + len(dicom_ids)), entry["sentences"], []))
             row += len(dicom_ids)
         chunks.append(Chunk(path, kept, record["annotations"]))
+        advance()
     return chunks, rejections
 
 
@@ -112,7 +122,7 @@ def write_dataset(
     classes: Sequence[str],
     advance: Callable[[], object],
 ) -> dict[str, Any]:
-    """Write a dataset into the empty folder; dataset.json is written last.
+    """Write a dataset into the empty folder, except dataset.json.
 
     Args:
         classes: the names of the labels.
@@ -121,7 +131,10 @@ def write_dataset(
         advance: called after each chunk.
 
     Returns:
-        The content of dataset.json.
+        The content of dataset.json without the list of files.
+
+    Raises:
+        UsageError: the training images are all of one gray level.
     """
     studies = [kept for chunk in chunks for kept in chunk.kept]
     mean, std = _write_images(folder / "images.npy", chunks, advance)
@@ -132,8 +145,8 @@ def write_dataset(
     pq.write_table(_manifest(studies, classes), folder / "manifest.parquet")
     _write_annotations(folder / "annotations.parquet", chunks)
     write_rejected(folder / "rejected.csv", rejections)
-    tokenizer.save_pretrained(folder / "tokenizer")
-    info = {
+    _save_tokenizer(tokenizer, folder / "tokenizer")
+    return {
         "format": FORMAT,
         "version": VERSION,
         **_counts(studies),
@@ -149,10 +162,7 @@ def write_dataset(
             "cls_id": tokenizer.cls_token_id,
             "sep_id": tokenizer.sep_token_id,
         },
-        "files": {str(path.relative_to(folder)): _settle(path) for path in _files(folder)},
     }
-    write_json(folder / INFO_FILE, info)
-    return info
 
 
 def _counts(studies: list[Kept]) -> dict[str, int]:
@@ -167,32 +177,37 @@ def _counts(studies: list[Kept]) -> dict[str, int]:
 def _write_images(path: Path, chunks: list[Chunk], advance: Callable[[], object]) -> tuple[float, float]:
     """Write images.npy chunk by chunk; returns mean and standard deviation of the training images in [0, 1]."""
     rows = sum(len(kept.image_rows) for chunk in chunks for kept in chunk.kept)
-    histogram = np.zeros(256, np.int64)
-    with path.open("wb") as file:
-        _write_header(file, np.dtype(np.uint8), (rows, IMAGE_SIZE, IMAGE_SIZE))
+    levels = GrayLevels()
+
+    def blocks() -> Iterator[np.ndarray]:
         for chunk in chunks:
-            images = read_images(chunk.path)
+            _, images = read_chunk(chunk.path)
             for kept in chunk.kept:
                 own = images[kept.image_rows.start : kept.image_rows.stop]
-                file.write(own.tobytes())
                 if kept.study.split == "train":
-                    histogram += np.bincount(own.ravel(), minlength=256)
+                    levels.add(own)
+                yield own
             advance()
-    values, total = np.arange(256) / 255, histogram.sum()
-    mean = float(histogram @ values / total)
-    return mean, float(np.sqrt(histogram @ (values - mean) ** 2 / total))
+
+    write_npy(path, np.dtype(np.uint8), (rows, IMAGE_SIZE, IMAGE_SIZE), blocks())
+    mean, std = levels.mean_and_std()
+    check_contrast(mean, std, "all training images")
+    return mean, std
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
-    # numpy.save would report a full disk without the system's error number.
-    with path.open("wb") as file:
-        _write_header(file, array.dtype, array.shape)
-        file.write(array.tobytes())
+    write_npy(path, array.dtype, array.shape, [array])
 
 
-def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
+def _save_tokenizer(tokenizer: "PreTrainedTokenizerFast", folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        # tokenizers reports a failed write, such as a full disk, by a plain Exception.
+        found = _SYSTEM_ERROR.search(str(error))
+        if isinstance(error, OSError) or not found:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(folder)) from error
 
 
 def _manifest(studies: list[Kept], classes: Sequence[str]) -> pa.Table:
@@ -256,16 +271,4 @@ def _annotation_rows(chunks: list[Chunk]) -> Iterator[dict[str, Any]]:
 def write_rejected(path: Path, rejections: list[Rejection]) -> None:
     """Write study, file and reason of each rejection, sorted, as csv."""
     rows = sorted((rejection.shown_study, rejection.file, rejection.reason) for rejection in rejections)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("study", "file", "reason"), *rows])
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _settle(path: Path) -> dict[str, Any]:
-    """Flush a file to the disk; returns its size and SHA-256."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    write_text(path, csv_text([("study", "file", "reason"), *rows]))

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from prior_fast.data.prepared_dataset import MANIFEST_COLUMNS
 from prior_fast.errors import UsageError
-from prior_fast.prepare.find_files import IMAGE_SUFFIXES, TEXT_SUFFIXES, FileFinder, FileNotFound
+from prior_fast.prepare.find_files import IMAGE_SUFFIXES, TEXT_SUFFIXES, FileFinder, FileNotFound, LeadsOutside
+from prior_fast.prepare.paths import BAD_NAME, OUTSIDE, bad_name
 from prior_fast.prepare.split_words import SPLIT_WORDS
 from prior_fast.prepare.studies.plan import StudyPlan, digest, sorted_studies
 from prior_fast.radiology.study import SPLITS, Rejection, Report, Study, StudyImage
@@ -44,12 +45,16 @@ class StudyBuilder:
     def __init__(self, images: Path, reports: Path | None = None, classes: Sequence[str] = ()) -> None:
         if taken := [name for name in classes if name in MANIFEST_COLUMNS]:
             raise UsageError(f"a label can't be named {taken[0]!r}, which is a column of every dataset; rename it")
+        if wrong := [name for name in classes if bad_name(name)]:
+            raise UsageError(f"a label can't be named {wrong[0]!a}: {bad_name(wrong[0])}; rename it")
         self.images, self.reports, self.classes = images, reports or images, tuple(classes)
         self.image_files = FileFinder(images, IMAGE_SUFFIXES)
         self.report_files = FileFinder(self.reports, TEXT_SUFFIXES)
         self.notes: list[str] = []
         self.understood: list[tuple[str, str]] = []
         self._studies: dict[str, _Collected] = {}
+        self.beside: Path | None = None
+        self._refused: dict[str, Rejection] = {}
         self._rejections: list[Rejection] = []
         self._lateral = 0
 
@@ -75,6 +80,10 @@ class StudyBuilder:
             view: AP, PA or frontal in any case for a frontal view; None if the source does not say it.
             labels: 1, 0 or -1 by class; absent where blank.
         """
+        if reason := bad_name(study) or bad_name(subject):
+            self.refuse(study, "", BAD_NAME, f"({reason})")
+            return
+        report = _plain(report)
         named = SPLIT_WORDS.get(split.strip().lower(), f"?{split}") if split else None
         found = self._studies.setdefault(study, _Collected(subject, named))
         if (subject, named) != (found.subject, found.split):
@@ -95,6 +104,11 @@ class StudyBuilder:
         """Leave out a study because of the source's tables."""
         self._rejections.append(Rejection(0, file, kind, detail, whole_study=True, study=study))
 
+    def refuse(self, study: str, file: str, kind: str, detail: str = "") -> None:
+        """Leave out a study because of one of its rows, whatever the others say."""
+        self._studies.pop(study, None)
+        self._refused.setdefault(study, Rejection(0, file, kind, detail, broken=True, whole_study=True, study=study))
+
     def plan(self, tables: Sequence[Path], where: str = "") -> StudyPlan:
         """The plan.
 
@@ -104,7 +118,10 @@ class StudyBuilder:
         """
         kept: dict[str, _Collected] = {}
         files: dict[str, list[StudyImage]] = {}
+        self._rejections += self._refused.values()
         for name, found in self._studies.items():
+            if name in self._refused:
+                continue
             reason = self._reason(name, found, where, files)
             if reason is None:
                 kept[name] = found
@@ -137,7 +154,7 @@ class StudyBuilder:
             for name, found in kept.items()
         ]
         arguments = (self.images, self.reports, sorted_studies(studies), self._rejections, self.notes)
-        return StudyPlan(*arguments, digest(list(tables)), self.classes, self.understood)
+        return StudyPlan(*arguments, digest(list(tables)), self.classes, self.understood, self.beside)
 
     def _reason(self, name: str, found: _Collected, where: str, files: dict[str, list[StudyImage]]) -> Rejection | None:
         """Why the study is left out; otherwise None, with its image files in `files`."""
@@ -159,6 +176,9 @@ class StudyBuilder:
         for path in found.images:
             try:
                 files_of_path = self.image_files.find_all(path)
+            except LeadsOutside:
+                missing.append(Rejection(0, path, OUTSIDE, broken=True, study=name))
+                continue
             except FileNotFound as error:
                 missing.append(Rejection(0, path, IMAGE_MISSING, f"({error})", broken=True, study=name))
                 continue
@@ -170,10 +190,22 @@ class StudyBuilder:
             views = sorted({left.detail for left in found.left_out})
             return rejection(where, "no frontal view" if views else "no image", ", ".join(views))
         if not there:
-            return rejection(missing[0].file, IMAGE_MISSING, missing[0].detail, broken=True)
+            return rejection(missing[0].file, missing[0].kind, missing[0].detail, broken=True)
         found.left_out += missing
         files[name] = there
         return None
+
+
+def _plain(report: Report | None) -> Report | None:
+    """The report with U+FFFD for halves of UTF-16 pairs, which JSON can hold and no text has."""
+    if report is None:
+        return None
+    sections = None if report.sections is None else tuple(map(_whole_pairs, report.sections))
+    return replace(report, text=report.text and _whole_pairs(report.text), sections=sections)
+
+
+def _whole_pairs(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def split_of(subject: str) -> str:

@@ -8,9 +8,10 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from prior_fast.errors import UsageError
+from prior_fast.prepare.paths import irregular
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
 from prior_fast.prepare.studies.plan import StudyPlan
-from prior_fast.prepare.studies.report_of_study import read_sentences
+from prior_fast.prepare.studies.read_report import read_report
 from prior_fast.radiology.study import Rejection, Study
 from prior_fast.radiology.xray import UnreadableImage, read_xray
 
@@ -65,6 +66,8 @@ def check_source(options: PrepareOptions, count: int) -> Checked:
 
 def describe_image(path: Path) -> str:
     """The format, bits and size of an image file: "PNG, 16 bits, 2048 x 2500"; or the reason why it can't be read."""
+    if reason := irregular(path):
+        return f"not readable: {reason}"
     try:
         _, (width, height) = read_xray(path)
     except UnreadableImage as error:
@@ -88,7 +91,7 @@ def _checked(options: PrepareOptions, plan: StudyPlan, study: Study) -> CheckedS
     report = study.report
     kind = report.path or ("sections of the table" if report.sections is not None else "text of the table")
     rows.append(("report", kind))
-    found = read_sentences(plan.reports, study, options.min_sentences, options.sections)
+    found = read_report(plan.reports, study, options.min_sentences, options.sections)
     if found.rejection:
         rows.append(("left out", found.rejection.reason))
     rows += [(f"sentence {number}", sentence) for number, sentence in enumerate(found.sentences, 1)]

@@ -8,7 +8,6 @@ import base64
 import hashlib
 import json
 import time
-import zipfile
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,19 @@ import numpy as np
 import PIL
 import pydicom
 
-from prior_fast.files import atomic_path
+from prior_fast.prepare.chunk_file import SUFFIX, sound_chunk, write_chunk
+from prior_fast.prepare.paths import irregular
 from prior_fast.prepare.studies.plan import StudyPlan
-from prior_fast.prepare.studies.report_of_study import read_sentences
+from prior_fast.prepare.studies.read_report import read_report
+from prior_fast.radiology.limits import limited_pixels, pixel_limit
 from prior_fast.radiology.masks import box_mask, encode_mask, read_mask
 from prior_fast.radiology.study import AnnotationRow, Rejection, Study
 from prior_fast.radiology.xray import EXACT, IMAGE_SIZE, UnreadableImage, read_xray
 
 # Increase this number whenever the same files would give another chunk.
-RULES_VERSION = 2
+RULES_VERSION = 3
 STUDIES_PER_CHUNK = 64
+STEM = "chunk"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class ChunkTask:
     folder: Path
     decode: str
     sections: str
+    max_pixels: int
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class ChunkResult:
 def make_tasks(
     plan: StudyPlan, min_sentences: int, folder: Path, decode: str, sections: str, size: int = STUDIES_PER_CHUNK
 ) -> list[ChunkTask]:
-    """Cut the studies into chunks of `size`, in their order."""
-    settings = (plan.images, plan.reports, min_sentences, folder, decode, sections)
+    """Cut the studies into chunks of `size`, in their order. Their images are read with the limit in force here."""
+    settings = (plan.images, plan.reports, min_sentences, folder, decode, sections, pixel_limit())
     return [
         ChunkTask(index, tuple(plan.studies[begin : begin + size]), *settings)
         for index, begin in enumerate(range(0, len(plan.studies), size))
@@ -73,7 +76,7 @@ def make_tasks(
 def fingerprint(task: ChunkTask) -> str:
     """SHA-256 of the chunk's inputs. Files contribute their path, size and modification time, not their bytes."""
     facts: list[Any] = [RULES_VERSION, PIL.__version__, pydicom.__version__, IMAGE_SIZE, task.min_sentences]
-    facts += [task.decode, task.sections]
+    facts += [task.decode, task.sections, task.max_pixels]
     for study in task.studies:
         facts += [study.split, (study.subject_id, study.study_id), study.name, study.subject]
         facts += [[astuple(row) for row in study.annotations], astuple(study.report)]
@@ -88,7 +91,7 @@ def chunk_path(task: ChunkTask) -> Path:
     """The file of this chunk, whether or not it is prepared yet."""
     # The name also contains the decode mode, for `decoded_as`.
     decode = "" if task.decode == EXACT else f"{task.decode}-"
-    return task.folder / f"chunk-{task.index:06d}-{decode}{fingerprint(task)[:32]}.npz"
+    return task.folder / f"{STEM}-{task.index:06d}-{decode}{fingerprint(task)[:32]}{SUFFIX}"
 
 
 def decoded_as(name: str) -> str:
@@ -102,36 +105,21 @@ def prepare_chunk(task: ChunkTask) -> ChunkResult:
     record = sound_record(path)
     if record is None:
         begin = time.perf_counter()
-        record, images = _prepare(task)
+        with limited_pixels(task.max_pixels):
+            record, images = _prepare(task)
         record["seconds"] = time.perf_counter() - begin
-        with atomic_path(path) as partial, partial.open("wb") as file:
-            np.savez(file, images=images, record=np.frombuffer(json.dumps(record).encode(), np.uint8))
+        write_chunk(path, record, images)
     broken = next((Rejection(**row) for row in record["rejected"] if row["broken"]), None)
     facts = (record["decoded"], record["seconds"], broken, record["other_encoding"])
     return ChunkResult(path, len(task.studies), *facts)
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """The record in a chunk's file: "studies", "annotations", "rejected", "decoded", "seconds"."""
-    with np.load(path, allow_pickle=False) as chunk:
-        return json.loads(chunk["record"].tobytes())
-
-
-def read_images(path: Path) -> np.ndarray:
-    """The images of a chunk's file, uint8 [n, 224, 224], in the order of its studies."""
-    with np.load(path, allow_pickle=False) as chunk:
-        return chunk["images"]
-
-
 def sound_record(path: Path) -> dict[str, Any] | None:
-    """Like `read_record`, but also checks the images; None if the file is missing or damaged."""
-    if not path.exists():
-        return None
-    try:
-        read_images(path)  # checks their CRC
-        return read_record(path)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
+    """The record in a chunk's file: "studies", "annotations", "rejected", "decoded", "seconds"; None if the file is
+    missing or damaged.
+    """
+    found = sound_chunk(path)
+    return None if found is None else found[0]
 
 
 def _prepare(task: ChunkTask) -> tuple[dict[str, Any], np.ndarray]:
@@ -141,7 +129,7 @@ def _prepare(task: ChunkTask) -> tuple[dict[str, Any], np.ndarray]:
     images: list[np.ndarray] = []
     decoded, other_encoding = 0, 0
     for study in task.studies:
-        report = read_sentences(task.reports, study, task.min_sentences, task.sections)
+        report = read_report(task.reports, study, task.min_sentences, task.sections)
         other_encoding += report.other_encoding
         if report.rejection:
             rejected.append(report.rejection)
@@ -149,6 +137,8 @@ def _prepare(task: ChunkTask) -> tuple[dict[str, Any], np.ndarray]:
         kept: dict[str, tuple[int, tuple[int, int]]] = {}
         for image in study.images:
             try:
+                if reason := irregular(task.images / image.path):
+                    raise UnreadableImage(reason)
                 pixels, size = read_xray(task.images / image.path, task.decode)
             except UnreadableImage as error:
                 rejected.append(study.reject(image.path, "image not readable", f"({error})", broken=True))
@@ -181,6 +171,8 @@ def _annotation(
     box = {"x": row.x * across, "y": row.y * down, "width": row.width * across, "height": row.height * down}
     texts = {"finding": row.finding, "side": row.side, "severity": row.severity}
     try:
+        if row.mask and (reason := irregular(folder / row.mask)):
+            raise UnreadableImage(reason)
         mask = read_mask(folder / row.mask) if row.mask else box_mask(**box)
     except UnreadableImage as error:
         return study.reject(row.mask, "mask not readable", f"({error})", broken=True)
@@ -191,6 +183,6 @@ def _annotation(
 def _stat(folder: Path, relative: str) -> list[Any]:
     try:
         facts = (folder / relative).stat()
-    except OSError:
+    except (OSError, ValueError):
         return [relative, None, None]
     return [relative, facts.st_size, facts.st_mtime_ns]

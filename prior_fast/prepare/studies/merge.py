@@ -8,6 +8,8 @@ from typing import Any
 
 from prior_fast.console import progress
 from prior_fast.errors import RunError, UsageError
+from prior_fast.files.space import need_space
+from prior_fast.prepare.output import claim, is_occupied
 from prior_fast.prepare.studies import pipeline
 from prior_fast.prepare.studies.chunks import ChunkResult, ChunkTask, sound_record
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
@@ -31,11 +33,17 @@ def merge_shards(out: Path) -> dict[str, Any]:
     Raises:
         UsageError: a shard is missing or incomplete, shards are incompatible, the source has changed since, or `out`
             holds something else.
-        RunError: a chunk is damaged, the disk is full, or the run was interrupted.
+        RunError: a chunk is damaged, the disk is full, or a shard is still at work.
+        Interrupted: Ctrl-C.
     """
+    check_options(PrepareOptions(Source(""), out))
+    with claim(out) as resolved:
+        return _merge(resolved)
+
+
+def _merge(out: Path) -> dict[str, Any]:
     begin = time.perf_counter()
     options = PrepareOptions(Source(""), out)
-    check_options(options)
     records = read_records(options.partial)
     if not records:
         return _merged_before(options)
@@ -50,17 +58,18 @@ def merge_shards(out: Path) -> dict[str, Any]:
             f"since the shards were prepared, this has changed: {', '.join(changed)}; run all shards again"
         )
     paths = _chunk_paths(records, tasks, options)
-    if pipeline.is_occupied(out):
+    if is_occupied(out):
         report = pipeline.existing(options, plan, paths)
         pipeline.clean(options.partial)
         return report
     tokenizer = pipeline.load_named_tokenizer(options.tokenizer)
-    with pipeline.explained(options):
-        results = _read_chunks(paths, tasks, records)
-        report = pipeline.assemble_dataset(options, plan, results, tokenizer)
-        report |= {"seconds": round(time.perf_counter() - begin, 3), "shards": len(records)}
-        pipeline.publish(options, report)
-    return report
+    results = _read_chunks(paths, tasks, records)
+    # The chunks are almost only images, which the dataset has again.
+    need_space(out, sum(path.stat().st_size for path in paths), "merging the shards")
+    return pipeline.make_dataset(
+        *(options, plan, results, tokenizer),
+        facts=lambda: {"seconds": round(time.perf_counter() - begin, 3), "shards": len(records)},
+    )
 
 
 def _merged_before(options: PrepareOptions) -> dict[str, Any]:

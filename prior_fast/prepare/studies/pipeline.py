@@ -1,27 +1,35 @@
 """Making a prepared dataset from a source of studies: in parallel, resumable; the result is complete or absent."""
 
-import errno
 import hashlib
 import json
-import shutil
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prior_fast.console import progress
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import RunError, UsageError
-from prior_fast.files import write_json
+from prior_fast.files import atomic_directory, write_json
+from prior_fast.prepare.chunk_file import SUFFIX, remove_chunks, stored_bytes
+from prior_fast.prepare.finish import files_of, write_info
+from prior_fast.prepare.output import claim, is_occupied, need_images, not_empty
 from prior_fast.prepare.studies import assemble
-from prior_fast.prepare.studies.chunks import ChunkResult, ChunkTask, chunk_path, decoded_as, make_tasks, prepare_chunk
+from prior_fast.prepare.studies.chunks import (
+    STEM,
+    ChunkResult,
+    ChunkTask,
+    chunk_path,
+    decoded_as,
+    make_tasks,
+    prepare_chunk,
+)
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
 from prior_fast.prepare.studies.plan import StudyPlan
 from prior_fast.prepare.studies.preview import write_preview
 from prior_fast.prepare.studies.probe import check_strict, probe
-from prior_fast.prepare.studies.summary import make_report, most_frequent
+from prior_fast.prepare.studies.summary import empty_splits, make_report, most_frequent
 from prior_fast.processes import parallel_map
 from prior_fast.radiology.tokenizer import TRAIN_TOKENIZER, load_tokenizer, train_tokenizer
 
@@ -31,15 +39,15 @@ if TYPE_CHECKING:
 REPORT_FILE = "report.json"
 # The records of shards, in the partial folder.
 SHARD_FILES = "shard-*-of-*.json"
-# The dataset, in the partial folder, until it is complete.
-_FINISHED = "dataset"
 
 
 def prepare_studies(options: PrepareOptions) -> dict[str, Any]:
     """Make the prepared dataset `options.out`.
 
     Finished chunks are kept in `<out>.partial` until the dataset is complete, so an interrupted run continues from
-    them. If `out` already holds a dataset of the same inputs and options, it is not changed, and the result has
+    them. No other command can write there at the same time.
+
+    If `out` already holds a dataset of the same inputs and options, it is not changed, and the result has
     "already_done": True.
 
     Returns:
@@ -47,10 +55,17 @@ def prepare_studies(options: PrepareOptions) -> dict[str, Any]:
 
     Raises:
         UsageError: an option or the source can't be used, or no study of the source can be used.
-        RunError: a file is broken under `strict`, the disk is full, or the run was interrupted.
+        RunError: a file is broken under `strict`, the disk is full, or another process prepares `out`.
+        Interrupted: Ctrl-C.
     """
-    begin = time.perf_counter()
     check_options(options)
+    with claim(options.out) as out:
+        return _prepare(replace(options, out=out))
+
+
+def _prepare(options: PrepareOptions) -> dict[str, Any]:
+    begin = time.perf_counter()
+    check_vacant(options.out)
     plan = options.source.read()
     tasks = cut_plan(options, plan)
     if is_occupied(options.out):
@@ -64,13 +79,9 @@ def prepare_studies(options: PrepareOptions) -> dict[str, Any]:
             f"{options.partial} holds shards: complete them and `prior-fast prepare merge --out {options.out}`, give "
             "another --out, or remove that folder to begin again"
         )
-    with explained(options):
-        options.partial.mkdir(parents=True, exist_ok=True)
-        results = prepare_chunks(options, tasks)
-        report = assemble_dataset(options, plan, results, tokenizer)
-        report["seconds"] = round(time.perf_counter() - begin, 3)
-        publish(options, report)
-    return report
+    check_space(options, plan, tasks, dataset=True)
+    results = prepare_chunks(options, tasks)
+    return make_dataset(options, plan, results, tokenizer, lambda: {"seconds": round(time.perf_counter() - begin, 3)})
 
 
 def cut_plan(options: PrepareOptions, plan: StudyPlan) -> list[ChunkTask]:
@@ -78,9 +89,25 @@ def cut_plan(options: PrepareOptions, plan: StudyPlan) -> list[ChunkTask]:
     return make_tasks(plan, options.min_sentences, options.partial, options.decode, options.sections)
 
 
-def is_occupied(out: Path) -> bool:
-    """Whether the folder of the new dataset exists and is not empty."""
-    return out.is_dir() and any(out.iterdir())
+def check_vacant(out: Path) -> None:
+    """Refuse a folder that holds something else than a prepared dataset, before any work.
+
+    Raises:
+        UsageError: the message says what it holds.
+    """
+    if is_occupied(out) and not (out / REPORT_FILE).is_file():
+        raise UsageError(not_empty(out))
+
+
+def check_space(options: PrepareOptions, plan: StudyPlan, tasks: Sequence[ChunkTask], dataset: bool) -> None:
+    """Refuse to begin without space for the chunks, and for the dataset if it is made too.
+
+    Raises:
+        RunError: too few bytes are free.
+    """
+    images = [image.path for task in tasks for study in task.studies for image in study.images]
+    stored = stored_bytes(options.partial, STEM, (task.index for task in tasks))
+    need_images(options.out, plan.images, images, stored, dataset)
 
 
 def check_partial(options: PrepareOptions) -> None:
@@ -89,7 +116,7 @@ def check_partial(options: PrepareOptions) -> None:
     Raises:
         UsageError: there are such chunks.
     """
-    for path in options.partial.glob("chunk-*.npz"):
+    for path in options.partial.glob(f"{STEM}-*{SUFFIX}"):
         if (found := decoded_as(path.name)) != options.decode:
             raise UsageError(
                 f"{options.partial} holds images prepared with --decode {found}, not {options.decode}: give --decode "
@@ -97,23 +124,11 @@ def check_partial(options: PrepareOptions) -> None:
             )
 
 
-def publish(options: PrepareOptions, report: dict[str, Any]) -> None:
-    """Write report and preview into the finished dataset, move it to `out` and remove the temporary files."""
-    finished = options.partial / _FINISHED
-    write_preview(finished)
-    write_json(finished / REPORT_FILE, report)
-    finished.rename(options.out)
-    options.rejected.unlink(missing_ok=True)
-    clean(options.partial)
-
-
 def clean(partial: Path) -> None:
-    """Remove chunks and records of shards. The folder stays if it holds files that prepare did not write."""
-    for pattern in ("chunk-*.npz", ".chunk-*.partial", SHARD_FILES, f".{SHARD_FILES}.*.partial"):
-        for leftover in partial.glob(pattern):
-            leftover.unlink()
-    if not any(partial.iterdir()):
-        partial.rmdir()
+    """Remove chunks and records of shards. The folder, if empty, is removed when it is no longer held."""
+    remove_chunks(partial, STEM)
+    for record in partial.glob(SHARD_FILES):
+        record.unlink()
 
 
 def load_named_tokenizer(name: str) -> "PreTrainedTokenizerFast | None":
@@ -128,11 +143,13 @@ def existing(options: PrepareOptions, plan: StudyPlan, chunks: Sequence[Path]) -
         UsageError: --out holds another dataset, or something else.
         RunError: the dataset leaves out broken files, under `strict`.
     """
-    refusal = f"--out {options.out} is not empty; give a folder that does not exist yet, or remove it"
+    refusal = not_empty(options.out)
     try:
         report = json.loads((options.out / REPORT_FILE).read_text(encoding="utf-8"))
+        if not isinstance(report, dict):
+            raise ValueError("it is no object")
         PreparedDataset.open(options.out)
-    except (OSError, ValueError, UsageError) as error:
+    except (OSError, ValueError, RecursionError, UsageError) as error:
         raise UsageError(refusal) from error
     if report.get("fingerprint") != _fingerprint(options, plan, chunks):
         raise UsageError(f"{refusal}: it holds a dataset prepared from other inputs or with other options")
@@ -140,22 +157,6 @@ def existing(options: PrepareOptions, plan: StudyPlan, chunks: Sequence[Path]) -
         count = report["broken_files"]
         raise RunError(f"--strict: {options.out} is there already and leaves out {count} broken file(s)")
     return {**report, "already_done": True}
-
-
-@contextmanager
-def explained(options: PrepareOptions) -> Iterator[None]:
-    """Turn errors that interrupt a run into a message that says what to do."""
-    again = "start the same command again to go on from there"
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise RunError(f"stopped; {again}") from error
-    except BrokenProcessPool as error:
-        raise RunError(f"a worker process died, perhaps for lack of memory; {again}, with fewer --workers") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(f"no space is left for {options.out}; free some and {again}") from error
-        raise
 
 
 def prepare_chunks(options: PrepareOptions, tasks: Sequence[ChunkTask]) -> list[ChunkResult]:
@@ -176,24 +177,32 @@ def prepare_chunks(options: PrepareOptions, tasks: Sequence[ChunkTask]) -> list[
     return results
 
 
-def assemble_dataset(
-    options: PrepareOptions, plan: StudyPlan, results: list[ChunkResult], tokenizer: "PreTrainedTokenizerFast | None"
+def make_dataset(
+    options: PrepareOptions,
+    plan: StudyPlan,
+    results: list[ChunkResult],
+    tokenizer: "PreTrainedTokenizerFast | None",
+    facts: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Write the dataset without its report, which `publish` writes.
+    """Make the dataset `out` from all chunks, whole or not at all, and remove the chunks.
 
     Args:
         results: the results of all chunks, in the order of the chunks.
         tokenizer: None to train one on the training sentences.
+        facts: further entries of the report; called when the dataset is written.
 
     Returns:
         The report.
 
     Raises:
-        UsageError: no study of the training split is left.
+        UsageError: no study of the training split is left, or its images are all of one gray level.
+        RunError: the disk is full.
     """
-    folder = options.partial / _FINISHED
-    shutil.rmtree(folder, ignore_errors=True)
-    chunks, rejections = assemble.collect([result.path for result in results], plan.by_id())
+    with progress() as bar:
+        task = bar.add_task("merging", total=len(results))
+        chunks, rejections = assemble.collect(
+            [result.path for result in results], plan.by_id(), lambda: bar.advance(task)
+        )
     rejections += plan.rejections
     sentences = assemble.training_sentences(chunks)
     if not sentences:
@@ -201,23 +210,31 @@ def assemble_dataset(
         if not any(options.partial.glob(SHARD_FILES)):
             clean(options.partial)
         raise UsageError(
-            f"no study of the training split can be used; studies left out: {most_frequent(rejections, plan)}; "
-            f"{options.rejected} names each"
+            f"no study of the training split can be used ({_kept(chunks)}); studies left out: "
+            f"{most_frequent(rejections, plan)}; {options.rejected} names each"
         )
-    with progress() as bar:
-        task = bar.add_task("tokenizing", total=None)
-        tokenizer = tokenizer or train_tokenizer(sentences)
-        assemble.add_tokens(chunks, tokenizer, options.min_sentences, rejections)
-        bar.update(task, description="writing", total=len(chunks), completed=0)
-        folder.mkdir()
-        info = assemble.write_dataset(
-            *(folder, chunks, tokenizer, options.tokenizer, rejections, options.decode, plan.classes),
-            advance=lambda: bar.advance(task),
-        )
-    return {
-        **make_report(options, plan, info["splits"], rejections, results),
-        "fingerprint": _fingerprint(options, plan, [result.path for result in results]),
-    }
+    with atomic_directory(options.out) as folder:
+        with progress() as bar:
+            task = bar.add_task("tokenizing", total=None)
+            tokenizer = tokenizer or train_tokenizer(sentences)
+            assemble.add_tokens(chunks, tokenizer, options.min_sentences, rejections)
+            writing = bar.add_task("writing", total=len(chunks))
+            bar.remove_task(task)
+            info = assemble.write_dataset(
+                *(folder, chunks, tokenizer, options.tokenizer, rejections, options.decode, plan.classes),
+                advance=lambda: bar.advance(writing),
+            )
+            hashing = bar.add_task("hashing", total=len(files_of(folder)))
+            write_info(folder, info, lambda: bar.advance(hashing))
+        write_preview(folder)
+        fingerprint = _fingerprint(options, plan, [result.path for result in results])
+        report = make_report(options, plan, info["splits"], rejections, results)
+        report["notes"] += empty_splits(info["splits"])
+        report |= {"fingerprint": fingerprint, **facts()}
+        write_json(folder / REPORT_FILE, report)
+    options.rejected.unlink(missing_ok=True)
+    clean(options.partial)
+    return report
 
 
 def _fingerprint(options: PrepareOptions, plan: StudyPlan, chunks: Sequence[Path]) -> str:
@@ -233,3 +250,8 @@ def tokenizer_files(name: str) -> list[list[Any]]:
     """Name, size and modification time of each file of a tokenizer's folder; empty if `name` is not a folder."""
     files = [] if name == TRAIN_TOKENIZER else sorted(path for path in Path(name).rglob("*") if path.is_file())
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _kept(chunks: list[assemble.Chunk]) -> str:
+    counts = assemble.count_splits(chunks)
+    return "usable studies: " + ", ".join(f"{name} {split['studies']}" for name, split in counts.items())

@@ -5,13 +5,14 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from prior_fast.errors import UsageError
 from prior_fast.prepare.studies import layouts
+from prior_fast.prepare.studies.inside import Folders
 from prior_fast.radiology.labels import CHEXPERT_LABELS
 from prior_fast.radiology.study import SPLITS, Rejection, Study
 
@@ -28,6 +29,7 @@ class StudyPlan:
         digest: SHA-256 of the tables.
         classes: the names of the labels.
         understood: what was found in which column or folder, for `--check`.
+        beside: a further folder of reports, named by absolute paths; None if there is none.
     """
 
     images: Path
@@ -38,6 +40,7 @@ class StudyPlan:
     digest: str
     classes: tuple[str, ...] = CHEXPERT_LABELS
     understood: Sequence[tuple[str, str]] = ()
+    beside: Path | None = None
 
     def by_id(self) -> dict[int, Study]:
         """The studies, by their number."""
@@ -57,12 +60,14 @@ class Source:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def read(self) -> StudyPlan:
-        """The plan of this source.
+        """The plan of this source, without what leads outside of its folders.
 
         Raises:
             UsageError: a file is missing or can't be used.
         """
-        return layout_module(self.layout).read(**self.arguments)
+        plan: StudyPlan = layout_module(self.layout).read(**self.arguments)
+        studies, rejected = Folders(plan.images, plan.reports, plan.beside).only_inside(plan.studies)
+        return replace(plan, studies=studies, rejections=[*plan.rejections, *rejected])
 
 
 def layout_names() -> list[str]:
@@ -92,6 +97,12 @@ def sorted_studies(studies: Sequence[Study]) -> list[Study]:
 
 
 def digest(paths: Sequence[Path | None]) -> str:
-    """SHA-256 over the contents of the files that are there."""
-    hashes = [path and hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-    return hashlib.sha256(repr(hashes).encode()).hexdigest()
+    """SHA-256 over the contents of the files that are there and can be read."""
+    return hashlib.sha256(repr([path and _digest(path) for path in paths]).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None

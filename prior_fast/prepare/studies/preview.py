@@ -1,5 +1,6 @@
 """A picture of some images of a prepared dataset with their first sentences, to see at a glance what was read."""
 
+import io
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -31,7 +32,10 @@ def write_preview(folder: Path) -> None:
         lines = [title[:40], *_wrapped(draw, font, " ".join(dataset.sentences(study)))]
         for number, line in enumerate(lines):
             draw.text((x, y + IMAGE_SIZE + 2 + number * _LINE), line, 0 if number else 110, font)
-    sheet.save(folder / PREVIEW_FILE, optimize=False)
+    # Pillow reports a full disk without the system's error number.
+    data = io.BytesIO()
+    sheet.save(data, format="PNG", optimize=False)
+    (folder / PREVIEW_FILE).write_bytes(data.getvalue())
 
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 
 from prior_fast.errors import RunError, UsageError
 from prior_fast.prepare.find_files import nearest_folder
+from prior_fast.prepare.paths import is_file
 from prior_fast.prepare.studies.assemble import write_rejected
 from prior_fast.prepare.studies.options import PrepareOptions
 from prior_fast.prepare.studies.plan import StudyPlan
-from prior_fast.prepare.studies.report_of_study import NO_SECTION, ReadReport, read_sentences
+from prior_fast.prepare.studies.read_report import read_report
+from prior_fast.prepare.studies.report_of_study import NO_SECTION, ReadReport
 from prior_fast.radiology.report import SECTION_RULES
 from prior_fast.radiology.study import Rejection, Study
 
@@ -25,14 +27,14 @@ def probe(options: PrepareOptions, plan: StudyPlan) -> None:
     looked_at = plan.studies[::step][:_LOOKED_AT]
     if not looked_at:
         return
-    lacking = [study for study in looked_at if not any((plan.images / image.path).is_file() for image in study.images)]
+    lacking = [study for study in looked_at if not any(is_file(plan.images / image.path) for image in study.images)]
     if len(lacking) == len(looked_at):
         first = looked_at[0].images[0].path
         failed = [study.reject(study.images[0].path, "image missing", broken=True, whole=True) for study in looked_at]
         found = nearest_folder(plan.images / first)
         reason = f"no image file is where it should be: {found}; --images names the folder"
         _refuse(options, plan, failed, reason)
-    reports = [read_sentences(plan.reports, study, 1, options.sections) for study in looked_at]
+    reports = [read_report(plan.reports, study, 1, options.sections) for study in looked_at]
     unread = [report.rejection for report in reports if report.rejection]
     if len(unread) == len(reports):
         _refuse(options, plan, unread, _report_reason(options, plan, looked_at, unread[0]))
@@ -69,7 +71,7 @@ def _report_reason(options: PrepareOptions, plan: StudyPlan, looked_at: Sequence
     if first.kind == NO_SECTION:
 
         def with_sections(rules: str) -> int:
-            reports: list[ReadReport] = [read_sentences(plan.reports, study, 1, rules) for study in looked_at]
+            reports: list[ReadReport] = [read_report(plan.reports, study, 1, rules) for study in looked_at]
             return sum(report.rejection is None for report in reports)
 
         advice = other_rules(options.sections, with_sections)
@@ -83,7 +85,6 @@ def _report_reason(options: PrepareOptions, plan: StudyPlan, looked_at: Sequence
 
 
 def _refuse(options: PrepareOptions, plan: StudyPlan, failed: Sequence[Rejection], reason: str) -> None:
-    options.rejected.parent.mkdir(parents=True, exist_ok=True)
     write_rejected(options.rejected, [*plan.rejections, *failed])
     looked = f"looked at {len(failed)} of {len(plan.studies)} studies"
     raise UsageError(f"{reason} ({looked}; {options.rejected} names them)")

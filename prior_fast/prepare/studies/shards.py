@@ -5,7 +5,6 @@ into `<out>.partial`. Each shard also writes a record there, `shard-I-of-N.json`
 complete, the names of its chunks. `merge.py` makes the dataset from the shards.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,10 +14,11 @@ from typing import Any
 import PIL
 
 from prior_fast.errors import UsageError
-from prior_fast.files import write_json
+from prior_fast.files.sealed import read_sealed, write_sealed
+from prior_fast.prepare.output import claim, is_occupied, remove_share
 from prior_fast.prepare.shard import Shard
 from prior_fast.prepare.studies import assemble, pipeline
-from prior_fast.prepare.studies.chunks import RULES_VERSION, ChunkTask, chunk_path
+from prior_fast.prepare.studies.chunks import RULES_VERSION, STEM, ChunkTask, chunk_path
 from prior_fast.prepare.studies.options import PrepareOptions, check_options
 from prior_fast.prepare.studies.plan import StudyPlan
 from prior_fast.prepare.studies.probe import check_strict, probe
@@ -53,27 +53,37 @@ def prepare_shard(options: PrepareOptions, shard: Shard) -> dict[str, Any]:
 
     Raises:
         UsageError: an option or the tree can't be used, or the folder holds shards of another run.
-        RunError: a file is broken under `strict`, the disk is full, or the run was interrupted.
+        RunError: a file is broken under `strict`, the disk is full, or another process prepares this shard or `out`.
+        Interrupted: Ctrl-C.
     """
-    begin = time.perf_counter()
     check_options(options)
+    with claim(options.out, shard) as out:
+        return _prepare_shard(replace(options, out=out), shard)
+
+
+def _prepare_shard(options: PrepareOptions, shard: Shard) -> dict[str, Any]:
+    begin = time.perf_counter()
+    pipeline.check_vacant(options.out)
     plan = options.source.read()
     tasks = pipeline.cut_plan(options, plan)
-    if pipeline.is_occupied(options.out):
+    if is_occupied(options.out):
         return pipeline.existing(options, plan, [chunk_path(task) for task in tasks])
     check_strict(options, plan)
     probe(options, plan)
     pipeline.load_named_tokenizer(options.tokenizer)  # if it can't be loaded, fail here and not in the merge
     record = _new_record(options, plan, tasks, shard)
-    check_alike([*(other for other in read_records(options.partial) if other.shard != shard), record], options.partial)
+    # The merge refuses a damaged record; until then its shard may have written it again.
+    others = [other for other in read_records(options.partial, damaged=False) if other.shard != shard]
+    check_alike([*others, record], options.partial)
     pipeline.check_partial(options)
-    with pipeline.explained(options):
-        options.partial.mkdir(parents=True, exist_ok=True)
-        _write_record(options.partial, record)
-        results = pipeline.prepare_chunks(options, shard.share(tasks))
-        chunks, rejections = assemble.collect([result.path for result in results], plan.by_id())
-        report = make_report(options, plan, assemble.count_splits(chunks), rejections, results)
-        _write_record(options.partial, replace(record, chunks=[result.path.name for result in results]))
+    share = shard.share(tasks)
+    pipeline.check_space(options, plan, share, dataset=False)
+    remove_share(options.partial, STEM, [task.index for task in share])
+    _write_record(options.partial, record)
+    results = pipeline.prepare_chunks(options, share)
+    chunks, rejections = assemble.collect([result.path for result in results], plan.by_id())
+    report = make_report(options, plan, assemble.count_splits(chunks), rejections, results)
+    _write_record(options.partial, replace(record, chunks=[result.path.name for result in results]))
     seconds = round(time.perf_counter() - begin, 3)
     return {**report, "seconds": seconds, "shard": str(shard), "partial": str(options.partial)}
 
@@ -95,8 +105,11 @@ def common_settings(options: PrepareOptions, plan: StudyPlan, tasks: Sequence[Ch
     }
 
 
-def read_records(partial: Path) -> list[ShardRecord]:
+def read_records(partial: Path, damaged: bool = True) -> list[ShardRecord]:
     """The records of the shards in a folder, in their order.
+
+    Args:
+        damaged: whether a record that can't be read is an error; False to ignore it.
 
     Raises:
         UsageError: a record can't be read.
@@ -104,13 +117,20 @@ def read_records(partial: Path) -> list[ShardRecord]:
     records = []
     for path in partial.glob(pipeline.SHARD_FILES):
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored.pop("format") != _FORMAT:
-                raise ValueError("it has another format")
-            records.append(ShardRecord(Shard(**stored.pop("shard")), **stored))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UsageError(f"{path} is no record of a shard ({error}); remove it and run that shard again") from error
+            records.append(_read_record(path))
+        except (UsageError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            if damaged:
+                reason = f"is no record of a shard ({error}); remove it and run that shard again"
+                raise UsageError(f"{path} {reason}") from error
     return sorted(records, key=lambda record: record.shard)
+
+
+def _read_record(path: Path) -> ShardRecord:
+    stored = read_sealed(path)
+    if stored.pop("format") != _FORMAT:
+        raise ValueError("it has another format")
+    shard = stored.pop("shard")
+    return ShardRecord(Shard.parse(f"{shard['index']}/{shard['count']}"), **stored)
 
 
 def check_alike(records: Sequence[ShardRecord], partial: Path) -> None:
@@ -138,7 +158,7 @@ def _new_record(options: PrepareOptions, plan: StudyPlan, tasks: Sequence[ChunkT
 
 def _write_record(partial: Path, record: ShardRecord) -> None:
     name = pipeline.SHARD_FILES.replace("*", str(record.shard.index), 1).replace("*", str(record.shard.count), 1)
-    write_json(partial / name, {"format": _FORMAT, **asdict(record)})
+    write_sealed(partial / name, {"format": _FORMAT, **asdict(record)})
 
 
 def _show(value: Any) -> str:

@@ -64,6 +64,11 @@ def _example(rejection: Rejection, plan: StudyPlan) -> str:
     return f", such as {rejection.file} {rejection.detail}".rstrip() if rejection.file else ""
 
 
+def empty_splits(splits: dict[str, dict[str, int]]) -> list[str]:
+    """A note on each split that has no study: training measures on one of them, evaluation on the other."""
+    return [f"no study is to {split}" for split in ("validate", "test") if not splits[split]["studies"]]
+
+
 def _notes(options: PrepareOptions, rejections: list[Rejection], results: list[ChunkResult]) -> list[str]:
     notes = []
     if other := sum(result.other_encoding for result in results):

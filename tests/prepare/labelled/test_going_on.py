@@ -56,7 +56,7 @@ def counted(monkeypatch, stop_after=None):
 def test_a_stopped_run_goes_on(table, tmp_path, whole, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         counted(patch, stop_after=11)
-        assert run(table, tmp_path / "out") == 1
+        assert run(table, tmp_path / "out") == 130
         assert "stopped; start the same command again to go on from there" in capsys.readouterr().err
     assert not (tmp_path / "out").exists() and len(list((tmp_path / "out.partial").glob("decoded-*"))) == 2
     seen = counted(monkeypatch)

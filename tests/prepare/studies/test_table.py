@@ -292,9 +292,9 @@ def test_a_changed_text_is_not_mixed_with_what_an_earlier_run_left(tmp_path, ima
     table = write_table(tmp_path / "t.csv", ("image", "report"), rows())
     words = ("--table", table, "--images", images)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert prepare("table", tmp_path / "out", *words) == 1
-    assert list((tmp_path / "out.partial").glob("chunk-*.npz"))
+        patch.setattr(pipeline, "make_dataset", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert prepare("table", tmp_path / "out", *words) == 130
+    assert list((tmp_path / "out.partial").glob("chunk-*.bin"))
     write_table(tmp_path / "t.csv", ("image", "report"), [(name, f"Changed. {report}") for name, report in rows()])
     assert prepare("table", tmp_path / "out", *words) == 0
     dataset = PreparedDataset.open(tmp_path / "out")

@@ -4,7 +4,7 @@ import argparse
 
 from prior_fast.errors import UsageError
 from prior_fast.prepare.any_table import read_table
-from prior_fast.prepare.labelled.boxes import MarkedBox, corners
+from prior_fast.prepare.labelled.boxes import MarkedBox, box_numbers, corners
 from prior_fast.prepare.labelled.builder import LabelledBuilder
 from prior_fast.prepare.labelled.files import need
 from prior_fast.prepare.labelled.labelled_source import LabelledSource
@@ -32,10 +32,13 @@ def read(args: argparse.Namespace) -> LabelledSource:
         columns = (table.columns[str(table.find(name, None, (name,)))] for name in ("file_name", "syms", "boxes"))
         for line, name, findings, boxes in zip(table.lines, *columns):
             where = f"{table.path}, image {line}"
+            if not (isinstance(name, str) and isinstance(findings, list) and isinstance(boxes, list)):
+                raise UsageError(f"{where}: file_name must be a text, syms and boxes lists")
             if unknown := [finding for finding in findings if finding not in CLASSES]:
                 raise UsageError(f"{where}: {unknown[0]!r} is none of {', '.join(CLASSES)}")
-            if len(boxes) != len(findings) or any(len(box) != 4 for box in boxes):
+            if len(boxes) != len(findings) or any(not isinstance(box, list) or len(box) != 4 for box in boxes):
                 raise UsageError(f"{where}: {len(findings)} syms and {len(boxes)} boxes; a box has four numbers")
-            marks = [MarkedBox(CLASSES.index(finding), corners(*box)) for finding, box in zip(findings, boxes)]
+            found = [corners(*box_numbers(box, where)) for box in boxes]
+            marks = [MarkedBox(CLASSES.index(finding), box) for finding, box in zip(findings, found)]
             builder.add(name, {label: float(label in findings) for label in CLASSES}, part=part, boxes=marks)
     return builder.source("official")

@@ -63,8 +63,8 @@ def read_5x200(
     Raises:
         UsageError: the list or train.csv can't be used, or the rule finds no image.
     """
-    if seed < 0 or per_class < 1:
-        raise UsageError(f"--seed {seed} --per-class {per_class}: give a seed of 0 or more, and 1 image or more")
+    if not 0 <= seed < 2**32 or per_class < 1:
+        raise UsageError(f"--seed {seed} --per-class {per_class}: give a seed from 0 to 2**32 - 1, and 1 image or more")
     facts: dict[str, Any]
     if given is None:
         root = find_root(images)

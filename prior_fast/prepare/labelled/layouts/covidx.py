@@ -4,7 +4,7 @@ import argparse
 
 from prior_fast.errors import UsageError
 from prior_fast.prepare.labelled.builder import LabelledBuilder
-from prior_fast.prepare.labelled.files import need
+from prior_fast.prepare.labelled.files import need, read_text
 from prior_fast.prepare.labelled.labelled_source import LabelledSource
 
 HELP = "COVIDx CXR: COVID-19 or not (CXR-3 and later), or normal, pneumonia and COVID-19"
@@ -40,7 +40,7 @@ def _rows(args: argparse.Namespace, part: str, names: tuple[str, ...]) -> list[t
         return []
     path = need(args.images, *names)
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         words = line.split()
         if not words:
             continue

@@ -6,9 +6,9 @@ from pathlib import Path
 from prior_fast.errors import UsageError
 from prior_fast.prepare.any_table import read_table
 from prior_fast.prepare.label_words import split_names
-from prior_fast.prepare.labelled.boxes import MarkedBox
+from prior_fast.prepare.labelled.boxes import MarkedBox, box_numbers
 from prior_fast.prepare.labelled.builder import LabelledBuilder
-from prior_fast.prepare.labelled.files import need
+from prior_fast.prepare.labelled.files import need, read_text
 from prior_fast.prepare.labelled.labelled_source import LabelledSource
 
 HELP = "NIH ChestX-ray14: 14 labels, the official split, boxes"
@@ -34,8 +34,8 @@ def read(args: argparse.Namespace) -> LabelledSource:
     """
     root = args.images
     table = read_table(need(root, *ENTRIES), "--images")
-    part_of = dict.fromkeys(need(root, TRAIN).read_text(encoding="utf-8").split(), "train")
-    part_of |= dict.fromkeys(need(root, TEST).read_text(encoding="utf-8").split(), "test")
+    part_of = dict.fromkeys(read_text(need(root, TRAIN)).split(), "train")
+    part_of |= dict.fromkeys(read_text(need(root, TEST)).split(), "test")
     columns = [
         table.texts(str(table.find(name, None, (name,)))) for name in ("Image Index", "Finding Labels", "Patient ID")
     ]
@@ -65,9 +65,6 @@ def _boxes(root: Path) -> dict[str, list[MarkedBox]]:
         finding = _BOX_NAMES.get(str(label), str(label))
         if finding not in CLASSES:
             raise UsageError(f"{path}, line {line}: {label!r} is none of {', '.join(CLASSES)}")
-        try:
-            x, y, width, height = (float(str(side)) for side in sides)
-        except ValueError as error:
-            raise UsageError(f"{path}, line {line}: the box is {sides}, not four numbers") from error
-        boxes.setdefault(str(name), []).append(MarkedBox(CLASSES.index(finding), (x, y, width, height)))
+        box = box_numbers(sides, f"{path}, line {line}")
+        boxes.setdefault(str(name), []).append(MarkedBox(CLASSES.index(finding), box))
     return boxes

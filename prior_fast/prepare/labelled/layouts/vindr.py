@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prior_fast.prepare.any_table import Table, read_table
 from prior_fast.prepare.label_words import label_value
-from prior_fast.prepare.labelled.boxes import MarkedBox, averaged, corners
+from prior_fast.prepare.labelled.boxes import MarkedBox, averaged, box_numbers, corners
 from prior_fast.prepare.labelled.builder import LabelledBuilder
 from prior_fast.prepare.labelled.files import need
 from prior_fast.prepare.labelled.labelled_source import LabelledSource
@@ -100,8 +100,8 @@ def _votes_of_boxes(table: Table) -> dict[str, tuple[Counter[str], int]]:
 def _boxes(table: Table, classes: list[str]) -> dict[str, list[MarkedBox]]:
     """The boxes of each image, of all readers, in the order of the table."""
     boxes: dict[str, list[MarkedBox]] = {}
-    for image, label, *sides in zip(*table.needed("image_id", "class_name", *_CORNERS)):
+    for line, image, label, *sides in zip(table.lines, *table.needed("image_id", "class_name", *_CORNERS)):
         if label in classes and all(sides):
-            x1, y1, x2, y2 = (float(str(side)) for side in sides)
-            boxes.setdefault(str(image), []).append(MarkedBox(classes.index(label), corners(x1, y1, x2, y2)))
+            box = corners(*box_numbers(sides, f"{table.path}, line {line}"))
+            boxes.setdefault(str(image), []).append(MarkedBox(classes.index(label), box))
     return boxes

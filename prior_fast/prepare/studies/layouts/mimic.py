@@ -29,7 +29,8 @@ DEFAULTS = {"sections": "mimic", "min_sentences": 4}
 
 METADATA, SPLIT, CHEXPERT = (f"mimic-cxr-2.0.0-{name}" for name in ("metadata", "split", "chexpert"))
 ANNOTATIONS = "annotations"
-_ID = re.compile(r"[ps]?0*(\d+)(\.0)?")
+# Longer numbers are no 64-bit integers.
+_ID = re.compile(r"[ps]?0*([0-9]{1,18})(\.0)?")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -180,7 +181,9 @@ def _number(path: Path, column: str, text: str) -> int:
     """An id with or without its letter: p10000032, 10000032."""
     found = _ID.fullmatch(text.strip().lower())
     if not found:
-        raise UsageError(f"{path}: {column} {text!r} is no number, with or without a letter before it")
+        raise UsageError(
+            f"{path}: {column} {text!r} is no number, with or without a letter before it, of up to 18 digits"
+        )
     return int(found[1])
 
 

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 from prior_fast.errors import UsageError
 from prior_fast.prepare.any_table import read_table
+from prior_fast.prepare.paths import is_file
 from prior_fast.prepare.studies.builder import StudyBuilder
 from prior_fast.prepare.studies.finding_words import chexpert_labels
 from prior_fast.prepare.studies.location import folder, location
@@ -37,7 +38,7 @@ def read(images: str, reports: str, projections: str | None = None) -> StudyPlan
         UsageError: a folder is missing, or there is no XML file.
     """
     root, texts = folder("--images", images), folder("--reports", reports)
-    paths = sorted(texts.rglob("*.xml"))
+    paths = sorted(path for path in texts.rglob("*.xml") if is_file(path))
     if not paths:
         there = ", ".join(sorted(path.name for path in texts.iterdir())[:4]) or "nothing"
         raise UsageError(f"--reports {texts}: there is no .xml file in it or below; it holds {there}")
@@ -47,7 +48,7 @@ def read(images: str, reports: str, projections: str | None = None) -> StudyPlan
         name = path.relative_to(texts).as_posix()
         try:
             record = _parse(path)
-        except (ElementTree.ParseError, ValueError) as error:
+        except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
             builder.reject(path.stem, name, "XML not readable", f"({error})")
             continue
         study = _attribute(record, "uId", "id") or path.stem
@@ -68,7 +69,8 @@ def read(images: str, reports: str, projections: str | None = None) -> StudyPlan
 
 def _parse(path: Path) -> ElementTree.Element:
     data = path.read_bytes()
-    if b"<!ENTITY" in data:  # entities can grow without limit; OpenI has none
+    # Entities can grow without limit; OpenI has none. Without zero bytes, UTF-16 is searched too.
+    if b"<!ENTITY" in data.replace(b"\0", b""):
         raise ValueError("it defines entities")
     return ElementTree.fromstring(data)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from prior_fast.errors import UsageError
 from prior_fast.prepare.any_table import Table, cell_text, read_table, shown_list
-from prior_fast.prepare.find_files import IMAGE_SUFFIXES, TEXT_SUFFIXES, FileFinder, FileNotFound
+from prior_fast.prepare.find_files import IMAGE_SUFFIXES, TEXT_SUFFIXES, FileFinder, FileNotFound, LeadsOutside
+from prior_fast.prepare.paths import is_file
 from prior_fast.prepare.split_words import is_split
 from prior_fast.prepare.studies.builder import StudyBuilder
 from prior_fast.prepare.studies.label_columns import LabelColumns
@@ -122,10 +123,15 @@ def read(
         if not paths:
             builder.reject(name, f"{rows.path.name}, line {line}", f"{named.image} is blank")
             continue
+        try:
+            report_of_row = _report(cells, named, finder)
+        except LeadsOutside as error:
+            builder.refuse(name, cell_text(cells["report"]) or "", str(error))
+            continue
         builder.add(
             name,
             paths,
-            _report(cells, named, finder),
+            report_of_row,
             subject=cell_text(cells["subject"]) or "",
             split=cell_text(cells["split"]),
             view=cell_text(cells["view"]),
@@ -186,19 +192,33 @@ class _ReportFiles:
 
     def __init__(self, table: Path, builder: StudyBuilder, given: bool) -> None:
         self.given = given
-        self.finder, self.beside = builder.report_files, FileFinder(table.parent, TEXT_SUFFIXES)
+        self.finder, self.beside = builder.report_files, FileFinder(table.absolute().parent, TEXT_SUFFIXES)
+        builder.beside = self.beside.root
 
     def report(self, cell: str) -> Report:
-        """A text, or the file that a path names: one of a usual ending, or one word if a folder of reports is given."""
+        """A text, or the file that a path names: one of a usual ending, or one word if a folder of reports is given.
+
+        Raises:
+            LeadsOutside: the path leads outside of the folder of the reports.
+        """
         short = "\n" not in cell and len(cell) < _LONGEST_PATH
         is_path = cell.lower().endswith(TEXT_SUFFIXES) or (self.given and not any(map(str.isspace, cell)))
         if not (short and is_path):
             return Report(text=cell)
         try:
             return Report(self.finder.find(cell))
+        except FileNotFound as error:
+            beside = self._file_beside(cell)
+            if beside is None and isinstance(error, LeadsOutside):
+                raise
+        return Report(cell if beside is None else str(beside))
+
+    def _file_beside(self, cell: str) -> Path | None:
+        try:
+            path = self.beside.exact(cell)
         except FileNotFound:
-            beside = self.beside.root / cell
-            return Report(str(beside) if beside.is_file() else cell)
+            return None
+        return self.beside.root / path if path is not None and is_file(self.beside.root / path) else None
 
 
 def _report(cells: dict[str, Any], named: _Named, files: _ReportFiles) -> Report | None:
