@@ -35,6 +35,7 @@ LEARNED_SETTINGS = """settings (key=value; docs/what-it-learns.md has the measur
 {own}  seed=N               seed of the draws, the masked channels and the chance levels (0)
   batch_size=N         images or texts encoded at once (64)
   device=auto|cpu|cuda
+  verify=full|sizes    compare the dataset's files by SHA-256 or by size alone (full)
 """
 OWN_LEARNED_SETTINGS = {
     "generation": """  bank_studies=N       training studies that give the prototypes their meaning, at most (1000)

@@ -81,10 +81,12 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 def run_convert(args: argparse.Namespace) -> int:
     from prior_fast.console import stdout
+    from prior_fast.files.claim import claim_new
     from prior_fast.weights.convert import convert, resnet_file
     from prior_fast.weights.structure import image_settings
 
-    found = convert(args.path, args.out, args.tokenizer, args.stage)
+    with claim_new(args.out):
+        found = convert(args.path, args.out, args.tokenizer, args.stage)
     _show(found)
     if found.structure is None:
         words = [f"model.image.weights={args.out / resnet_file(found)}", *image_settings(found.image)]
@@ -97,10 +99,14 @@ def run_convert(args: argparse.Namespace) -> int:
 
 def run_export(args: argparse.Namespace) -> int:
     from prior_fast.console import stdout
+    from prior_fast.files.claim import claim_new
     from prior_fast.training.checkpoint import open_checkpoint
     from prior_fast.weights.export import export
 
-    for line in export(open_checkpoint(args.path), args.out):
+    checkpoint = open_checkpoint(args.path)
+    with claim_new(args.out):
+        lines = export(checkpoint, args.out)
+    for line in lines:
         stdout.print(f"{args.out}/{line}")
     return 0
 

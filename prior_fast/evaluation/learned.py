@@ -20,6 +20,7 @@ from prior_fast.evaluation.evaluate import write_csv
 from prior_fast.evaluation.generated_findings import Reports, generated_findings
 from prior_fast.evaluation.learned_config import BANK, GENERATION, OWN, LearnedConfig, learned_config
 from prior_fast.evaluation.learned_tables import Table
+from prior_fast.evaluation.out_folder import METRICS_FILE, replace_results
 from prior_fast.evaluation.read_sentences import draw_studies, read_sentences
 from prior_fast.evaluation.run_facts import checkpoint_facts, track_with
 from prior_fast.files import write_json
@@ -54,12 +55,12 @@ def measure(
     config = learned_config(words, task)
     checkpoint = open_checkpoint(checkpoint_path)
     refuse_untrained(task, checkpoint)
-    dataset = PreparedDataset.open(data, split)
+    dataset = PreparedDataset.open(data, split, config.verify)
     started = time.perf_counter()
     encoder = Encoder(checkpoint, config.device, config.batch_size)
     with progress() as bar:
         measured = (_generation if task == GENERATION else _bank)(encoder, dataset, config, track_with(bar))
-    unused = {"batch_size", "device", *(key for other, keys in OWN.items() if other != task for key in keys)}
+    unused = {"batch_size", "device", "verify", *(key for other, keys in OWN.items() if other != task for key in keys)}
     report = {
         "task": task,
         "protocol": {name: value for name, value in to_dict(config).items() if name not in unused},
@@ -69,10 +70,10 @@ def measure(
         "device": str(encoder.device),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    for file in measured.files:
-        write_csv(out / file.name, file.header, file.rows)
-    write_json(out / "metrics.json", report)
+    with replace_results(out) as folder:
+        for file in measured.files:
+            write_csv(folder / file.name, file.header, file.rows)
+        write_json(folder / METRICS_FILE, report)
     for table in measured.tables:
         print_table(table.name, table.header, table.rows)
         stdout.print(table.note)

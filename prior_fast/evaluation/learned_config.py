@@ -25,6 +25,7 @@ class LearnedConfig:
         context: bank: whether sentences are encoded in their reports, as in training, or each alone, as prompts are.
         seed: seed of the draws, of the masked channels, of k-means and of the chance levels.
         batch_size: images or texts that are encoded at once; it affects the speed, not the numbers.
+        verify: compare the dataset's files with their SHA-256 ("full") or their sizes alone.
     """
 
     studies: int = 1000
@@ -33,6 +34,7 @@ class LearnedConfig:
     seed: int = 0
     batch_size: int = 64
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    verify: Literal["full", "sizes"] = "full"
 
 
 def learned_config(words: Sequence[str], task: str) -> LearnedConfig:

@@ -39,7 +39,7 @@ def hold_out(out: Path, kind: str, checkpoint: Path, data: Path) -> Iterator[Pat
         UsageError: it is or lies in an input, a dataset or a checkpoint, or holds something of another kind.
         RunError: another process writes there.
     """
-    _refuse_inputs(out, checkpoint, data)
+    refuse_inputs(out, checkpoint, data)
     resolved = check_kind(out, kind)
     made = [path for path in (resolved, *resolved.parents) if not path.exists()]
     try:
@@ -87,7 +87,8 @@ def replace_results(out: Path) -> Iterator[Path]:
         stdout.print(f"the results of an earlier evaluation in {out} were replaced")
 
 
-def _refuse_inputs(out: Path, checkpoint: Path, data: Path) -> None:
+def refuse_inputs(out: Path, checkpoint: Path, data: Path) -> None:
+    """Raise UsageError if --out is or lies in a dataset or a checkpoint, or is the folder of --checkpoint or --data."""
     resolved = out.resolve()
     for option, path in (("--checkpoint", checkpoint), ("--data", data)):
         if path.is_dir() and resolved == path.resolve():

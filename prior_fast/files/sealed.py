@@ -23,7 +23,10 @@ def read_sealed(path: Path) -> dict[str, Any]:
         ValueError: it is no JSON object, or its entries are not those that were sealed.
         OSError: it can't be read.
     """
-    value = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("it holds no JSON object")
     seal = value.pop(_SEAL, None)

@@ -7,7 +7,9 @@ import matplotlib
 
 from prior_fast.console import print_table, progress, stdout
 from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.evaluation.out_folder import refuse_inputs
 from prior_fast.files import write_json
+from prior_fast.files.claim import check_kind, claim_folder
 from prior_fast.pictures.attention import attention_section
 from prior_fast.pictures.cached_encoder import CachedEncoder
 from prior_fast.pictures.config import PictureInputs, pictures_config
@@ -38,26 +40,28 @@ def make_pictures(checkpoint_path: Path, data: Path, out: Path, split: str, word
     words: key=value settings of `PicturesConfig`.
 
     Raises:
-        UsageError: a setting, the checkpoint or the dataset can't be used.
+        UsageError: a setting, the checkpoint or the dataset can't be used, or `out` holds something else.
+        RunError: another process writes there, or values are not finite.
     """
     config = pictures_config(words)
     if config.sentences:
         read_groups(Path(config.sentences))  # reports an unreadable file before anything is drawn
     checkpoint = open_checkpoint(checkpoint_path)
-    dataset = PreparedDataset.open(data, split)
+    dataset = PreparedDataset.open(data, split, "full")
     refuse_prompts(checkpoint, dataset, config)
+    refuse_inputs(out, checkpoint_path, data)
+    check_kind(out, "pictures")
     encoder = CachedEncoder(checkpoint, config.device, config.batch_size)
-    out.mkdir(parents=True, exist_ok=True)
-    inputs, sections = PictureInputs(encoder, dataset, config, out), []
-    with progress() as bar, matplotlib.rc_context(STYLE):
+    with claim_folder(out, "pictures"), progress() as bar, matplotlib.rc_context(STYLE):
+        inputs, sections = PictureInputs(encoder, dataset, config, out), []
         task = bar.add_task("pictures", total=len(SECTIONS))
         for make in SECTIONS:
             bar.update(task, description=f"pictures, {make.__name__.removesuffix('_section').replace('_', ' ')}")
             sections.append(make(inputs))
             bar.advance(task)
-    title, facts = "What the model has learned", describe(checkpoint, checkpoint_path, data, split, len(dataset))
-    write_page(out, title, facts, sections)
-    write_json(out / "report.json", report(sections, facts))
+        title, facts = "What the model has learned", describe(checkpoint, checkpoint_path, data, split, len(dataset))
+        write_page(out, title, facts, sections)
+        write_json(out / "report.json", report(sections, facts))
     print_table(
         f"pictures of {checkpoint.path.name}",
         ("section", "files"),

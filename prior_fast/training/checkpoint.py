@@ -12,15 +12,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from prior_fast.config import ModelConfig, RunConfig, from_dict
 from prior_fast.console import busy
 from prior_fast.data.prepared_dataset import PreparedDataset
+from prior_fast.data.tokenizer_folder import read_tokenizer
 from prior_fast.errors import UsageError
 from prior_fast.files.facts import check_file
 from prior_fast.files.sealed import read_sealed
@@ -28,6 +28,9 @@ from prior_fast.files.tensors import load_tensors
 from prior_fast.model.prior import PRIORModel
 from prior_fast.model.weights import load_strictly
 from prior_fast.training.optimizer_state import fill_optimizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 FORMAT, VERSION = "prior-fast-checkpoint", 1
 INFO_FILE = "checkpoint.json"
@@ -104,7 +107,7 @@ class Checkpoint:
             )
         fill_optimizer(optimizer, names, tensors)
 
-    def tokenizer(self) -> PreTrainedTokenizerFast:
+    def tokenizer(self) -> "PreTrainedTokenizerFast":
         """The tokenizer that the model was trained with.
 
         Raises:
@@ -113,11 +116,7 @@ class Checkpoint:
         for name in self.files:
             if name.startswith("tokenizer/"):
                 check_file(self.path, self.files, name)
-        try:
-            return PreTrainedTokenizerFast.from_pretrained(self.path / "tokenizer", local_files_only=True)
-        except Exception as error:  # the library raises many types on broken files
-            reason = " ".join(str(error).split())[:200]
-            raise UsageError(f"{self.path / 'tokenizer'} can't be read: {reason}") from None
+        return read_tokenizer(self.path / "tokenizer", self.vocab_size, "give another checkpoint")
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of one of its .safetensors files.

@@ -239,10 +239,8 @@ class Run:
                 f"(exit code {signals.exit_code}); --resume auto goes on"
             )
         stdout.print(f"{state}: {steps} steps in {seconds:.0f} s, {rate:.0f} pairs/s, in {self.out}")
-        if self.loader.source.replaced:
-            stdout.print(
-                f"{self.loader.source.replaced} images could not be read or were damaged; the prepared ones were used instead"
-            )
+        if replaced := self.loader.source.replaced:
+            stdout.print(f"{replaced} images could not be read or were damaged; the prepared ones were used instead")
 
 
 def loader_config(config: RunConfig, ranks: Ranks) -> LoaderConfig:

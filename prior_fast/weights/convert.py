@@ -13,6 +13,8 @@ from prior_fast.config import ImageEncoderConfig, ModelConfig, to_dict
 from prior_fast.console import busy
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import atomic_directory, write_json
+from prior_fast.files.facts import file_facts
+from prior_fast.files.sealed import write_sealed
 from prior_fast.files.tensors import save_tensors
 from prior_fast.model.image_encoder import ResNet
 from prior_fast.model.prior import PRIORModel
@@ -166,8 +168,8 @@ def convert(path: Path, out: Path, tokenizer: str | None, stage: int | None = No
     with busy(f"writing {out.name}"), atomic_directory(out) as partial:
         save_tensors(partial / "model.safetensors", tensors)
         loaded.save_pretrained(partial / "tokenizer")
-        write_json(partial / "checkpoint.json", _facts(found))
         write_json(partial / "report.json", found.report())
+        write_sealed(partial / "checkpoint.json", {**_facts(found), "files": file_facts(partial)})
     return found
 
 

@@ -18,6 +18,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
 
 def forked(request: dict[str, Any]) -> list[str] | None:
     """Fork. In the parent: tell the id of the new process. In the child: the command's words."""
@@ -26,6 +28,8 @@ def forked(request: dict[str, Any]) -> list[str] | None:
         answer({"pid": pid})
         return None
     os.setsid()
+    # A command ends with the server, also if that is killed.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -4,15 +4,17 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.torture.bench import Bench
 from tests.torture.commands import Command
-from tests.torture.faults.library import Fault, Mode, compiler
+from tests.torture.faults.library import Fault, Mode, build, compiler
 from tests.torture.faults.trace import Kind, Operation
 from tests.torture.parts import KINDS, FaultPart
 from tests.torture.power_cut import Disk, Model, read_state
 from tests.torture.run import named, torture
+from tests.torture.warm import Warm
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs Linux and a C compiler")
 
@@ -104,6 +106,14 @@ def test_a_command_that_hangs_is_ended(bench: Bench, monkeypatch: pytest.MonkeyP
     bench.reference(command)
     monkeypatch.setattr(bench, "guard", 1.0)
     assert any("did not end" in problem for problem in FaultPart(command, Mode.FULL).problems(bench, 0, 2))
+
+
+def test_a_command_ends_with_its_server(bench: Bench, tmp_path: Path) -> None:
+    with Warm(build(bench.scratch), tmp_path, "tests.torture.writers:main", preload=()) as other:
+        run = other.start(["endless"], tmp_path)
+        assert run.wait(0.2) is None
+        process = psutil.Process(run.pid)
+    assert not psutil.wait_procs([process], timeout=20)[1]
 
 
 def test_all_operations_are_recorded(bench: Bench) -> None:

@@ -70,6 +70,10 @@ def sleepy() -> None:
         time.sleep(3600)
 
 
+def endless() -> None:
+    time.sleep(3600)
+
+
 def many_calls() -> None:
     """One of each operation that Python has, for the record of operations."""
     folder = Path("out.partial2")
@@ -105,7 +109,7 @@ def many_calls() -> None:
 
 WRITERS = {
     each.__name__: each
-    for each in (careful, unflushed, unflushed_name, in_place, untidy, deaf, mute, sleepy, many_calls)
+    for each in (careful, unflushed, unflushed_name, in_place, untidy, deaf, mute, sleepy, endless, many_calls)
 }
 
 

@@ -23,6 +23,7 @@ from prior_fast.prepare.studies.options import PrepareOptions, check_options
 from prior_fast.prepare.studies.plan import StudyPlan
 from prior_fast.prepare.studies.probe import check_strict, probe
 from prior_fast.prepare.studies.summary import make_report
+from prior_fast.radiology.limits import pixel_limit
 
 _FORMAT = "prior-fast-shard-2"
 
@@ -99,6 +100,7 @@ def common_settings(options: PrepareOptions, plan: StudyPlan, tasks: Sequence[Ch
         "--tokenizer": options.tokenizer,
         "files of the tokenizer": pipeline.tokenizer_files(options.tokenizer),
         "--decode": options.decode,
+        "--max-image-pixels": pixel_limit(),
         "number of chunks": len(tasks),
         "Pillow's version": PIL.__version__,
         "version of the rules": RULES_VERSION,
