@@ -62,6 +62,7 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
 def run_inspect(args: argparse.Namespace) -> int:
     from prior_fast.console import stdout
     from prior_fast.files import write_json
+    from prior_fast.files.claim import claim_file
     from prior_fast.weights.convert import inspect
     from prior_fast.weights.own import inspect_own
 
@@ -74,7 +75,8 @@ def run_inspect(args: argparse.Namespace) -> int:
         _show(inspected := inspect(args.path, args.stage))
     found = inspected if own is None else own
     if args.out:
-        write_json(args.out, found.report())
+        with claim_file(args.out):
+            write_json(args.out, found.report())
         stdout.print(f"{args.out} lists every key")
     return 1 if found.problem else 0
 

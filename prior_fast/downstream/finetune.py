@@ -45,6 +45,7 @@ UNTRAINED = (
 )
 # A state is saved when the duration of the last save is at most this share of the time since then.
 SAVING_SHARE = 0.1
+STATE_FOLDER = "state"
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,12 @@ def fine_tune(
         RunError: a loss or a weight became non-finite, or the disk is full.
     """
     path = place.folder / RESULT_FILE
-    if path.exists():
-        return read_result(place.folder, task.selects)
     remove_leftovers(place.folder)
+    if path.exists():
+        result = read_result(place.folder, task.selects)
+        # A kill or a power cut may have come before its removal below.
+        shutil.rmtree(place.folder / STATE_FOLDER, ignore_errors=True)
+        return result
     run = FineTuning(task, config, rows, place)
     with cudnn_for_training(benchmark=True):  # images are of one size
         finished = run.train()
@@ -114,7 +118,7 @@ class FineTuning:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
         parameters = [parameter for _, parameter in trained_parameters(self.model)]
         self.optimizer = kind(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-        self.state_folder = place.folder / "state"
+        self.state_folder = place.folder / STATE_FOLDER
         self.standing, self.best = Standing(), Tensors()
         # A kill in the middle of a replacement may have left the state under another name.
         recover(self.state_folder)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -117,8 +118,10 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, whole or not at all."""
+    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as partial:
-        save_tensors(partial, tensors)
+        # safetensors writes to a file of its own beside the path; a kill would leave it there.
+        partial.write_bytes(safetensors.torch.save(plain))
 
 
 def _standing(saved: dict[str, Any]) -> Standing:

@@ -26,9 +26,10 @@ KINDS = {
     "reproduction": "results of `prior-fast reproduce`",
     "measurements": "results of measurements",
 }
+DATASET = "a prepared dataset"
 # Files by which folders are known that have no mark. The first that fits decides.
 _KNOWN_BY = (
-    ("dataset.json", "a prepared dataset"),
+    ("dataset.json", DATASET),
     ("checkpoint.json", "a checkpoint"),
     ("checkpoints", "run"),
     ("log.jsonl", "run"),
@@ -124,6 +125,25 @@ def claim_new(folder: Path, option: str = "--out") -> Iterator[Path]:
         for parent in made:
             with suppress(OSError):
                 parent.rmdir()
+
+
+@contextmanager
+def claim_file(path: Path, option: str = "--out") -> Iterator[None]:
+    """Hold the name of a file that is written at once (`atomic_path`), and remove what killed processes left of it.
+
+    Raises:
+        UsageError: it is a folder, or the folder around it is not writable.
+        RunError: another process writes it.
+    """
+    resolved = path.resolve()
+    if resolved.is_dir():
+        raise UsageError(f"{option} {path} is a folder: give the name of a file")
+    check_writable(resolved.parent, f"{option} {path}")
+    with explained(resolved):
+        resolved.parent.mkdir(parents=True, exist_ok=True)
+    with lock(resolved.with_name(f".{resolved.name}{LOCK_FILE}"), f"{option} {path}"):
+        remove_leftovers(resolved.parent, resolved.name)
+        yield
 
 
 def check_writable(folder: Path, what: str) -> None:

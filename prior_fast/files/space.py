@@ -1,6 +1,8 @@
 """Free space on a disk: asked before work where the need is known, and named when it runs out."""
 
 import errno
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +32,15 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def system_error(error: Exception, path: Path) -> OSError | None:
+    """The error of the system that a library written in Rust reports only by words, such as a full disk; else None.
+
+    path: the file or folder that was written.
+    """
+    found = re.search(r"os error (\d+)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1])), str(path)) if found else None
 
 
 def need_space(path: Path, needed: int, what: str) -> None:

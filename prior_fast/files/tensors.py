@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from prior_fast.errors import UsageError
-
-_SYSTEM_ERROR = re.compile(r"os error (\d+)")
+from prior_fast.files.space import system_error
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -26,10 +24,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     try:
         safetensors.torch.save_file(plain, path, metadata=metadata)
     except safetensors.SafetensorError as error:
-        # safetensors reports a failed write, such as a full disk, by an error of its own.
-        found = _SYSTEM_ERROR.search(str(error))
-        code = int(found[1]) if found else errno.EIO
-        raise OSError(code, os.strerror(code), str(path)) from error
+        raise system_error(error, path) or OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

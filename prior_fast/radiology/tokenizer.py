@@ -1,12 +1,14 @@
 """The tokenizer of a prepared dataset: trained on its own reports, or one of Hugging Face's."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from prior_fast.errors import UsageError
+from prior_fast.files.space import system_error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -80,6 +82,22 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     if missing:
         raise UsageError(f"--tokenizer {name}: it has no {' and no '.join(missing)}; {advice}")
     return tokenizer
+
+
+def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", folder: Path) -> None:
+    """Write the files of a tokenizer into a folder, which is made if it is absent.
+
+    Raises:
+        OSError: a file can't be written.
+    """
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        # tokenizers reports a failed write by a plain Exception.
+        failed = None if isinstance(error, OSError) else system_error(error, folder)
+        if failed is None:
+            raise
+        raise failed from error
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerFast", sentences: Sequence[str]) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from prior_fast.files.space import need_space
 from prior_fast.files.tensors import save_tensors
 from prior_fast.model.build import structure_of
 from prior_fast.model.prior import PRIORModel
+from prior_fast.radiology.tokenizer import save_tokenizer
 from prior_fast.training.checkpoint import FORMAT, INFO_FILE, VERSION, Position, list_checkpoints
 from prior_fast.training.finite import check_weights
 from prior_fast.training.optimizer_state import optimizer_tensors
@@ -48,7 +49,7 @@ def save_checkpoint(
     with atomic_directory(path) as partial:
         save_tensors(partial / "model.safetensors", weights)
         save_tensors(partial / "optimizer.safetensors", state)
-        dataset.tokenizer().save_pretrained(partial / "tokenizer")
+        save_tokenizer(dataset.tokenizer(), partial / "tokenizer")
         info = {
             "format": FORMAT,
             "version": VERSION,

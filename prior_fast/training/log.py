@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import torch
@@ -26,6 +27,8 @@ class RunLog:
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             write_text(self.path, "".join(line for line in lines if _belongs(line, position)))
+        self._excepthook = threading.excepthook
+        threading.excepthook = self._in_thread
         with explained(self.path):
             self.file = self.path.open("a", encoding="utf-8")
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=position.total_steps + 1)
@@ -53,9 +56,22 @@ class RunLog:
             os.fsync(self.file.fileno())
 
     def close(self) -> None:
-        with explained(self.path):
-            self.file.close()
-            self.board.close()
+        """Close the files. A second call does nothing.
+
+        Raises:
+            RunError: the disk is full.
+        """
+        try:
+            with explained(self.path):
+                self.file.close()
+                self.board.close()
+        finally:
+            threading.excepthook = self._excepthook
+
+    def _in_thread(self, failed: threading.ExceptHookArgs) -> None:
+        # TensorBoard's thread raises a failed write, such as on a full disk, and `add_scalar` raises it again.
+        if not isinstance(failed.exc_value, OSError):
+            self._excepthook(failed)
 
 
 def _belongs(line: str, position: Position) -> bool:

@@ -18,6 +18,7 @@ from prior_fast.files import write_json
 from prior_fast.model.batch_norm import join_batch_norms
 from prior_fast.model.build import build_model, check_positions, structure_of
 from prior_fast.ops.linear_sum_assignment import UnsolvableError
+from prior_fast.radiology.tokenizer import save_tokenizer
 from prior_fast.training.checkpoint import Checkpoint, Position
 from prior_fast.training.checkpoint_writer import (
     need_checkpoint_space,
@@ -70,7 +71,7 @@ class Run:
         self.bar: Progress = progress("losses")
         if ranks.writes:
             need_checkpoint_space(self.out / CHECKPOINTS, self.model, config.keep_checkpoints)
-            dataset.tokenizer().save_pretrained(self.out / "tokenizer")
+            save_tokenizer(dataset.tokenizer(), self.out / "tokenizer")
             self.log = RunLog(self.out, self.position)
             stdout.print(
                 f"{len(dataset)} training studies, {self.schedule.steps_per_epoch} steps an epoch, "

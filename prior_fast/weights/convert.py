@@ -19,7 +19,7 @@ from prior_fast.files.tensors import save_tensors
 from prior_fast.model.image_encoder import ResNet
 from prior_fast.model.prior import PRIORModel
 from prior_fast.model.weights import named, nonfinite
-from prior_fast.radiology.tokenizer import load_tokenizer
+from prior_fast.radiology.tokenizer import load_tokenizer, save_tokenizer
 from prior_fast.training.checkpoint import FORMAT, VERSION
 from prior_fast.weights.attention_gather import folded
 from prior_fast.weights.names import Renamed, rename
@@ -167,7 +167,7 @@ def convert(path: Path, out: Path, tokenizer: str | None, stage: int | None = No
         )
     with busy(f"writing {out.name}"), atomic_directory(out) as partial:
         save_tensors(partial / "model.safetensors", tensors)
-        loaded.save_pretrained(partial / "tokenizer")
+        save_tokenizer(loaded, partial / "tokenizer")
         write_json(partial / "report.json", found.report())
         write_sealed(partial / "checkpoint.json", {**_facts(found), "files": file_facts(partial)})
     return found

@@ -9,6 +9,7 @@ from prior_fast.errors import UsageError
 from prior_fast.files import atomic_directory, write_json
 from prior_fast.files.tensors import save_tensors
 from prior_fast.model.pretrained_bert import bert_config
+from prior_fast.radiology.tokenizer import save_tokenizer
 from prior_fast.training.checkpoint import Checkpoint
 
 RESNET_FILE = "resnet.safetensors"
@@ -42,7 +43,7 @@ def export(checkpoint: Checkpoint, out: Path) -> list[str]:
         config.save_pretrained(partial / "text_encoder")
         # transformers requires the name of the framework.
         save_tensors(partial / "text_encoder" / "model.safetensors", bert, {"format": "pt"})
-        tokenizer.save_pretrained(partial / "text_encoder")
+        save_tokenizer(tokenizer, partial / "text_encoder")
         image = checkpoint.structure.image
         write_json(
             partial / "report.json",

@@ -170,4 +170,4 @@ def test_python_objects_are_not_unpickled(model: PRIORModel, tmp_path: Path, cap
     content = {"state_dict": released_names(model), "hyper_parameters": {"optim": Path("adamw")}}
     torch.save(content, tmp_path / "file.ckpt")
     assert main(["weights", "inspect", str(tmp_path / "file.ckpt")]) == 2
-    assert "Only tensors and plain values are read" in capsys.readouterr().err
+    assert "more than tensors and plain values, which alone are read" in capsys.readouterr().err

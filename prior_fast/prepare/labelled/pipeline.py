@@ -16,6 +16,7 @@ import numpy as np
 
 from prior_fast.console import progress
 from prior_fast.errors import RunError, UsageError
+from prior_fast.files.claim import DATASET, kind_of
 from prior_fast.prepare.chunk_file import remove_chunks, stored_bytes
 from prior_fast.prepare.labelled.chunks import STEM, LabelledTask, decode_chunk, make_tasks, read_found, read_images
 from prior_fast.prepare.labelled.labelled_source import Decoded, LabelledSource
@@ -87,6 +88,9 @@ def prepare_labelled(read: Callable[[], LabelledSource], options: LabelledOption
     folders = parse_words(options.split_lists)
     with claim(options.out, options.shard) as out:
         if is_occupied(out):
+            if kind_of(out) == DATASET:
+                # A run that was killed, or failed, between the dataset's last file and the removal of its chunks.
+                remove_chunks(partial_of(out), STEM)
             raise UsageError(not_empty(out))
         return _prepare(read, replace(options, out=out), folders)
 

@@ -1,8 +1,6 @@
 """Assembling a prepared dataset from finished chunks."""
 
 import base64
-import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +16,12 @@ from prior_fast.prepare.chunk_file import read_chunk, read_record
 from prior_fast.prepare.finish import check_contrast
 from prior_fast.prepare.npy import GrayLevels, write_npy
 from prior_fast.radiology.study import SPLITS, Rejection, Study
-from prior_fast.radiology.tokenizer import tokenize
+from prior_fast.radiology.tokenizer import save_tokenizer, tokenize
 from prior_fast.radiology.xray import IMAGE_SIZE
 from prior_fast.tables import csv_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-_SYSTEM_ERROR = re.compile(r"os error (\d+)")
 
 
 @dataclass
@@ -145,7 +141,7 @@ def write_dataset(
     pq.write_table(_manifest(studies, classes), folder / "manifest.parquet")
     _write_annotations(folder / "annotations.parquet", chunks)
     write_rejected(folder / "rejected.csv", rejections)
-    _save_tokenizer(tokenizer, folder / "tokenizer")
+    save_tokenizer(tokenizer, folder / "tokenizer")
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -197,17 +193,6 @@ def _write_images(path: Path, chunks: list[Chunk], advance: Callable[[], object]
 
 def _write_array(path: Path, array: np.ndarray) -> None:
     write_npy(path, array.dtype, array.shape, [array])
-
-
-def _save_tokenizer(tokenizer: "PreTrainedTokenizerFast", folder: Path) -> None:
-    try:
-        tokenizer.save_pretrained(folder)
-    except Exception as error:
-        # tokenizers reports a failed write, such as a full disk, by a plain Exception.
-        found = _SYSTEM_ERROR.search(str(error))
-        if isinstance(error, OSError) or not found:
-            raise
-        raise OSError(int(found[1]), os.strerror(int(found[1])), str(folder)) from error
 
 
 def _manifest(studies: list[Kept], classes: Sequence[str]) -> pa.Table:
