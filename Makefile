@@ -2,6 +2,8 @@
 # make tasks: the gain of pre-training on fine-tuned tasks, after make demo; about half an hour
 # make test: the tests except the slow ones; make test-slow: the slow tests; make test-all: both
 # make lint: linter, formatter and type checker
+# make torture: inject faults into every command for TORTURE seconds: kills, power cuts, full disks, damage, two at once
+# make fuzz: coverage-guided fuzzing of the parsers, with atheris
 # make test-wheel: test the wheel in an empty environment, outside this folder
 # make test-oldest: all tests on the oldest versions that pyproject.toml permits, in .venv-oldest
 # make test-newest: all tests on the newest versions that it permits, in .venv-newest
@@ -19,6 +21,7 @@ DEMO ?= demo
 SEED ?= 1
 RUN := $(BIN)/prior-fast
 INSTALL = $(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(LOCK))
+TORTURE := 1200
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 # One file of versions serves all Python versions; uv can make such a file.
@@ -26,7 +29,7 @@ UV := uv==0.13.9
 LOCKING := --quiet --universal --python-version 3.11 --fork-strategy fewest --all-extras --upgrade \
 	--only-binary :all: --no-annotate --custom-compile-command "make lock" pyproject.toml locks/lock.in
 
-.PHONY: setup build lint test test-slow test-all test-oldest test-newest test-wheel lock demo tasks clean
+.PHONY: setup build lint test test-slow test-all torture fuzz test-oldest test-newest test-wheel lock demo tasks clean
 
 setup: $(VENV)/.installed
 
@@ -55,6 +58,14 @@ test-slow: build
 	$(PYTEST) -m slow
 
 test-all: test test-slow
+
+torture: build
+	$(BIN)/python -m tests.torture.run --seconds $(TORTURE)
+	$(BIN)/python -m tests.torture.images.reading 0 200
+
+fuzz: build
+	$(INSTALL) "atheris>=3,<4"
+	$(BIN)/python tests/torture/fuzz/run.py --seconds 60
 
 test-oldest:
 	$(MAKE) test-all VENV=.venv-oldest LOCK=locks/oldest.txt

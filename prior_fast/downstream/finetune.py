@@ -87,7 +87,7 @@ def fine_tune(
     if path.exists():
         result = read_result(place.folder, task.selects)
         # A kill or a power cut may have come before its removal below.
-        shutil.rmtree(place.folder / STATE_FOLDER, ignore_errors=True)
+        _remove_state(place.folder)
         return result
     run = FineTuning(task, config, rows, place)
     with cudnn_for_training(benchmark=True):  # images are of one size
@@ -96,8 +96,14 @@ def fine_tune(
         return None
     result = run.test(notes)
     write_sealed(path, result)
-    shutil.rmtree(run.state_folder, ignore_errors=True)
+    _remove_state(place.folder)
     return result
+
+
+def _remove_state(folder: Path) -> None:
+    """Remove the saved state of a finished split."""
+    if (folder / STATE_FOLDER).exists():
+        shutil.rmtree(folder / STATE_FOLDER)
 
 
 class FineTuning:

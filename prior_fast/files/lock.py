@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prior_fast.errors import RunError
+from prior_fast.files.space import explained
 
 # File systems without locks, such as some mounts of Lustre and NFS: two processes at once are not noticed there.
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -30,12 +31,14 @@ def lock(path: Path, what: str, shared: bool = False) -> Iterator[None]:
     Raises:
         RunError: another process holds it; the message names the process and its host.
     """
-    descriptor = _open_locked(path, what, shared)
+    with explained(path):
+        descriptor = _open_locked(path, what, shared)
     try:
-        os.ftruncate(descriptor, 0)  # a killed process may have left its name
-        if not shared:
-            owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-            os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+        with explained(path):
+            os.ftruncate(descriptor, 0)  # a killed process may have left its name
+            if not shared:
+                owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+                os.pwrite(descriptor, json.dumps(owner).encode(), 0)
         yield
     finally:
         with suppress(OSError):
@@ -73,4 +76,20 @@ def _owner(descriptor: int) -> str:
         owner = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
     except (ValueError, KeyError, TypeError):
-        return "another process"
+        return _owner_by_system(os.fstat(descriptor).st_ino) or "another process"
+
+
+def _owner_by_system(inode: int) -> str:
+    """The process that Linux lists as the one that holds a file; "" if it lists none, as for one on another host."""
+    with suppress(OSError):
+        # 1: FLOCK  ADVISORY  WRITE 4711 fd:01:123456 0 EOF
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if (
+                "->" not in words
+                and words[1] == "FLOCK"
+                and words[5].split(":")[-1] == str(inode)
+                and int(words[4]) > 0
+            ):
+                return f"process {words[4]} on this machine"
+    return ""

@@ -21,6 +21,7 @@ from prior_fast.ops.linear_sum_assignment import UnsolvableError
 from prior_fast.radiology.tokenizer import save_tokenizer
 from prior_fast.training.checkpoint import Checkpoint, Position
 from prior_fast.training.checkpoint_writer import (
+    drop_checkpoints,
     need_checkpoint_space,
     prune_checkpoints,
     save_checkpoint,
@@ -70,6 +71,7 @@ class Run:
         self.log: RunLog | None = None
         self.bar: Progress = progress("losses")
         if ranks.writes:
+            self._tidy()
             need_checkpoint_space(self.out / CHECKPOINTS, self.model, config.keep_checkpoints)
             save_tokenizer(dataset.tokenizer(), self.out / "tokenizer")
             self.log = RunLog(self.out, self.position)
@@ -79,6 +81,16 @@ class Run:
             )
             for note in [self.loader.source.description, *notes]:
                 stdout.print(note)
+
+    def _tidy(self) -> None:
+        """Remove checkpoints that a killed run left: older than the kept ones, or later than the one it goes on from.
+
+        The later ones are damaged, or belong to steps that are taken again, perhaps in another way.
+        """
+        folder = self.out / CHECKPOINTS
+        if self.checkpoint and self.checkpoint.path.resolve().parent == folder.resolve():
+            drop_checkpoints(folder, self.position.total_steps + 1)
+            prune_checkpoints(folder, self.config.keep_checkpoints)
 
     def execute(self, stop_after: int, signals: StopSignals) -> int:
         """Run the remaining stages. Returns 0, or the exit code if a signal stopped the run before its end."""

@@ -66,6 +66,15 @@ def test_a_lock_dies_with_its_owner(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_the_system_names_an_owner_that_has_not_said_who_it_is(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    holder = Holder(path)
+    path.write_text("")
+    with pytest.raises(RunError, match=f"in use by process {holder.process.pid} on this machine"), lock(path, "it"):
+        pytest.fail("the block was entered")
+    holder.leave()
+
+
 def test_an_error_releases_the_lock(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), lock(tmp_path / ".lock", "it"):
         raise ZeroDivisionError
@@ -75,7 +84,7 @@ def test_an_error_releases_the_lock(tmp_path: Path) -> None:
 def test_shared_locks_go_together_and_keep_others_out(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     first, second = Holder(path, shared=True), Holder(path, shared=True)
-    with pytest.raises(RunError, match="in use by another process"), lock(path, "it"):
+    with pytest.raises(RunError, match=r"in use by process \d+ on this machine"), lock(path, "it"):
         pytest.fail("the block was entered")
     first.leave()
     assert path.exists()

@@ -168,6 +168,7 @@ COMMANDS = (
         "weights-convert",
         lambda inputs: f"weights convert {inputs.released()} --out out --tokenizer {inputs.prepared() / 'tokenizer'}",
         volatile=RESULTS,
+        refuses="it exists",
         short=False,
     ),
     Command(

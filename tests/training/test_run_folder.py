@@ -189,6 +189,23 @@ def test_a_flipped_bit_in_any_file_of_a_checkpoint_is_noticed(run: Path, rng: np
         path.write_bytes(whole)
 
 
+def test_a_run_that_goes_back_drops_what_came_later(run: Path, finished: Path, small_store: Path) -> None:
+    """Else the newest by its number would be one of the steps that are taken again."""
+    second = list_checkpoints(run / "checkpoints")[1]
+    assert train(small_store, run, "--resume", str(second), "checkpoint_every=0", "--stop-after", "3") == 0
+    names = [path.name for path in list_checkpoints(run / "checkpoints")]
+    assert names == ["step-00000001", "step-00000002", "step-00000003"]
+    assert train(small_store, run, "--resume", "auto", "keep_checkpoints=1") == 0
+    assert [path.name for path in list_checkpoints(run / "checkpoints")] == ["step-00000006"]
+    expected, got = last_weights(finished), last_weights(run)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_a_finished_run_removes_what_a_kill_left(run: Path, small_store: Path) -> None:
+    assert train(small_store, run, "--resume", "auto", "keep_checkpoints=2") == 0
+    assert [path.name for path in list_checkpoints(run / "checkpoints")] == ["step-00000005", "step-00000006"]
+
+
 def test_a_run_with_no_sound_checkpoint_says_so(run: Path, small_store: Path, capsys: pytest.CaptureFixture) -> None:
     for path in list_checkpoints(run / "checkpoints"):
         (path / "model.safetensors").write_bytes(b"")
