@@ -7,6 +7,7 @@ exchanges of a small model's step this takes a fifth of the processor time. Here
 import mmap
 import os
 import socket
+import struct
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,11 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prior_fast.errors import RunError
+
 # Less than what a socket of Linux or macOS buffers: no process waits to write while the others do.
 LARGEST = 1 << 16
 # Bytes of shared memory that a process writes at once. It has two such parts: one is written while another process may
 # still read the other.
 PART = 1 << 21
+# Seconds without an answer after which a process is given up: one that was stopped would be waited for without end.
+PATIENCE = 900
 
 
 class Exchange:
@@ -32,6 +37,7 @@ class Exchange:
 
     Raises in all methods:
         RuntimeError: another process has closed its connection.
+        RunError: another process does not answer.
     """
 
     def __init__(self, rank: int, others: Mapping[int, socket.socket], memory: int) -> None:
@@ -42,6 +48,8 @@ class Exchange:
         for other in self.others.values():
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 other.setsockopt(socket.SOL_SOCKET, option, 2 * LARGEST)
+            # Of the system: Python's own timeout would cost a further call for each read.
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", PATIENCE, 0))
 
     def sum_(self, x: Tensor) -> Tensor:
         """Replace `x`, contiguous, by its sum over the processes; the same bits in each of them."""
@@ -95,8 +103,18 @@ class Exchange:
                 other.sendall(own)
             for rank, other in self.others.items():
                 _read(other, memoryview(theirs[rank]))
+        except BlockingIOError:
+            raise RunError(silent(rank + 1, self.count)) from None
         except ConnectionError as error:
             raise RuntimeError(f"connection closed by another process: {error}") from error
+
+
+def silent(number: int, count: int) -> str:
+    """The message about process `number` of `count` processes that does not answer."""
+    return (
+        f"process {number} of {count} has not answered for {PATIENCE} s: it is stopped, or the machine is overloaded "
+        "(processes=1 needs less); --resume auto goes on from the last checkpoint"
+    )
 
 
 def open_memory(count: int) -> int:

@@ -22,6 +22,7 @@ from torch.distributed import ProcessGroup
 
 from prior_fast.config import RunConfig
 from prior_fast.errors import RunError, UsageError
+from prior_fast.model import exchange
 from prior_fast.model.exchange import Exchange, open_memory
 from prior_fast.processes import usable_cores
 from prior_fast.training.job import Job
@@ -117,8 +118,11 @@ class LocalProcesses:
             if error is None:
                 self._wait()
             # Raised by torch where a connection is lost. A worker's own error is the cause and is told instead.
-            elif isinstance(error, RuntimeError) and (cause := self._failure(_LATEST_NEWS)) is not None:
-                raise cause from error
+            elif isinstance(error, RuntimeError):
+                if (cause := self._failure(_LATEST_NEWS)) is not None:
+                    raise cause from error
+                if "timed out" in str(error).lower():  # torch's own exchanges
+                    raise RunError(exchange.silent(self.count, self.count)) from error
         finally:
             self._end()
 
@@ -126,11 +130,14 @@ class LocalProcesses:
         """Wait for the other processes and make the group.
 
         Raises:
-            UsageError, RunError: one of them has ended.
+            UsageError, RunError: one of them has ended, or does not come.
         """
+        until = time.monotonic() + exchange.PATIENCE
         while not all_came(self._store, self.count):
             if (error := self._failure()) is not None:
                 raise error
+            if time.monotonic() > until:
+                raise RunError(exchange.silent(self.count, self.count))
             time.sleep(0.01)
         return make_group(self._store, 0, self.count)
 

@@ -288,6 +288,7 @@ def test_ctrl_c_stops_after_the_step(checkpoint: Path, squares: Path, tmp_path: 
         "import signal, sys; from prior_fast.cli.main import main; "
         "from prior_fast.downstream.tasks.classification import Classification as C; step = C.loss\n"
         "def loss(self, *args):\n    signal.raise_signal(signal.SIGINT); C.loss = step; return step(self, *args)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background programs ignore it
         "C.loss = loss; sys.exit(main(sys.argv[1:]))"
     )
     paths = ["--checkpoint", str(checkpoint), "--data", str(squares), "--out", str(tmp_path / "out")]

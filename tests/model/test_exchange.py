@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from prior_fast.errors import RunError
 from prior_fast.model.exchange import LARGEST, PART, Exchange, open_memory
 from prior_fast.training.local_processes import connect_all
 
@@ -37,6 +38,16 @@ def each(exchanges: list[Exchange], call: Callable[[Exchange, Tensor], Tensor], 
 
 # Through sockets up to LARGEST bytes. Through memory, float64: a part, a bit more, and three parts.
 SHAPES = [(), (3,), (2, 129), (LARGEST // 8,), (LARGEST // 8 + 1,), (PART // 8,), (PART // 8 + 5,), (3, PART // 8)]
+
+
+@pytest.mark.parametrize("shape", [(3,), (PART // 8 + 5,)])
+def test_a_silent_process_is_given_up(
+    shape: tuple[int, ...], exchanges: Callable[[int], list[Exchange]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prior_fast.model.exchange.PATIENCE", 1)
+    first, _ = exchanges(2)
+    with pytest.raises(RunError, match=r"^process 2 of 2 has not answered for 1 s: .*--resume auto goes on"):
+        first.sum_(torch.zeros(shape, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])

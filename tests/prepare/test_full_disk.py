@@ -18,7 +18,7 @@ from tests.prepare.mimic_tree import contents
 from tests.prepare.studies.tables import save_xray, text
 
 STUDIES = (
-    *((assemble, name) for name in ("write_npy", "_save_tokenizer", "write_text")),
+    *((assemble, name) for name in ("write_npy", "save_tokenizer", "write_text")),
     *((pipeline, name) for name in ("write_info", "write_preview", "write_json")),
     (assemble.pq, "write_table"),
     (chunk_file, "write_chunk"),
@@ -86,7 +86,7 @@ def test_writers_that_hide_the_systems_number(words, tmp_path, capsys):
     (tmp_path / "full/tokenizer/tokenizer.json").symlink_to("/dev/full")
     pixels = phantom_files.np.zeros((64, 64), "uint8")
     for write in (
-        lambda: assemble._save_tokenizer(dataset, tmp_path / "full/tokenizer"),
+        lambda: assemble.save_tokenizer(dataset, tmp_path / "full/tokenizer"),
         lambda: phantom_files.write_jpeg(tmp_path / "full/x.jpg", pixels),
         lambda: phantom_files.write_mask(tmp_path / "full/x.jpg", pixels > 0),
     ):

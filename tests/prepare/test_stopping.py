@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     header = ("image", "report", "subject", "Edema")
     write_csv(images / "t.csv", header, [(f"x{n}.png", text(n), f"p{n}", n % 2) for n in range(12)])
     return ["--table", str(images / "t.csv"), "--images", str(images), "--workers", "1", "--out", str(tmp_path / "out")]
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Makes Ctrl-C raise, as in a terminal: tests in the background of a shell inherit that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def send(number: int) -> None:

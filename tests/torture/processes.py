@@ -1,4 +1,4 @@
-"""A training run of two processes, of which the second is killed, stopped or slowed."""
+"""A training run of two processes, of which the second is killed or slowed."""
 
 import os
 import signal
@@ -18,8 +18,9 @@ SLOW = 3.0  # seconds for which a slow process stands still
 
 
 class Harm(Enum):
+    """A process that stands still for ever is given up after minutes: tests/training/test_local_processes.py."""
+
     KILLED = "killed"
-    STOPPED = "stopped"
     SLOWED = "slowed"
 
 

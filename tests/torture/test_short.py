@@ -13,7 +13,10 @@ from tests.torture.power_cut import Model
 from tests.torture.run import torture
 from tests.torture.twice import TwicePart
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="needs Linux and a C compiler")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(compiler() is None, reason="needs Linux and a C compiler"),
+]
 
 SHORT = [command for command in COMMANDS if command.short]
 

@@ -20,6 +20,7 @@ import torch
 from torch.distributed import TCPStore
 
 from prior_fast.cli.main import main
+from prior_fast.model import exchange
 from prior_fast.training import signals
 from prior_fast.training.run import Run
 from prior_fast.training.signals import StopSignals
@@ -104,6 +105,12 @@ def main_until_stopped(words: Sequence[str]) -> int:
         return found
 
     StopSignals.agree = patient  # type: ignore[method-assign]
+    return main(words)
+
+
+def main_of_little_patience(words: Sequence[str]) -> int:
+    """`prior-fast train` that gives up another process after a second without an answer."""
+    exchange.PATIENCE = 1
     return main(words)
 
 

@@ -132,6 +132,7 @@ def converted(recording: Recording, folder: Path) -> Checkpoint:
     structure["sentence_decoder"] |= {"heads": int(recording.meta("decoder_heads")), "dropout": 0.0}
     structure["image"] |= {"pool_heads": int(recording.meta("image_pool_heads"))}
     structure |= {"report_pool_heads": int(recording.meta("report_pool_heads"))}
+    del facts["seal"]  # of the content before these changes
     (out / "checkpoint.json").write_text(json.dumps(facts))
     return open_checkpoint(out)
 

@@ -23,7 +23,7 @@ from prior_fast.training.checkpoint import list_checkpoints
 from prior_fast.training.job import Job
 from prior_fast.training.local_processes import LocalProcesses, local_threads, process_count
 from prior_fast.training.signals import EXIT_CODE
-from tests.training.forked import Forked
+from tests.training.forked import Forked, main_of_little_patience
 
 ENDLESS = ["stage_epochs=1000000,1,1", "max_steps_per_stage=0"]
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -178,6 +178,19 @@ def test_a_killed_process_ends_the_run(early: bool, start: Callable[[], Forked],
     last = process.stderr.splitlines()[-1]
     assert last.startswith("prior-fast: process 2 of 2 was ended by SIGKILL") and "--resume auto" in last
     assert "Traceback" not in process.stderr
+
+
+def test_a_process_that_does_not_come_is_not_awaited_for_ever(
+    small_store: Path, small_settings: list[str], tmp_path: Path, fork: Callable[..., Forked]
+) -> None:
+    process = fork(words(small_store, tmp_path / "run", *small_settings, *ENDLESS), main=main_of_little_patience)
+    other = worker_of(process)
+    other.suspend()
+    assert process.wait() == 1
+    last = process.stderr.splitlines()[-1]
+    assert last.startswith("prior-fast: process 2 of 2 has not answered for 1 s") and "--resume auto" in last
+    assert "Traceback" not in process.stderr
+    other.wait()
 
 
 def test_the_others_end_with_a_killed_run(start: Callable[[], Forked], tmp_path: Path) -> None:

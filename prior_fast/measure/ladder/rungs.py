@@ -19,6 +19,7 @@ from prior_fast.measure.plain.stages import plain_terms
 from prior_fast.model.prior import PRIORModel
 from prior_fast.ops.common.backend import ENVIRONMENT_VARIABLE
 from prior_fast.training.distributed import Ranks
+from prior_fast.training.finite import GRADIENT_NORM
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
 from prior_fast.training.step import StageTrainer, make_autocast, parameter_groups, train_only
 
@@ -126,7 +127,9 @@ class RungStep:
         rate = self.config.learning_rate[self.stage - 1]
         if self.trainer is not None:
             with backends(self.rung):
-                return self.trainer.step(batch, context, rate)
+                terms = self.trainer.step(batch, context, rate)
+                # The other rungs have no such term: PyTorch's own loops do not read it.
+                return {name: value for name, value in terms.items() if name != GRADIENT_NORM}
         with self.autocast:
             terms = self.terms(batch, context)
         self.optimizer.zero_grad()
