@@ -24,7 +24,6 @@ KINDS = {
     "fine-tuning": "results of fine-tuning",
     "pictures": "pictures of a model",
     "reproduction": "results of `prior-fast reproduce`",
-    "measurements": "results of measurements",
 }
 DATASET = "a prepared dataset"
 # Files by which folders are known that have no mark. The first that fits decides.
@@ -73,6 +72,12 @@ def kind_of(folder: Path) -> str | None:
     return next((kind for name, kind in _KNOWN_BY if (folder / name).exists()), None)
 
 
+def mark_folder(folder: Path, kind: str) -> None:
+    """Write what kind of folder it is, unless that is written already. `claim_folder` does this too."""
+    if not (folder / KIND_FILE).exists():
+        write_json(folder / KIND_FILE, {"format": FORMAT, "kind": kind, "version": __version__})
+
+
 @contextmanager
 def claim_folder(folder: Path, kind: str, option: str = "--out") -> Iterator[Path]:
     """Hold a folder in which files are written one by one: made and marked if it is new, cleaned and locked.
@@ -92,8 +97,7 @@ def claim_folder(folder: Path, kind: str, option: str = "--out") -> Iterator[Pat
         resolved.mkdir(parents=True, exist_ok=True)
     with lock(resolved / LOCK_FILE, f"{option} {folder}"):
         remove_leftovers(resolved)
-        if not (resolved / KIND_FILE).exists():
-            write_json(resolved / KIND_FILE, {"format": FORMAT, "kind": kind, "version": __version__})
+        mark_folder(resolved, kind)
         yield resolved
 
 

@@ -8,6 +8,7 @@ from prior_fast.config import preset
 from prior_fast.console import stdout
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_text
+from prior_fast.files.claim import check_kind, mark_folder
 from prior_fast.reproduce.downloads import DOWNLOADS, describe_datasets, given_datasets, missing
 from prior_fast.reproduce.execute import check_plan, execute, only_one
 from prior_fast.reproduce.plan import Planner, split_settings, variable
@@ -63,6 +64,7 @@ def reproduce(options: ReproduceOptions, words: Sequence[str]) -> bool:
         raise UsageError(f"--processes {options.processes}: must be 1 or more")
     if options.list_5x200 and not options.list_5x200.is_file():
         raise UsageError(f"--list {options.list_5x200}: there is no such file")
+    check_kind(options.out, "reproduction")
     settings = split_settings(words, options.preset)
     checkpoint = options.checkpoint and open_checkpoint(options.checkpoint).path.resolve()
     planner = Planner(
@@ -89,6 +91,7 @@ def reproduce(options: ReproduceOptions, words: Sequence[str]) -> bool:
             "the commands alone"
         )
     with only_one(planner.out) as lock:
+        mark_folder(planner.out, "reproduction")
         check_plan(planner.out, planner.steps)
         write_text(planner.out / SCRIPT, script(planner))
         outcome = execute(planner.steps.values(), lock)
