@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from prior_fast.downstream.state import (
 )
 from prior_fast.downstream.task import Measured, Task
 from prior_fast.errors import RunError
-from prior_fast.files import recover, write_text
+from prior_fast.files import recover, remove_folder, write_text
 from prior_fast.files.claim import remove_leftovers
 from prior_fast.files.sealed import write_sealed
 from prior_fast.model.weights import nonfinite
@@ -103,7 +102,7 @@ def fine_tune(
 def _remove_state(folder: Path) -> None:
     """Remove the saved state of a finished split."""
     if (folder / STATE_FOLDER).exists():
-        shutil.rmtree(folder / STATE_FOLDER)
+        remove_folder(folder / STATE_FOLDER)
 
 
 class FineTuning:

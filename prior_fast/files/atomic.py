@@ -82,9 +82,21 @@ def recover(path: Path) -> None:
     path = path.resolve()
     for retired in unfinished(path.parent, "old", path.name):
         if path.exists():
-            shutil.rmtree(retired)
+            remove_folder(retired)
         else:
             retired.rename(path)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder with all that it holds.
+
+    Raises:
+        OSError: it can't be removed; filename is `path` (that of `shutil.rmtree` may be a name without its folder).
+    """
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def replaceable(path: Path) -> Path:
@@ -156,7 +168,7 @@ def _put_in_place(partial: Path, path: Path) -> None:
         retired = path.with_name(f".{path.name}.{os.getpid()}.old")
         path.rename(retired)
         partial.rename(path)
-        shutil.rmtree(retired)
+        remove_folder(retired)
 
 
 def _allow(path: Path, mode: int) -> None:

@@ -2,13 +2,12 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prior_fast.errors import UsageError
-from prior_fast.files.atomic import recover, replaceable, unfinished, write_json
+from prior_fast.files.atomic import recover, remove_folder, replaceable, unfinished, write_json
 from prior_fast.files.lock import lock
 from prior_fast.files.space import explained
 from prior_fast.version import __version__
@@ -168,6 +167,6 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """
     for leftover in unfinished(folder, "partial", name):
         if leftover.is_dir():
-            shutil.rmtree(leftover)
+            remove_folder(leftover)
         else:
             leftover.unlink()

@@ -1,7 +1,6 @@
 """Writing checkpoints: whole or not at all, flushed to the disk, and never with values that are not finite."""
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from prior_fast.config import RunConfig, to_dict
 from prior_fast.data.prepared_dataset import PreparedDataset
-from prior_fast.files import atomic_directory
+from prior_fast.files import atomic_directory, remove_folder
 from prior_fast.files.facts import file_facts
 from prior_fast.files.sealed import write_sealed
 from prior_fast.files.space import need_space
@@ -83,7 +82,7 @@ def drop_checkpoints(folder: Path, steps: int) -> list[str]:
 
 def _remove(path: Path) -> None:
     # Renamed first: a kill never leaves a part of a checkpoint under its name.
-    shutil.rmtree(path.rename(path.with_name(f".{path.name}.{os.getpid()}.partial")))
+    remove_folder(path.rename(path.with_name(f".{path.name}.{os.getpid()}.partial")))
 
 
 def need_checkpoint_space(folder: Path, model: PRIORModel, keep: int) -> None:

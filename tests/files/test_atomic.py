@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prior_fast.errors import RunError, UsageError
-from prior_fast.files import atomic, atomic_directory, atomic_path, recover, write_json, write_text
+from prior_fast.files import atomic, atomic_directory, atomic_path, recover, remove_folder, write_json, write_text
 
 
 def hidden(folder: Path) -> list[str]:
@@ -197,4 +197,21 @@ def test_another_error_gets_the_path_unless_it_has_one(tmp_path: Path) -> None:
 def test_json_without_a_meaning_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_can_not_be_removed_is_named_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+
+    def broken(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", "below")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", broken)
+        with pytest.raises(OSError) as caught:
+            remove_folder(tmp_path / "folder")
+    assert caught.value.filename == str(tmp_path / "folder") and caught.value.errno == errno.EIO
+    remove_folder(tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []

@@ -213,6 +213,13 @@ def test_wrong_settings_are_refused_before_anything_runs(word: str, message: str
         split_settings([word], "paper")
 
 
+def test_another_kind_of_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "dataset.json").write_text("{}")
+    assert main(["reproduce", "--table", "3", "--out", str(tmp_path), "--plan"]) == 2
+    assert "holds a prepared dataset: give another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
+
+
 def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "out"
     assert main(["reproduce", "--table", "3", "--out", str(out)]) == 2
