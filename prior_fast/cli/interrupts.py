@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 
 _AT_ONCE = 3  # presses
@@ -18,6 +20,18 @@ def end_by_interrupts() -> None:
     # A program that runs in the background ignores Ctrl-C, which is meant for another one.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _Presses())
+
+
+def end_at_interrupt(code: int) -> None:
+    """From now on Ctrl-C ends this process at once with `code`: the command is over, and only Python's end is left.
+
+    A traceback of what Python was ending would be the last that the user sees.
+    """
+    if isinstance(signal.getsignal(signal.SIGINT), _Presses):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # closed, or nobody reads it
+                stream.flush()
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(code))
 
 
 class _Presses:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 import prior_fast
-from prior_fast.cli.interrupts import end_by_interrupts
+from prior_fast.cli.interrupts import end_at_interrupt, end_by_interrupts
 from prior_fast.errors import Interrupted, RunError, UsageError
 from prior_fast.spelling import nearest
 
@@ -76,12 +76,19 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A CPU step maps its large tensors again each time: with huge pages Linux has 500 times fewer pages to clear.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    if words is None:
-        end_by_interrupts()
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have bytes that are no UTF-8
+    if words is not None:
+        return _run(words)
+    end_by_interrupts()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have bytes that are no UTF-8
+    code = _run(sys.argv[1:])
+    end_at_interrupt(code)
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
     try:
-        args = parse(sys.argv[1:] if words is None else words)
+        args = parse(words)
         return args.run(args)
     except UsageError as error:
         return _complain(str(error), 2)

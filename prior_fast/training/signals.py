@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -142,6 +143,8 @@ class StopSignals:
         if self._now:
             self._now = False
             self.agreed = True
+            # torch would print where an interrupted backward pass was compiled.
+            warnings.filterwarnings("ignore", "Error detected in", UserWarning)
             raise StopNow
         if number == signal.SIGINT:
             if again:
