@@ -157,6 +157,7 @@ class Run:
                 if saves:
                     self._save(trainer, tau)
                 if stops:
+                    signals.over()
                     return True
         return False
 

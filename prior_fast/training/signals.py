@@ -52,6 +52,7 @@ class StopSignals:
         self.agreed = False
         self._handlers: dict[signal.Signals, Any] = {}
         self._now = False
+        self._over = False
         self._left = threading.Event()
 
     def __enter__(self) -> "StopSignals":
@@ -94,6 +95,13 @@ class StopSignals:
             torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=self.group)
             self.agreed, due = map(bool, flags.tolist())
         return self.agreed, due
+
+    def over(self) -> None:
+        """Ignore further Ctrl-C until the end of this context: the run has stopped, and ends its threads.
+
+        Python would print an exception in the end of a generator and go on.
+        """
+        self._over = True
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -146,7 +154,7 @@ class StopSignals:
             # torch would print where an interrupted backward pass was compiled.
             warnings.filterwarnings("ignore", "Error detected in", UserWarning)
             raise StopNow
-        if number == signal.SIGINT:
+        if number == signal.SIGINT and not self._over:
             if again:
                 self._handlers[signal.SIGINT](number, frame)
             elif self.speaks:

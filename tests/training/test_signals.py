@@ -137,6 +137,17 @@ def test_a_second_interrupt_is_raised() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("interruptible")
+def test_interrupts_after_the_end_are_ignored() -> None:
+    with StopSignals(speaks=False) as signals:
+        signal.raise_signal(signal.SIGINT)
+        signals.over()
+        signal.raise_signal(signal.SIGINT)
+        assert signals.asked() and signals.exit_code == 130
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_a_process_that_ignores_interrupts_goes_on_to_do_so() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
