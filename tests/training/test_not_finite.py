@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from prior_fast.training import run as training_run
 from prior_fast.training.checkpoint import Position, list_checkpoints
 from prior_fast.training.finite import NotFinite, check_finite, check_weights, not_finite
 from prior_fast.training.log import LossWindow
+from prior_fast.training.step import StageTrainer
 
 
 def train(data: Path, out: Path, *words: str) -> int:
@@ -64,6 +66,34 @@ def test_weights_that_became_infinite_end_a_run_in_one_line(
     assert "not finite" in said or "is nan" in said
     went_on = {2: "starts again, since there is no earlier checkpoint", 3: "goes on from step-00000002"}
     assert f"{went_on[stage]} (removed, since its weights led here: step-0000000{2 * stage - 2})" in said
+
+
+@pytest.mark.parametrize("what", ["weight", "optimizer's state"])
+def test_a_last_update_that_breaks_the_weights_is_not_saved(
+    what: str,
+    small_store: Path,
+    small_settings: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """The terms of the step are those before its update, and finite."""
+    take = StageTrainer.step
+
+    def breaking(trainer: StageTrainer, *rest: Any) -> dict[str, torch.Tensor]:
+        terms = take(trainer, *rest)
+        parameter = list(trainer.parameters.values())[-1]
+        broken = parameter if what == "weight" else trainer.optimizer.state[parameter]["exp_avg"]
+        with torch.no_grad():
+            broken.view(-1)[-1] = float("inf")
+        return terms
+
+    monkeypatch.setattr(StageTrainer, "step", breaking)
+    settings = [*small_settings, "checkpoint_every=1"]
+    assert train(small_store, tmp_path / "run", "--preset", "tiny", *settings) == 1
+    said = capsys.readouterr().err
+    assert f"stage 1, after step 1: the {what} " in said and " is not finite" in said and said.count("\n") == 1
+    assert list_checkpoints(tmp_path / "run" / "checkpoints") == []
 
 
 def test_terms_are_named_before_the_norm_and_the_norm_before_their_sum() -> None:

@@ -74,6 +74,8 @@ def test_a_run_without_a_checkpoint_keeps_its_settings(
     [
         (["batch_size=4"], "was made with batch_size=8: a resumed run can't change it to 4"),
         (["--preset", "paper"], "was made with --preset tiny, not paper"),
+        # It goes with the batch size of the preset that is not asked for, and not with the run's.
+        (["processes=16"], "processes=16: must be a divisor of batch_size=8"),
         (["learning_rate=-1,1,1"], "learning_rate=(-1.0, 1.0, 1.0): must be more than 0 each"),
     ],
 )
