@@ -55,6 +55,6 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
             names.setdefault(tensor.device, []).append(name)
     bad = []
     for group in names.values():
-        finite = torch.stack([torch.isfinite(tensors[name]).all() for name in group]).tolist()
-        bad += [name for name, holds in zip(group, finite) if not holds]
+        broken = torch.stack([tensors[name].isfinite().logical_not().any() for name in group]).tolist()
+        bad += [name for name, holds in zip(group, broken) if holds]
     return bad
