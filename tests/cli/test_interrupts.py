@@ -15,8 +15,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the back
 from prior_fast.cli import main as command, doctor
 
 def wait(*given):
-    print("there", flush=True)
     try:
+        print("there", flush=True)
         time.sleep(100)
     finally:
         {afterwards}
