@@ -8,12 +8,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <vector>
 
+#include "numbers_cpu.h"
 #include "portable.h"
-#include "team_cpu.h"  // PF_CLONES
 
 namespace prior_fast {
 namespace {
@@ -33,28 +32,6 @@ constexpr int64_t kGrain = 1 << 15;
 enum Activation : int64_t { kNone, kBefore, kAfter };
 // The rows of `scales`.
 enum { kMean, kUnbiased, kDeviation, kScale, kShift, kScales };
-
-struct BFloat16Bits {
-  uint16_t bits;
-};
-
-PF_INLINE float wide(float x) { return x; }
-PF_INLINE float wide(BFloat16Bits x) {
-  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
-PF_INLINE void store(float value, float* out) { *out = value; }
-PF_INLINE void store(float value, BFloat16Bits* out) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  // To the nearest, ties to even. NaNs of arithmetic are quiet, 0x7fc00000 or more without the sign: they become that
-  // one, which rounding leaves alone. A choice between two results took twice as long, since each was packed to 16 bits.
-  const uint32_t sign = bits & 0x80000000, size = std::min<uint32_t>(bits & 0x7fffffff, 0x7fc00000);
-  out->bits = static_cast<uint16_t>((sign | (size + 0x7fff + ((size >> 16) & 1))) >> 16);
-}
 
 // A NaN stays a NaN, and its gradient is not stopped, as in torch.
 PF_INLINE float rectified(float x) { return x < 0.0f ? 0.0f : x; }
@@ -268,18 +245,6 @@ PF_FOR(BFloat16Bits)
   ((activation) == kBefore  ? function##kBefore(__VA_ARGS__) \
    : (activation) == kAfter ? function##kAfter(__VA_ARGS__)  \
                             : function##kNone(__VA_ARGS__))
-
-template <typename T>
-const T* read(const Tensor& x) {
-  return static_cast<const T*>(x.const_data_ptr());
-}
-
-template <typename T>
-T* write(Tensor& x) {
-  return static_cast<T*>(x.mutable_data_ptr());
-}
-
-bool is_narrow(const Tensor& x) { return x.scalar_type() == ScalarType::BFloat16; }
 
 // The rows of part `part` of `parts` are [first(part), first(part + 1)).
 struct Parts {

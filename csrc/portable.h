@@ -14,3 +14,10 @@
 #else
 #define PF_UNROLL
 #endif
+
+// For functions of the CPU: wider vectors where the processor has them; the library still runs where it has not.
+#if defined(__x86_64__) && defined(__linux__) && !defined(__clang__) && !defined(__CUDACC__)
+#define PF_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define PF_CLONES
+#endif

@@ -7,13 +7,6 @@
 #include "assignment.h"
 #include "tree_memory.h"
 
-// Wider vectors where the processor has them; the library still runs where it has not.
-#if defined(__x86_64__) && defined(__linux__) && !defined(__clang__)
-#define PF_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define PF_CLONES
-#endif
-
 namespace prior_fast {
 
 class LoopTeam {
