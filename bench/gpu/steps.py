@@ -47,6 +47,9 @@ OWN_PARTS = {
     "_packed_attention": "softmax attention",
     "_dropout_add_layer_norm": "layer norm, dropout, GELU",
     "_column_sums": "layer norm, dropout, GELU",
+    "_adam": "clipping and Adam",
+    "_square_sums": "clipping and Adam",
+    "_clip_factor": "clipping and Adam",
 }
 OWN = "Triton ops and solver"
 REST = "casts, sums of biases, all else"

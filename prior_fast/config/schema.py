@@ -164,6 +164,9 @@ class RunConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the hardware has it, fp32 elsewhere
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on GPUs
     cuda_graphs: Literal["auto", "on", "off"] = "auto"  # for parts of a compiled step; auto: on a single GPU
+    # What clips and updates: torch, or one of the project's Triton kernels, which also writes the narrow weights of the
+    # next step's products; auto: triton on GPUs
+    optimizer_kernel: Literal["auto", "torch", "triton"] = "auto"
     cudnn_benchmark: bool = True  # on GPUs: cuDNN times its algorithms for each convolution and uses the fastest
     sync_batch_norm: bool = True  # with several processes: use statistics of the joined batch, like a single process
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,10 +1,11 @@
 """The weights of a module's products in autocast's precision, made by a few launches instead of one for each weight.
 
 Autocast makes each weight narrow where it is used, and each of its gradients wide again. A ResNet-50, a BERT of 12
-layers and a sentence decoder have 200 such weights.
+layers and a sentence decoder have 200 such weights. With the project's own optimizer kernel the copies are not made in
+a step at all: the update writes them, and takes their gradients (`NarrowCopies`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -48,6 +49,40 @@ class _Narrowed(torch.autograd.Function):
         dweights = [torch.empty_like(x, dtype=dtype) for x, dtype in zip(dnarrow, ctx.dtypes, strict=True)]
         torch._foreach_copy_(dweights, list(dnarrow))
         return None, *dweights
+
+
+class NarrowCopies:
+    """Copies of weights that products use in place of the weights: they get the gradients, in their own dtype.
+
+    Attributes:
+        by_weight: the copy of each weight, a leaf with the weight's strides.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.by_weight: dict[nn.Parameter, nn.Parameter] = {}
+        self._versions: list[int] = []
+
+    def of(self, weights: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+        """The copies of these weights by the same names."""
+        for weight in weights.values():
+            if weight not in self.by_weight:
+                copy = torch.empty_like(weight, dtype=self.dtype, memory_format=torch.preserve_format)
+                self.by_weight[weight] = nn.Parameter(copy.copy_(weight.detach()))
+        self.current()
+        return {name: self.by_weight[weight] for name, weight in weights.items()}
+
+    def current(self) -> None:
+        """Say that the copies are those of the weights as they are now."""
+        self._versions = [weight._version for weight in self.by_weight]
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Copy the weights again that something else than the optimizer has changed in place."""
+        stale = [pair for pair, seen in zip(self.by_weight.items(), self._versions) if pair[0]._version != seen]
+        if stale:
+            torch._foreach_copy_([copy for _, copy in stale], [weight for weight, _ in stale])
+            self.current()
 
 
 class WithWeights(nn.Module):

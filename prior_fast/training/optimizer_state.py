@@ -5,11 +5,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from prior_fast.training.fused_adam import FusedAdam
+
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of the named parameters, by slot and name, contiguous."""
     return {
-        f"{slot}.{name}": value.contiguous()
+        f"{slot}.{name}": torch.as_tensor(value, dtype=torch.float32).contiguous()
         for name, parameter in parameters.items()
         for slot, value in optimizer.state.get(parameter, {}).items()
     }
@@ -26,6 +28,9 @@ def fill_optimizer(
     for key, value in tensors.items():
         slot, name = key.split(".", 1)
         parameter = parameters[name]
+        if slot == "step" and isinstance(optimizer, FusedAdam):
+            optimizer.state[parameter][slot] = int(value)
+            continue
         # The fused update goes through memory in order: a moment needs the memory layout of its parameter.
         like = value if slot == "step" else torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         optimizer.state[parameter][slot] = like.to(parameter.device)

@@ -104,10 +104,12 @@ class Recorded:
                 del outputs
         torch.cuda.current_stream().wait_stream(stream)
         self.forward_graph, self.backward_graph = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.forward_graph, pool=self.pool):
+        # "thread_local": other threads make batches meanwhile, and what they allocate would end a recording.
+        mode = "thread_local"
+        with torch.cuda.graph(self.forward_graph, pool=self.pool, capture_error_mode=mode):
             outputs = self._forward(function, context)
         self.douts = [torch.zeros_like(x) for x in outputs]
-        with torch.cuda.graph(self.backward_graph, pool=self.forward_graph.pool()):
+        with torch.cuda.graph(self.backward_graph, pool=self.forward_graph.pool(), capture_error_mode=mode):
             self.gradients = torch.autograd.grad(outputs, [*self.wanted, *self.parameters], self.douts)
         self.outputs = [x.detach() for x in outputs]
 

@@ -88,6 +88,7 @@ class ReplayedText:
     function: token_ids, position_ids, cu_tokens -> (token features,), for any number of tokens.
     reports: of each batch.
     longest: tokens of the longest report that the recordings take.
+    parameters: what gets a gradient; None: the trained parameters of the module.
     """
 
     def __init__(
@@ -99,10 +100,12 @@ class ReplayedText:
         longest: int,
         context: AbstractContextManager,
         device: torch.device,
+        parameters: Sequence[nn.Parameter] | None = None,
     ) -> None:
         self.name, self.module, self.longest, self.device = name, module, longest, device
         self.segments = reports + FILLERS
-        parameters = [p for p in module.parameters() if p.requires_grad]
+        if parameters is None:
+            parameters = [p for p in module.parameters() if p.requires_grad]
         pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
         def record(tokens: int) -> Recorded:

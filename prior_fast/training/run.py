@@ -13,6 +13,7 @@ from prior_fast.config import RunConfig
 from prior_fast.console import busy, progress, stdout
 from prior_fast.data.dataset_checks import check_files
 from prior_fast.data.loader import LoaderConfig, TrainingLoader
+from prior_fast.data.on_device import on_device
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.files import write_json
 from prior_fast.model.batch_norm import join_batch_norms
@@ -126,7 +127,8 @@ class Run:
         task = self.bar.add_task(f"stage {stage}", total=steps, completed=self.position.step, losses="")
         window = LossWindow()
         self.meter.start_stage(stage)
-        batches = self.meter.watch(self._batches(stage, self.position.step, steps))
+        made = on_device(self._batches(stage, self.position.step, steps), self.ranks.device)
+        batches = self.meter.watch(made)
         profiles = self.config.profile and self.ranks.writes
         with record_stage(self.out, stage, steps - self.position.step, self.ranks.device, profiles) as recorder:
             for number, batch in enumerate(batches):
@@ -169,7 +171,7 @@ class Run:
         learning_rate, tau = self.schedule.learning_rate(stage, step), self.schedule.tau(stage, step)
         context = StepContext(tau, step_seed(self.config.seed, total), self.ranks.group, self.ranks.exchange)
         try:
-            terms = trainer.step(batch.to(self.ranks.device), context, learning_rate)
+            terms = trainer.step(batch, context, learning_rate)
         except UnsolvableError:
             # The matching refuses costs that are not finite. An earlier step may say more.
             window.check(self.position)

@@ -12,10 +12,12 @@ from prior_fast.batch import PackedBatch
 from prior_fast.config import RunConfig
 from prior_fast.errors import UsageError
 from prior_fast.model.prior import PRIORModel
+from prior_fast.ops.common.triton import triton_unavailable
 from prior_fast.training.branches import Branches
 from prior_fast.training.cuda_graphs import Parts
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.finite import GRADIENT_NORM
+from prior_fast.training.fused_adam import FusedAdam
 from prior_fast.training.joined_gradients import JoinedGradients
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
 
@@ -75,9 +77,18 @@ class StageTrainer:
             terms["loss"].backward()
             self.gradients.average()
         # Of the averaged gradients, so equal on all ranks; it stays on the device.
+        return {**average_over_ranks(terms, self.ranks), GRADIENT_NORM: self._update()}
+
+    def _update(self) -> Tensor:
+        """Clip the gradients and update; returns their norm before clipping, [] float32."""
+        if isinstance(self.optimizer, FusedAdam):
+            norm = self.optimizer.clipped_step(self.config.clip_norm)
+            if self.parts is not None and self.parts.copies is not None:
+                self.parts.copies.current()
+            return norm
         norm = self._clip()
         self.optimizer.step()
-        return {**average_over_ranks(terms, self.ranks), GRADIENT_NORM: norm}
+        return norm
 
     def _clip(self) -> Tensor:
         """Clip the gradients; returns their norm before, [] float32."""
@@ -85,6 +96,15 @@ class StageTrainer:
             return nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
         gradients = (parameter.grad for parameter in self.parameters.values() if parameter.grad is not None)
         return nn.utils.get_total_norm(list(gradients))
+
+    def _recorded_parts(self, batch: PackedBatch) -> Parts:
+        """The recorded parts for batches of this size; the optimizer keeps their narrow weights up to date."""
+        fused = self.optimizer if isinstance(self.optimizer, FusedAdam) else None
+        longest = self.config.data.max_tokens
+        parts = Parts(self.model, self.stage, batch, self.ranks.device, longest, with_copies=fused is not None)
+        if fused is not None and parts.copies is not None:
+            fused.use_copies(parts.copies.by_weight)
+        return parts
 
     def close(self) -> None:
         """Release the recorded parts and the thread of the branches."""
@@ -106,8 +126,7 @@ class StageTrainer:
         with torch._dynamo.config.patch(specialize_float=True), cached:
             if self.records and torch.is_grad_enabled():
                 if self.parts is None:
-                    longest = self.config.data.max_tokens
-                    self.parts = Parts(self.model, self.stage, batch, self.ranks.device, longest)
+                    self.parts = self._recorded_parts(batch)
                 batch = self.parts.prepare(batch)
             return self.loss(*for_compiler(batch, context))
 
@@ -178,8 +197,25 @@ def train_only(model: PRIORModel, stage: int) -> dict[str, nn.Parameter]:
 
 def make_optimizer(config: RunConfig, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
     """Adam (supplement 2.4) or AdamW (released). A group's learning rate is that of the step times its `factor`."""
+    groups, decay = parameter_groups(config, parameters), config.weight_decay
+    if fuses_optimizer(config, next(iter(parameters.values()))):
+        return FusedAdam(groups, weight_decay=decay, decoupled=config.optimizer == "adamw")
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return kind(parameter_groups(config, parameters), weight_decay=config.weight_decay, fused=True)
+    return kind(groups, weight_decay=decay, fused=True)
+
+
+def fuses_optimizer(config: RunConfig, parameter: Tensor) -> bool:
+    """Whether the project's kernels clip and update parameters like this one: on GPUs that Triton serves.
+
+    Raises:
+        UsageError: optimizer_kernel=triton where they can't.
+    """
+    if config.optimizer_kernel == "torch" or (config.optimizer_kernel == "auto" and parameter.device.type != "cuda"):
+        return False
+    reason = triton_unavailable(parameter)
+    if reason and config.optimizer_kernel == "triton":
+        raise UsageError(f"optimizer_kernel=triton: {reason}; auto takes torch's optimizer there")
+    return reason is None
 
 
 def parameter_groups(config: RunConfig, parameters: dict[str, nn.Parameter]) -> list[dict[str, Any]]:

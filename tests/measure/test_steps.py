@@ -23,6 +23,9 @@ KERNELS = {
     "triton_poi_fused_gelu_gelu_backward_128": "layer norm, dropout, GELU",
     "nvjet_sm90_tst_128x160_64x5_4x1_v_bz_NTT": "matrix products",
     "void at::native::multi_tensor_apply_kernel<FusedOptimizerTensorListMetadata>": "clipping and Adam",
+    "_adam_kernel": "clipping and Adam",
+    "_clip_factor_kernel": "clipping and Adam",
+    "_square_sums_kernel": "clipping and Adam",
     "triton_poi_fused__to_copy_53": steps.REST,
     "Memset (Device)": steps.REST,
 }

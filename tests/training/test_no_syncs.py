@@ -20,6 +20,7 @@ from prior_fast.cli.main import main
 from prior_fast.config import RunConfig, apply_overrides, preset
 from prior_fast.data.batch_plan import EpochPlan, LoaderConfig
 from prior_fast.data.loader import TrainingLoader
+from prior_fast.data.on_device import on_device
 from prior_fast.data.packing import to_device
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.model.prior import PRIORModel
@@ -324,10 +325,13 @@ def test_packing_the_text_of_a_batch_reads_nothing(
 @pytest.mark.parametrize("bucket", [0, 32])
 def test_making_a_batch_on_a_gpu_does_not_wait(bucket: int, images: str, small_store: Path) -> None:
     device = torch.device("cuda", 0)
-    batches = make_loader(small_store, bucket, device, images).epoch(0)
-    next(batches).to(device)
+    batches = on_device(make_loader(small_store, bucket, device, images).epoch(0), device)
+    stream = torch.cuda.current_stream()
+    next(batches)
     with torch_watches():
-        assert next(batches).to(device).token_ids.is_cuda
+        batch = next(batches)
+        assert batch.token_ids.is_cuda and batch.images.is_cuda
+    assert torch.cuda.current_stream() == stream
 
 
 def make_loader(data: Path, bucket: int, device: torch.device, images: str = "auto") -> TrainingLoader:
