@@ -25,6 +25,8 @@ from prior_fast.config import to_dict
 from prior_fast.files import write_json
 from prior_fast.hardware.machine import describe_machine
 from prior_fast.measure.ladder.bench_ladder import SEED, LadderOptions, make_batches, make_config
+from prior_fast.measure.predict.kernels import part_of_kernel
+from prior_fast.measure.predict.parts import PARTS
 from prior_fast.model.prior import PRIORModel
 from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import Ranks, choose_device
@@ -33,35 +35,6 @@ from prior_fast.training.stages import StepContext
 from prior_fast.training.step import StageTrainer
 
 BATCHES, WARM_UP, GROUP, PROFILED, SHOWN = 8, 8, 10, 3, 100
-# Parts of a step by words in a kernel's name; the first match counts. torch.compile names kernels after their ops.
-PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("softmax attention", ("flash",)),
-    ("convolutions", ("fprop", "dgrad", "wgrad", "xmma", "implicit", "convolve", "cudnn")),
-    ("batch norm, ReLU, pooling", ("batch_norm", "max_pool", "threshold")),
-    ("layer norm, dropout, GELU", ("layer_norm", "dropout", "gelu")),
-    ("matrix products", ("nvjet", "gemm", "cublas", "gemv", "splitk")),
-    ("clipping and Adam", ("multi_tensor", "adam", "lpnorm")),
-)
-# Our kernels that take the place of torch's.
-OWN_PARTS = {
-    "_packed_attention": "softmax attention",
-    "_dropout_add_layer_norm": "layer norm, dropout, GELU",
-    "_column_sums": "layer norm, dropout, GELU",
-    "_adam": "clipping and Adam",
-    "_square_sums": "clipping and Adam",
-    "_clip_factor": "clipping and Adam",
-}
-OWN = "Triton ops and solver"
-REST = "casts, sums of biases, all else"
-
-
-def part_of(kernel: str) -> str:
-    """The part of a step that a kernel belongs to."""
-    name = kernel.lower()
-    # Our Triton kernels are private functions, whose names begin with "_"; "_Z" begins a mangled C++ name.
-    if (name.startswith("_") and not name.startswith("_z")) or "prior_fast" in name:
-        return next((part for start, part in OWN_PARTS.items() if name.startswith(start)), OWN)
-    return next((part for part, words in PARTS if any(word in name for word in words)), REST)
 
 
 def by_part(events: Iterable[tuple[str, float]], steps: int) -> dict[str, Any]:
@@ -82,11 +55,8 @@ def by_part(events: Iterable[tuple[str, float]], steps: int) -> dict[str, Any]:
             "launches": sum(calls[name] for name in own) / steps,
         }
 
-    parts = [
-        {"part": part} | row(name for name in times if part_of(name) == part)
-        for part in (OWN, *(part for part, _ in PARTS), REST)
-    ]
-    kernels = [{"name": name[:120], "part": part_of(name)} | row([name]) for name, _ in times.most_common(SHOWN)]
+    parts = [{"part": part} | row(name for name in times if part_of_kernel(name) == part) for part in PARTS]
+    kernels = [{"name": name[:120], "part": part_of_kernel(name)} | row([name]) for name, _ in times.most_common(SHOWN)]
     return {"parts": sorted(parts, key=lambda p: -p["milliseconds"]), "kernels": kernels}
 
 

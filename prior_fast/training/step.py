@@ -77,9 +77,9 @@ class StageTrainer:
             terms["loss"].backward()
             self.gradients.average()
         # Of the averaged gradients, so equal on all ranks; it stays on the device.
-        return {**average_over_ranks(terms, self.ranks), GRADIENT_NORM: self._update()}
+        return {**average_over_ranks(terms, self.ranks), GRADIENT_NORM: self.update()}
 
-    def _update(self) -> Tensor:
+    def update(self) -> Tensor:
         """Clip the gradients and update; returns their norm before clipping, [] float32."""
         if isinstance(self.optimizer, FusedAdam):
             norm = self.optimizer.clipped_step(self.config.clip_norm)

@@ -8,15 +8,17 @@ import pytest
 
 from prior_fast.bench.gpu import steps
 from prior_fast.measure.page.fill import fill
+from prior_fast.measure.predict.kernels import part_of_kernel
+from prior_fast.measure.predict.parts import OWN, REST
 
 KERNELS = {
-    "_sigmoid_attention_bwd_kernel": steps.OWN,
-    "void prior_fast::matching_kernel<4>(Arguments)": steps.OWN,
+    "_sigmoid_attention_bwd_kernel": OWN,
+    "void prior_fast::matching_kernel<4>(Arguments)": OWN,
     "void pytorch_flash::flash_fwd_kernel<64>": "softmax attention",
     "_packed_attention_bwd_tiles_kernel": "softmax attention",
     "_dropout_add_layer_norm_bwd_kernel": "layer norm, dropout, GELU",
     "_column_sums_kernel": "layer norm, dropout, GELU",
-    "_segment_softmax_pool_fwd_kernel": steps.OWN,
+    "_segment_softmax_pool_fwd_kernel": OWN,
     "sm90_xmma_fprop_implicit_gemm_bf16_execute_segment_k_off_kernel": "convolutions",
     "_ZN17cutlass__5x_cudnn6KernelINS_4conv6kernel": "convolutions",
     "triton_red_fused__native_batch_norm_legit_functional_relu_160": "batch norm, ReLU, pooling",
@@ -26,14 +28,14 @@ KERNELS = {
     "_adam_kernel": "clipping and Adam",
     "_clip_factor_kernel": "clipping and Adam",
     "_square_sums_kernel": "clipping and Adam",
-    "triton_poi_fused__to_copy_53": steps.REST,
-    "Memset (Device)": steps.REST,
+    "triton_poi_fused__to_copy_53": REST,
+    "Memset (Device)": REST,
 }
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_whose_kernel_it_is(kernel: str) -> None:
-    assert steps.part_of(kernel) == KERNELS[kernel]
+    assert part_of_kernel(kernel) == KERNELS[kernel]
 
 
 def test_parts_add_up_to_all_kernels() -> None:
@@ -45,13 +47,13 @@ def test_parts_add_up_to_all_kernels() -> None:
     assert times == sorted(times, reverse=True)
     assert found["kernels"][0] == {
         "name": "Memset (Device)",
-        "part": steps.REST,
+        "part": REST,
         "milliseconds": 2.0 * len(KERNELS),
         "launches": 2.0,
     }
-    own = next(row for row in found["parts"] if row["part"] == steps.OWN)
-    numbers = [number for number, part in enumerate(KERNELS.values(), 1) if part == steps.OWN]
-    assert own == {"part": steps.OWN, "milliseconds": 2.0 * sum(numbers), "launches": 2.0 * len(numbers)}
+    own = next(row for row in found["parts"] if row["part"] == OWN)
+    numbers = [number for number, part in enumerate(KERNELS.values(), 1) if part == OWN]
+    assert own == {"part": OWN, "milliseconds": 2.0 * sum(numbers), "launches": 2.0 * len(numbers)}
 
 
 def test_stages_share_one_report_and_a_page_has_its_tables(

@@ -5,7 +5,7 @@ import importlib
 
 TASKS = (
     *("kernels", "convolutions", "train", "loader", "memory", "pretraining", "ceiling", "demo"),
-    *("compare", "page", "picture"),
+    *("compare", "page", "picture", "predict"),
 )
 
 

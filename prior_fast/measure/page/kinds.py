@@ -7,6 +7,7 @@ from typing import Any
 from prior_fast.measure.demo import tables as demo
 from prior_fast.measure.kernels.rows import PASSES, pairs, times_ours
 from prior_fast.measure.ladder import report as ladder
+from prior_fast.measure.predict import report as prediction
 from prior_fast.tables import markdown_table
 
 Report = dict[str, Any]
@@ -131,6 +132,11 @@ def parts(report: Report) -> list[str]:
     return markdown_table(("part", "ms", "launches"), rows)
 
 
+def predict(report: Report) -> list[str]:
+    """The counted work and the predicted time of each part of a step, and the measured time if there is one."""
+    return markdown_table(prediction.header(report), prediction.cells(report))
+
+
 def machine(report: Report) -> list[str]:
     """The machine of the measurement, in one line."""
     facts = report["machine"]
@@ -157,6 +163,7 @@ KINDS: dict[str, Callable[[Report], list[str]]] = {
     "demo-steps": demo.steps_table,
     "steps": steps,
     "parts": parts,
+    "predict": predict,
     "machine": machine,
 }
 
