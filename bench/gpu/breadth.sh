@@ -31,7 +31,7 @@ else
     say "memcheck, racecheck: compute-sanitizer is not on the PATH"
 fi
 kernels 20 packed_self_attention packed_attention dropout_add_layer_norm segment_info_nce segment_softmax_pool \
-    segment_mean attention_weights rotate_images
+    segment_mean attention_weights rotate_images upsampled_conv
 
 last kernels-sigmoid_attention.log 16
 last loader.log 10

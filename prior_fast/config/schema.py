@@ -168,6 +168,8 @@ class RunConfig:
     # next step's products; auto: triton on GPUs
     optimizer_kernel: Literal["auto", "torch", "triton"] = "auto"
     cudnn_benchmark: bool = True  # on GPUs: cuDNN times its algorithms for each convolution and uses the fastest
+    # What computes the image decoder's x2 convolutions in compiled steps on a GPU; auto: the faster of each layer
+    upsampled_conv: Literal["cudnn", "triton", "auto"] = "cudnn"
     sync_batch_norm: bool = True  # with several processes: use statistics of the joined batch, like a single process
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # On a CPU: processes that share a batch; 0: one for each thread that torch would use, as far as they can share the

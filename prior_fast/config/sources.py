@@ -298,6 +298,7 @@ SOURCES: dict[str, FieldSource] = {
     "cuda_graphs": FieldSource(ours("on a single GPU, where the host would limit the speed")),
     "optimizer_kernel": FieldSource(ours("auto: on GPUs, where it moves two thirds of the bytes (counted)")),
     "cudnn_benchmark": FieldSource(ours("faster: all images have one size")),
+    "upsampled_conv": FieldSource(ours("cuDNN until the kernels are measured on a GPU; `auto` measures each layer")),
     "sync_batch_norm": FieldSource(released("train_prior.yaml:55", "applies to several processes")),
     "device": FieldSource(ours("a GPU if there is one")),
     "processes": FieldSource(

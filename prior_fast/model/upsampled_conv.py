@@ -1,7 +1,13 @@
 """A 3x3 convolution of an upsampled image, without storing the upsampled image."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from prior_fast.ops.common.triton import triton_unavailable
+from prior_fast.ops.upsampled_conv import upsampled_conv, upsampled_kernel
+
+BACKENDS = ("cudnn", "triton")
 
 
 class UpsampledConv2d(nn.Conv2d):
@@ -14,17 +20,23 @@ class UpsampledConv2d(nn.Conv2d):
     A 2x2 convolution with four times the output channels, one set for each copy, was slower on an H200 at batch 128.
     The convolution alone is faster (1.55 instead of 3.02 ms for 96 to 48 channels, 1.19 instead of 1.47 for 192 to 96),
     but its result must be interleaved, and torch.compile's reductions over interleaved pixels took 10.7 ms more.
+
+    Attributes:
+        backend: "cudnn": torch's transposed convolution; "triton": the kernels of `prior_fast.ops.upsampled_conv` where
+            they can serve, else torch's. It is no part of the weights: a new or copied-in state keeps it.
     """
+
+    backend = "cudnn"
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.backend == "triton" and triton_unavailable(x) is None:
+            # The op does not know autocast, under which torch's convolution makes its operands narrow.
+            half = torch.is_autocast_enabled(x.device.type)
+            dtype = torch.get_autocast_dtype(x.device.type) if half else self.weight.dtype
+            y = upsampled_conv(x.to(dtype), self.weight, self.bias, backend="triton")
+            assert isinstance(y, Tensor)
+            return y
         return F.conv_transpose2d(x, upsampled_kernel(self.weight), self.bias, stride=2, padding=1)
-
-
-def upsampled_kernel(weight: Tensor) -> Tensor:
-    """[out, in, 3, 3] -> [in, out, 4, 4]: the full convolution of the mirrored weights with a 2x2 kernel of ones."""
-    padded = F.pad(weight.flip(2, 3), (1, 1, 1, 1))
-    kernel = padded[..., :4, :4] + padded[..., 1:, :4] + padded[..., :4, 1:] + padded[..., 1:, 1:]
-    return kernel.transpose(0, 1)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `_exports` finds
     from prior_fast.ops.segment_mean import segment_mean as segment_mean
     from prior_fast.ops.segment_softmax_pool import segment_softmax_pool as segment_softmax_pool
     from prior_fast.ops.sigmoid_attention import sigmoid_attention as sigmoid_attention
+    from prior_fast.ops.upsampled_conv import upsampled_conv as upsampled_conv
 
 
 def _exports() -> dict[str, Any]:

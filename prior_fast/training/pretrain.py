@@ -10,6 +10,7 @@ from prior_fast.training.checkpoint import Checkpoint, list_checkpoints
 from prior_fast.training.checkpoint_writer import (
     drop_checkpoints,
 )
+from prior_fast.training.chosen_convs import check_convolutions
 from prior_fast.training.cudnn import cudnn_for_training
 from prior_fast.training.distributed import Ranks, join_ranks
 from prior_fast.training.finite import NotFinite
@@ -17,7 +18,7 @@ from prior_fast.training.job import Job
 from prior_fast.training.run import Run
 from prior_fast.training.run_folder import CHECKPOINTS, check_same_dataset, claim_run
 from prior_fast.training.signals import StopSignals
-from prior_fast.training.step import records_parts
+from prior_fast.training.step import compiles, records_parts
 
 
 def train(
@@ -46,7 +47,9 @@ def train(
 
 def train_as(ranks: Ranks, job: Job, checkpoint: Checkpoint | None) -> int:
     """Do the part of `ranks.rank` in a run; see `train`. All ranks call it with the same job."""
-    records_parts(job.config, ranks)  # raises for settings that don't work here, before anything is read
+    # These raise for settings that don't work here, before anything is read.
+    records_parts(job.config, ranks)
+    check_convolutions(job.config, ranks.device, compiles(job.config, ranks.device))
     dataset = PreparedDataset.open(job.data, "train", "sizes")
     check_dataset(job, dataset, checkpoint)
     claim = claim_run(job, dataset) if ranks.writes else nullcontext()

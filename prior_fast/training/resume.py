@@ -15,7 +15,8 @@ AUTO = "auto"
 # Settings that may change when a run is resumed. Changing any other setting would make it a different run. The learning
 # rates and clip_norm are among them: the message of a run with values that are not finite advises to lower them.
 FREE = (
-    *("device", "processes", "workers", "cudnn_benchmark", "cuda_graphs", "optimizer_kernel"),
+    *("device", "processes", "workers", "cudnn_benchmark", "cuda_graphs"),
+    *("optimizer_kernel", "upsampled_conv"),
     *("log_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "profile", "verify"),
     *("learning_rate", "learning_rate_start", "text_learning_rate", "clip_norm"),
 )

@@ -14,6 +14,7 @@ from prior_fast.errors import UsageError
 from prior_fast.model.prior import PRIORModel
 from prior_fast.ops.common.triton import triton_unavailable
 from prior_fast.training.branches import Branches
+from prior_fast.training.chosen_convs import check_convolutions, choose_convolutions
 from prior_fast.training.cuda_graphs import Parts
 from prior_fast.training.distributed import Ranks
 from prior_fast.training.finite import GRADIENT_NORM
@@ -49,6 +50,8 @@ class StageTrainer:
         self.autocast = make_autocast(config.precision, ranks.device)
         self.loss: nn.Module = StageLoss(model, stage, config)
         self.compiled = compiles(config, ranks.device)
+        check_convolutions(config, ranks.device, self.compiled)
+        self.convolutions_chosen = not config.model.reconstructs(stage)
         if self.compiled:
             self.loss = compile_loss(self.loss)
         self.branches = Branches() if branches_off(config, ranks) else None
@@ -124,6 +127,9 @@ class StageTrainer:
         # key of a cache entry contains the traced gradient (tests/model/test_max_pool.py).
         cached = torch._functorch.config.patch(autograd_cache_allow_custom_autograd_functions=True)
         with torch._dynamo.config.patch(specialize_float=True), cached:
+            if not self.convolutions_chosen and torch.is_grad_enabled():
+                choose_convolutions(self.model, self.config, batch, self.ranks.device)
+                self.convolutions_chosen = True
             if self.records and torch.is_grad_enabled():
                 if self.parts is None:
                     self.parts = self._recorded_parts(batch)

@@ -104,6 +104,10 @@ def calls() -> dict[str, Call]:
             (rows[:, 0], randn(sentences, seed=6)),
             lambda backend, x, scores: ops.segment_softmax_pool(x, scores, cu, backend=backend),
         ),
+        "upsampled_conv": Call(
+            (randn(REPORTS, 16, 7, 7, seed=12), randn(16, 16, 3, 3, seed=13)),
+            lambda backend, x, weight: ops.upsampled_conv(x, weight, backend=backend),
+        ),
     }
 
 
