@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from prior_fast.ops.common.backend import resolve_backend
 from prior_fast.ops.common.checks import check_offsets, check_scalar, check_tensors
+from prior_fast.ops.common.cpp import with_cpp
 from prior_fast.ops.common.precision import accumulation_dtype, full_precision
 from prior_fast.ops.common.segments import pad, padding_mask, segment_lengths
 from prior_fast.ops.common.triton import wants_gradient, with_triton
@@ -98,6 +100,46 @@ def _backward(ctx: Any, dloss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
 
 _segment_info_nce.register_autograd(_backward, setup_context=_setup_context)
 
+# csrc/segment_contrast_cpu.cpp implements both for CPUs, and describes what the first returns besides the loss.
+torch.library.define(
+    "prior_fast::segment_info_nce_cpp",
+    "(Tensor a, Tensor b, Tensor scale, Tensor cu_seqlens, SymInt columns) -> (Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "prior_fast::segment_info_nce_cpp_backward",
+    "(Tensor dloss, Tensor a, Tensor b, Tensor scale, Tensor cu_seqlens, Tensor slope, Tensor g)"
+    " -> (Tensor, Tensor, Tensor)",
+)
+
+
+@torch.library.register_fake("prior_fast::segment_info_nce_cpp")
+def _(a: Tensor, b: Tensor, scale: Tensor, cu_seqlens: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    g = a.new_empty(a.shape[0], columns, dtype=torch.float32)
+    return g.new_empty(()), g.new_empty(()), g
+
+
+@torch.library.register_fake("prior_fast::segment_info_nce_cpp_backward")
+def _(
+    dloss: Tensor, a: Tensor, b: Tensor, scale: Tensor, cu_seqlens: Tensor, slope: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return a.new_empty(a.shape), b.new_empty(b.shape), torch.empty_like(scale)
+
+
+# torch.library.register_autograd would take longer than the kernels of a small batch.
+class _SegmentInfoNceCpp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
+        # A row of the gradient of the products for each row, as long as the longest segment, in whole vectors.
+        columns = (torch.sym_min(max_seqlen, a.shape[0]) + 15) // 16 * 16
+        loss, slope, g = torch.ops.prior_fast.segment_info_nce_cpp.default(a, b, scale, cu_seqlens, columns)
+        ctx.save_for_backward(a, b, scale, cu_seqlens, slope, g)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+        return *torch.ops.prior_fast.segment_info_nce_cpp_backward.default(dloss, *ctx.saved_tensors), None, None
+
 
 def segment_info_nce(
     a: Tensor,
@@ -131,8 +173,11 @@ def segment_info_nce(
     check_offsets("cu_seqlens", cu_seqlens, "a", a, max_name="max_seqlen", max_seqlen=max_seqlen)
     # With gradients in float32, without tensor cores, 128 reports take 416 us on an H200, and 275 us in plain PyTorch
     # with cuBLAS; without gradients 65 and 185 us (bench/results/nvidia-h200/kernels-2.json).
-    available = with_triton(a, for_float32=not wants_gradient(a, b))
-    if resolve_backend("segment_info_nce", backend, available) == "triton":
-        scale = logit_scale if isinstance(logit_scale, Tensor) else a.new_full((), logit_scale, dtype=torch.float32)
-        return _segment_info_nce(a, b, scale, cu_seqlens, max_seqlen)[0]
-    return segment_info_nce_reference(a, b, logit_scale, cu_seqlens, max_seqlen)
+    available = with_cpp(a, with_triton(a, for_float32=not wants_gradient(a, b)))
+    chosen = resolve_backend("segment_info_nce", backend, available)
+    if chosen == "reference":
+        return segment_info_nce_reference(a, b, logit_scale, cu_seqlens, max_seqlen)
+    scale = logit_scale if isinstance(logit_scale, Tensor) else a.new_full((), logit_scale, dtype=torch.float32)
+    if chosen == "cpp":
+        return _SegmentInfoNceCpp.apply(a, b, scale, cu_seqlens, max_seqlen)
+    return _segment_info_nce(a, b, scale, cu_seqlens, max_seqlen)[0]

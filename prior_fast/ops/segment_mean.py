@@ -7,7 +7,9 @@ from torch import Tensor
 
 from prior_fast.ops.common.backend import resolve_backend
 from prior_fast.ops.common.checks import check_offsets, check_tensors
+from prior_fast.ops.common.cpp import with_cpp
 from prior_fast.ops.common.precision import accumulation_dtype
+from prior_fast.ops.common.segment_mean_cpp import segment_mean_cpp
 from prior_fast.ops.common.segments import segment_ids, segment_lengths, segment_sum
 from prior_fast.ops.common.triton import with_triton
 
@@ -75,6 +77,9 @@ def segment_mean(x: Tensor, cu_seqlens: Tensor, *, backend: str | None = None) -
     """
     check_tensors(x=(x, "T D"))
     check_offsets("cu_seqlens", cu_seqlens, "x", x)
-    if resolve_backend("segment_mean", backend, with_triton(x)) == "triton":
+    chosen = resolve_backend("segment_mean", backend, with_cpp(x, with_triton(x)))
+    if chosen == "cpp":
+        return segment_mean_cpp(x, cu_seqlens)
+    if chosen == "triton":
         return _segment_mean(x, cu_seqlens)
     return segment_mean_reference(x, cu_seqlens)

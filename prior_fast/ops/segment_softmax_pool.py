@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from prior_fast.ops.common.backend import resolve_backend
 from prior_fast.ops.common.checks import check_offsets, check_tensors
+from prior_fast.ops.common.cpp import with_cpp
 from prior_fast.ops.common.precision import accumulation_dtype
 from prior_fast.ops.common.segments import segment_ids, segment_sum
 from prior_fast.ops.common.triton import with_triton
@@ -62,6 +64,36 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
 
 _segment_softmax_pool.register_autograd(_backward, setup_context=_setup_context)
 
+# csrc/segments_cpu.cpp implements both for CPUs.
+torch.library.define("prior_fast::segment_softmax_pool_cpp", "(Tensor x, Tensor scores, Tensor cu_seqlens) -> Tensor")
+torch.library.define(
+    "prior_fast::segment_softmax_pool_cpp_backward",
+    "(Tensor dy, Tensor x, Tensor scores, Tensor cu_seqlens) -> (Tensor, Tensor)",
+)
+
+
+@torch.library.register_fake("prior_fast::segment_softmax_pool_cpp")
+def _(x: Tensor, scores: Tensor, cu_seqlens: Tensor) -> Tensor:
+    return x.new_empty(cu_seqlens.shape[0] - 1, x.shape[1])
+
+
+@torch.library.register_fake("prior_fast::segment_softmax_pool_cpp_backward")
+def _(dy: Tensor, x: Tensor, scores: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), scores.new_empty(scores.shape)
+
+
+# torch.library.register_autograd would take longer than the kernels of a small batch.
+class _SegmentSoftmaxPoolCpp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scores: Tensor, cu_seqlens: Tensor) -> Tensor:
+        ctx.save_for_backward(x, scores, cu_seqlens)
+        return torch.ops.prior_fast.segment_softmax_pool_cpp.default(x, scores, cu_seqlens)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        return *torch.ops.prior_fast.segment_softmax_pool_cpp_backward.default(dy, *ctx.saved_tensors), None
+
 
 def segment_softmax_pool(x: Tensor, scores: Tensor, cu_seqlens: Tensor, *, backend: str | None = None) -> Tensor:
     """sum_t softmax(scores)_t x_t over the rows t of each segment, zeros for an empty one.
@@ -80,6 +112,9 @@ def segment_softmax_pool(x: Tensor, scores: Tensor, cu_seqlens: Tensor, *, backe
     """
     check_tensors(x=(x, "T D"), scores=(scores, "T"))
     check_offsets("cu_seqlens", cu_seqlens, "x", x)
-    if resolve_backend("segment_softmax_pool", backend, with_triton(x)) == "triton":
+    chosen = resolve_backend("segment_softmax_pool", backend, with_cpp(x, with_triton(x)))
+    if chosen == "cpp":
+        return _SegmentSoftmaxPoolCpp.apply(x, scores, cu_seqlens)
+    if chosen == "triton":
         return _segment_softmax_pool(x, scores, cu_seqlens)
     return segment_softmax_pool_reference(x, scores, cu_seqlens)

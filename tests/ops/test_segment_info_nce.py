@@ -6,6 +6,16 @@ from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from prior_fast import ops
+from tests.ops.segment_backends import (
+    backends,
+    cpp_dtypes,
+    golden_backends,
+    kernels,
+    kernels_and_dtypes,
+    needs_library,
+    precisions_of_kernels,
+    threads,
+)
 
 
 def naive(a, b, scale, lengths):
@@ -34,6 +44,7 @@ def attention(x, other, of_x, of_other, p, cu_x, cu_other, longest_x, longest_ot
     return ops.sigmoid_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), *sizes).squeeze(1)
 
 
+@golden_backends
 @pytest.mark.parametrize("case", ["t07", "t01"])
 def test_golden_local_alignment(case, golden_case, gradients, offsets):
     """PRIOR's local alignment, put together from the ops: attention both ways, then both losses."""
@@ -79,7 +90,7 @@ def test_shapes(lengths, spare, randn, offsets, check_equal):
     )
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
+@backends
 def test_rows_of_other_segments_are_no_negatives(backend, randn, offsets, gradients):
     """Two segments give the mean of their own losses, and one does not change the gradient of the other."""
     a, b = (x.detach().float().requires_grad_() for x in (randn(7, 5), randn(7, 5)))
@@ -95,14 +106,14 @@ def test_one_segment_is_info_nce(randn, offsets):
     torch.testing.assert_close(ops.segment_info_nce(a, b, 3.0, offsets(6), 6), ops.info_nce(a, b, 3.0))
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
+@backends
 def test_reports_of_one_sentence_are_exactly_zero(backend, randn, offsets, gradients):
     leaves = [x.detach().float().requires_grad_() for x in (randn(3, 5), randn(3, 5), 100 * randn())]
     loss = ops.segment_info_nce(*leaves, offsets(1, 1, 1), 1, backend=backend)
     assert loss.item() == 0 and all(not g.any() for g in gradients(loss, leaves))
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
+@backends
 def test_no_rows(backend, offsets, gradients):
     leaves = [torch.zeros(0, 3, requires_grad=True), torch.tensor(2.0, requires_grad=True)]
     for cu in (offsets(), offsets(0, 0)):
@@ -112,7 +123,7 @@ def test_no_rows(backend, offsets, gradients):
             assert loss.item() == 0 and da.shape == (0, 3) and dscale.item() == 0
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
+@backends
 def test_large_logits_stay_finite(backend, offsets, gradients):
     a = torch.eye(5, requires_grad=True)
     loss = ops.segment_info_nce(a, torch.eye(5).roll(1, 0), 1e4, offsets(3, 2), 3, backend=backend)
@@ -145,18 +156,19 @@ def test_precision(randn, offsets, check_precision):
         ((6, 12), 3, -3.0, 0.5),
     ],
 )
-def test_triton_precision(lengths, width, scale, noise, rng, offsets, check_precision):
+@precisions_of_kernels
+def test_precision_of_kernels(backend, lengths, width, scale, noise, rng, offsets, check_precision):
     longest = max(lengths) + len(lengths) % 2
     check_precision(
-        lambda a, b, scale: ops.segment_info_nce(a, b, scale, offsets(*lengths), longest, backend="triton"),
+        lambda a, b, scale: ops.segment_info_nce(a, b, scale, offsets(*lengths), longest, backend=backend),
         lambda a, b, scale: naive(a, b, scale, lengths),
         *units(rng, sum(lengths), width, noise),
         torch.tensor(scale).double().requires_grad_(),
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_triton_precision_of_losses_near_zero(dtype, offsets):
+@kernels_and_dtypes
+def test_precision_of_losses_near_zero(backend, dtype, offsets):
     """Here one exponential of a large logit is nearly all of the loss, so a single draw's error is one rounding, in
     plain PyTorch and in the kernel. The test compares the worst errors over several draws."""
     lengths, errors = (16, 7), []
@@ -165,7 +177,7 @@ def test_triton_precision_of_losses_near_zero(dtype, offsets):
         low.append(torch.tensor(100.0, requires_grad=True, dtype=dtype))
         runs = []
         for function, leaves in (
-            (lambda *x: ops.segment_info_nce(*x, offsets(*lengths), 16, backend="triton"), low),
+            (lambda *x: ops.segment_info_nce(*x, offsets(*lengths), 16, backend=backend), low),
             (lambda *x: naive(*x, lengths), low),
             (lambda *x: naive(*x, lengths), [x.detach().double().requires_grad_() for x in low]),
         ):
@@ -189,12 +201,13 @@ def test_triton_precision_of_losses_near_zero(dtype, offsets):
     spare=st.integers(0, 20),
     int64=st.booleans(),
 )
-def test_triton_on_any_shape(lengths, width, scale, spare, int64):
+@kernels
+def test_any_shape(backend, lengths, width, scale, spare, int64):
     a, b = (x.detach().float() for x in units(np.random.default_rng(width), sum(lengths), width, 1.0))
     leaves = [a.T.contiguous().T.requires_grad_(), b.requires_grad_(), torch.tensor(scale, requires_grad=True)]
     cu = torch.tensor([0, *lengths]).cumsum(0).to(torch.int64 if int64 else torch.int32)
     longest = max(lengths) + spare
-    found, wanted = (ops.segment_info_nce(*leaves, cu, longest, backend=backend) for backend in ("triton", "reference"))
+    found, wanted = (ops.segment_info_nce(*leaves, cu, longest, backend=backend) for backend in (backend, "reference"))
     torch.testing.assert_close(found, wanted, rtol=2e-5, atol=2e-5)
     for pair in zip(*(torch.autograd.grad(loss, leaves) for loss in (found, wanted)), strict=True):
         torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-5)
@@ -214,13 +227,14 @@ def test_triton_is_one_launch_for_all_reports(offsets):
     assert (len(forward), len(backward)) == (2, 1) and max(x.numel() for x in tensors) == a.numel()
 
 
-def test_triton_is_the_same_in_every_run(rng, offsets, gradients):
+@kernels
+def test_kernels_are_the_same_in_every_run(backend, rng, offsets, gradients):
     """Also under the caller's autocast."""
     leaves = [x.detach().float().requires_grad_() for x in (*units(rng, 20, 9), torch.tensor(9.0))]
     runs = []
     for dtype in (None, torch.bfloat16):
         with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-            loss = ops.segment_info_nce(*leaves, offsets(1, 19), 19, backend="triton")
+            loss = ops.segment_info_nce(*leaves, offsets(1, 19), 19, backend=backend)
             runs.append([loss, *gradients(loss, leaves)])
     assert all(torch.equal(*pair) for pair in zip(*runs, strict=True))
 
@@ -232,6 +246,61 @@ def test_passes_opcheck(rng, offsets):
     torch.library.opcheck(torch.ops.prior_fast.segment_info_nce.default, (*leaves, cu, 3))
     loss, *saved = torch.ops.prior_fast.segment_info_nce(*tensors, cu, 3)
     torch.library.opcheck(torch.ops.prior_fast.segment_info_nce_backward.default, (loss, *tensors, cu, *saved, 3))
+
+
+@needs_library
+@cpp_dtypes
+def test_cpp_passes_opcheck(dtype, rng, offsets):
+    a, b, cu = *(x.detach().to(dtype) for x in units(rng, 5, 3)), offsets(2, 0, 3)
+    for scale in (torch.tensor(3.0), torch.tensor(3.0).to(dtype)):
+        torch.library.opcheck(torch.ops.prior_fast.segment_info_nce_cpp.default, (a, b, scale, cu, 16))
+        loss, *saved = torch.ops.prior_fast.segment_info_nce_cpp(a, b, scale, cu, 16)
+        torch.library.opcheck(
+            torch.ops.prior_fast.segment_info_nce_cpp_backward.default, (loss, a, b, scale, cu, *saved)
+        )
+
+
+def loss_and_gradients(a, b, scale, cu, longest):
+    """By the C++ kernels."""
+    leaves = [x.detach().requires_grad_() for x in (a, b, scale)]
+    loss = ops.segment_info_nce(*leaves, cu, longest, backend="cpp")
+    return [loss, *torch.autograd.grad(loss, leaves)]
+
+
+@needs_library
+@cpp_dtypes
+def test_threads_change_no_bit(dtype, rng, offsets):
+    """Sizes of which each of two threads takes a part: short and empty segments, and a long one."""
+    a, b = (x.detach().to(dtype) for x in units(rng, 120, 301))
+    cu, results = offsets(0, 3, 1, 0, 70, 0, 5, 17, 16, 8, 0), []
+    for count in (1, 2):
+        with threads(count):
+            results.append(loss_and_gradients(a, b, torch.tensor(9.0), cu, 70))
+    assert all(map(torch.equal, *results))
+
+
+@needs_library
+@cpp_dtypes
+def test_strided_rows(dtype, randn, offsets):
+    """Rows that are far apart, columns that are, and every second offset."""
+    wide, cu, scale = normalize(randn(30, 100).detach(), dim=1).to(dtype), offsets(7, 0, 8), torch.tensor(4.0)
+    every_second = torch.stack([cu, cu + 1], dim=1)[:, 0]
+    other = normalize(randn(15, 67).detach(), dim=1).to(dtype)
+    for view in (wide[::2, 10:77], wide[:15, :67], wide.T[:15, :30].expand(15, 30)):
+        y = other[:, : view.shape[1]]
+        wanted = loss_and_gradients(view.contiguous(), y.contiguous(), scale, cu, 8)
+        assert not view.is_contiguous()
+        assert all(map(torch.equal, loss_and_gradients(view, y, scale, every_second, 8), wanted))
+
+
+@needs_library
+@pytest.mark.parametrize("scale_dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_cpp_takes_a_scale_of_any_dtype(scale_dtype, rng, offsets):
+    a, b = (x.detach().float() for x in units(rng, 12, 20))
+    found = loss_and_gradients(a, b, torch.tensor(2.5, dtype=scale_dtype), offsets(4, 8), 8)
+    wanted = loss_and_gradients(a, b, torch.tensor(2.5), offsets(4, 8), 8)
+    assert found[3].dtype == scale_dtype and all(map(torch.equal, found[:3], wanted[:3]))
+    torch.testing.assert_close(found[3].float(), wanted[3], rtol=torch.finfo(scale_dtype).eps + 1e-6, atol=0)
 
 
 def test_gradcheck(randn, offsets):
@@ -249,11 +318,12 @@ def test_compiles_to_one_graph(randn, offsets, check_compiled):
     )
 
 
-def test_triton_compiles_to_one_graph(randn, offsets, check_compiled):
+@kernels
+def test_kernels_compile_to_one_graph(backend, randn, offsets, check_compiled):
     def function(a, b, scale, cu, longest):
         a, b, scale = a.float(), b.float(), scale.float()
-        loss = ops.segment_info_nce(a, b, scale, cu, longest, backend="triton")
-        return (loss + ops.segment_info_nce(b, 2 * a, 3.0, cu, longest, backend="triton")).double()
+        loss = ops.segment_info_nce(a, b, scale, cu, longest, backend=backend)
+        return (loss + ops.segment_info_nce(b, 2 * a, 3.0, cu, longest, backend=backend)).double()
 
     cases = ((3, 4), (5, 2, 6))
     check_compiled(function, *((randn(sum(n), 8), randn(sum(n), 8), randn(), offsets(*n), max(n)) for n in cases))
