@@ -19,6 +19,7 @@ def transposed_products(
     return [
         {
             "name": conv.name,
+            "form": f"{conv.weight[0]} to {conv.weight[1]}, {'x'.join(map(str, conv.input[2:]))}",
             "direction": direction,
             **dict(zip("MNK", sizes(conv, direction), strict=True)),
             "operations": conv.operations,

@@ -75,11 +75,11 @@ def _show_convolutions(rows: list[dict[str, Any]]) -> None:
     chips = list(rows[0]["least"])
     table = [
         [
-            *(row["name"], row["direction"], *(f"{row[size]:,}" for size in "MNK")),
+            *(row["form"], row["direction"], *(f"{row[size]:,}" for size in "MNK")),
             *(f"{row['operations'] / 1e9:.0f}", f"{row['bytes'] / 1e6:.0f}"),
-            *(f"{row['least'][chip]['milliseconds']:.3f} ({row['least'][chip]['by']})" for chip in chips),
+            *(f"{row['least'][chip]['milliseconds']:.3f}" for chip in chips),
         ]
         for row in rows
     ]
-    columns = ("convolution", "direction", "M", "N", "K", "GFLOP", "MB", *(f"{chip}, least ms" for chip in chips))
-    print_table("transposed convolutions as products [M, K] [K, N]", columns, table)
+    columns = ("channels, pixels", "direction", "M", "N", "K", "GFLOP", "MB", *(f"{chip}, ms" for chip in chips))
+    print_table("transposed convolutions as products [M, K] [K, N], at least", columns, table)
