@@ -31,15 +31,19 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """Few and many rows; numbers of prototypes and columns that fill tiles or not, divisible by 16 or not, and 1."""
+    """Few and many rows; numbers of prototypes and columns that fill tiles or not, divisible by 16 or not, and 1.
+
+    float32 in both precisions.
+    """
     from prior_fast.kernels.prototype_kl import prototype_kl_bwd, prototype_kl_fwd
 
     kl = torch.ones((), device=device)
     for rows, shapes in ((40, SHAPES), (4096, SHAPES[:4])):
         for prototypes, columns in shapes:
             inputs, saved = _tensors(device, dtype, rows, prototypes, columns)
-            yield partial(prototype_kl_fwd, *inputs)
-            yield partial(prototype_kl_bwd, kl, *inputs, *saved, True, True)
+            for precision in ("ieee", "tf32x3") if dtype == torch.float32 else ("ieee",):
+                yield partial(prototype_kl_fwd, *inputs, precision)
+                yield partial(prototype_kl_bwd, kl, *inputs, *saved, True, True, precision)
 
 
 def _tensors(

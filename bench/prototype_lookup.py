@@ -10,6 +10,7 @@ from prior_fast.bench.common.case import Case, Public, Work, batches, report_len
 
 K, D = 512, 768
 SHAPES = ((K, D), (130, 70), (20, 30), (5, 3), (1, 1))
+ROWS = ((40, SHAPES), (4096, SHAPES[:3]))
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -37,12 +38,12 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
     """Few and many rows; numbers of prototypes and columns that fill tiles or not, divisible by 16 or not, and 1.
 
-    At PRIOR's sizes also every kind of noise, and the gradient of each output alone.
+    At PRIOR's sizes also every kind of noise, and the gradient of each output alone. float32 in both precisions.
     """
     from prior_fast.kernels.prototype_lookup import prototype_lookup_bwd, prototype_lookup_fwd
 
-    for rows, shapes in ((40, SHAPES), (4096, SHAPES[:3])):
-        for prototypes, columns in shapes:
+    for precision in ("ieee", "tf32x3") if dtype == torch.float32 else ("ieee",):
+        for rows, prototypes, columns in ((n, *shape) for n, shapes in ROWS for shape in shapes):
             x, bank, tau, seed = _inputs(device, dtype, rows, prototypes, columns)
             output, sign, logits, stats = _saved(x, prototypes)
             backward = partial(
@@ -54,14 +55,16 @@ def configurations(device: torch.device, dtype: torch.dtype) -> Iterator[Callabl
                 sign=sign,
                 stats=stats,
                 with_bank=True,
+                precision=precision,
             )
-            yield partial(prototype_lookup_fwd, x, bank, tau, None, seed, 0)
+            forward = partial(prototype_lookup_fwd, precision=precision)
+            yield partial(forward, x, bank, tau, None, seed, 0)
             yield partial(backward, output, tau)
             if prototypes == K:
                 yield partial(backward, output, None)
                 yield partial(backward, None, tau)
                 for noise in (None, logits, logits.to(dtype)):
-                    yield partial(prototype_lookup_fwd, x, bank, tau, noise, None, 0)
+                    yield partial(forward, x, bank, tau, noise, None, 0)
 
 
 def _inputs(

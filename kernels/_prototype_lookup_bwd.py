@@ -19,6 +19,7 @@ from prior_fast.kernels._bank import (
     over_tiles,
     tiles,
 )
+from prior_fast.kernels._row_parts import launch_by_parts, rows_of_part
 from prior_fast.kernels.common.launch import launch
 
 
@@ -57,6 +58,7 @@ def _prototype_lookup_bwd_weights_kernel(
     count,
     HAS_DOUTPUT: tl.constexpr,
     HAS_DL1: tl.constexpr,
+    PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -72,7 +74,7 @@ def _prototype_lookup_bwd_weights_kernel(
         d = first + tl.arange(0, BLOCK_D)
         gradient = _output_gradient(doutput_ptr, sign_ptr, share, n, d, N, D, HAS_DOUTPUT, HAS_DL1)
         bank = load_tile(bank_ptr, k, d, K, D)
-        dweights = gradient_dot(gradient, tl.trans(bank), dweights, bank.dtype)
+        dweights = gradient_dot(gradient, tl.trans(bank), dweights, bank.dtype, PRECISION)
     mask = (n[:, None] < N) & (k[None, :] < K)
     tl.store(dweights_ptr + n[:, None] * K + k[None, :], dweights, mask=mask)
 
@@ -93,6 +95,7 @@ def _prototype_lookup_bwd_rows_kernel(
     D,
     count,
     HAS_DL1: tl.constexpr,
+    PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -119,7 +122,7 @@ def _prototype_lookup_bwd_rows_kernel(
         # The difference is taken in float32, before gradient_dot rounds: near-equal numbers cancel in it.
         dlogits = weights * (load_row_tile(dweights_ptr, n, k, N, K, 0.0) - means[:, None]) * scale
         bank = load_tile(bank_ptr, k.to(tl.int64), d, K, D)
-        dx = gradient_dot(dlogits, bank, dx, bank.dtype)
+        dx = gradient_dot(dlogits, bank, dx, bank.dtype, PRECISION)
     if HAS_DL1:
         dx -= tl.load(dl1_ptr).to(tl.float32) / count * load_tile(sign_ptr, n, d, N, D).to(tl.float32)
     tl.store(dx_ptr + n[:, None] * D + d[None, :], dx, mask=(n[:, None] < N) & (d[None, :] < D))
@@ -139,40 +142,39 @@ def _prototype_lookup_bwd_bank_kernel(
     sign_ptr,
     x_ptr,
     tau_ptr,
-    dbank_ptr,
+    sum_ptr,
     N,
     K,
     D,
     count,
     HAS_DOUTPUT: tl.constexpr,
     HAS_DL1: tl.constexpr,
+    PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """dbank = dlogits^T x + weights^T gradient of the mixture; a program sums over all rows, always in one order."""
-    # K = 512 and D = 768 make 8 x 12 = 96 programs, fewer than an H200's 132 multiprocessors, and each passes over all
-    # N rows, 16 at a time. So the time grows with N: forward and backward take 169 us at N = 1,034 and 1,436 at 8,802
-    # in bfloat16, the forward alone 45 and 227 (docs/h200.md). Programs for parts of the rows would need a buffer and
-    # another launch to add their sums, or atomics, whose order varies.
+    """dlogits^T x + weights^T gradient of the mixture; a program sums over a part of the rows (`launch_by_parts`)."""
     k = tl.program_id(0).to(tl.int64) * BLOCK_K + tl.arange(0, BLOCK_K)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     scale = inverse_temperature(tau_ptr)
     share = tl.load(dl1_ptr).to(tl.float32) / count
     # One accumulator for both products: 64 x 64 sums are 16 registers a thread.
     dbank = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
-    for first in range(0, N, BLOCK_N):
+    begin, end = rows_of_part(N, BLOCK_N)
+    for first in range(begin, end, BLOCK_N):
         n = first + tl.arange(0, BLOCK_N).to(tl.int64)
         # Rows past the end have the last one's weights, but their x and gradients are zeros.
         weights = _weights(logits_ptr, stats_ptr, scale, n, k, N, K)
         means = tl.load(means_ptr + tl.minimum(n, N - 1))
         dlogits = weights * (load_row_tile(dweights_ptr, n, k, N, K, 0.0) - means[:, None]) * scale
         x = load_tile(x_ptr, n, d, N, D)
-        dbank = gradient_dot(tl.trans(dlogits), x, dbank, x.dtype)
+        dbank = gradient_dot(tl.trans(dlogits), x, dbank, x.dtype, PRECISION)
         gradient = _output_gradient(doutput_ptr, sign_ptr, share, n, d, N, D, HAS_DOUTPUT, HAS_DL1)
-        dbank = gradient_dot(tl.trans(weights), gradient, dbank, x.dtype)
+        dbank = gradient_dot(tl.trans(weights), gradient, dbank, x.dtype, PRECISION)
     mask = (k[:, None] < K) & (d[None, :] < D)
-    tl.store(dbank_ptr + k[:, None] * D + d[None, :], dbank, mask=mask)
+    part_ptr = sum_ptr + tl.program_id(2).to(tl.int64) * K * D
+    tl.store(part_ptr + k[:, None] * D + d[None, :], dbank, mask=mask)
 
 
 def prototype_lookup_bwd(
@@ -185,6 +187,7 @@ def prototype_lookup_bwd(
     sign: Tensor,
     stats: Tensor,
     with_bank: bool,
+    precision: str = "ieee",
 ) -> tuple[Tensor, Tensor]:
     """doutput [N, D] and dl1 [], at least one of them, and what the forward pass took and returned; all contiguous.
 
@@ -201,7 +204,7 @@ def prototype_lookup_bwd(
     dweights, means = torch.empty_like(logits), logits.new_empty(rows)
     saved = {"logits_ptr": logits, "stats_ptr": stats, "tau_ptr": tau, "dweights_ptr": dweights, "means_ptr": means}
 
-    constants = tiles(sizes, x.dtype, "D")
+    constants = tiles(sizes, x.dtype, "D", precision)
     # With two stages the signs alone spill in float32 (Triton 3.6).
     schedule = SCHEDULE | ({"num_stages": 1} if doutput is None else {})
     launch(
@@ -211,7 +214,7 @@ def prototype_lookup_bwd(
         constants | has_both,
         **schedule,
     )
-    constants = tiles(sizes, x.dtype, "K")
+    constants = tiles(sizes, x.dtype, "K", precision)
     dx = x.new_empty(rows, columns)
     # With two stages the narrowest tiles spill in bfloat16 (Triton 3.8).
     schedule = SCHEDULE | ({"num_stages": 1} if columns <= 16 else {})
@@ -224,13 +227,15 @@ def prototype_lookup_bwd(
     )
     if not with_bank:
         return dx, x.new_empty(0)
-    constants = tiles(sizes, x.dtype, "N")
+    constants = tiles(sizes, x.dtype, "N", precision)
     dbank = x.new_empty(bank_rows, columns)
-    launch(
+    launch_by_parts(
         _prototype_lookup_bwd_bank_kernel,
         over_tiles(sizes, constants, "KD"),
-        saved | incoming | doutput_ptr | {"x_ptr": x, "dbank_ptr": dbank, **numbers},
+        rows,
+        saved | incoming | doutput_ptr | {"x_ptr": x, **numbers},
         constants | has_both,
+        dbank,
         **SCHEDULE,
     )
     return dx, dbank

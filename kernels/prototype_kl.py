@@ -7,7 +7,8 @@ The logits of both sides are written once, 2 N K float32, and kept for the backw
 (`stats`): of each side the greatest logit and the logarithm of the sum of exp(logit - greatest), and the divergence.
 
 The backward pass is where the time goes: an H200 takes 35 us forward and 199 both ways for 1,034 rows in bfloat16, 107
-and 1,494 for 8,802, where plain PyTorch takes 1,269 both ways (docs/h200.md).
+and 1,494 for 8,802, where plain PyTorch takes 1,269 both ways (docs/h200.md). These times are from before the bank's
+gradient was summed in parts of the rows (`_row_parts`), which is not measured yet.
 """
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from prior_fast.kernels._bank import SCHEDULE, gradient_dot, load_logits, load_tile, mean, over_tiles, tiles
 from prior_fast.kernels._dot import dot
+from prior_fast.kernels._row_parts import launch_by_parts, rows_of_part
 from prior_fast.kernels.common.launch import launch
 
 
@@ -29,6 +31,7 @@ def _prototype_kl_fwd_logits_kernel(
     N,
     K,
     D,
+    PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -43,8 +46,8 @@ def _prototype_kl_fwd_logits_kernel(
     for first in range(0, D, BLOCK_D):
         d = first + tl.arange(0, BLOCK_D)
         bank = tl.trans(load_tile(bank_ptr, k, d, K, D))
-        of_target = dot(load_tile(target_ptr, n, d, N, D), bank, of_target)
-        of_prediction = dot(load_tile(prediction_ptr, n, d, N, D), bank, of_prediction)
+        of_target = dot(load_tile(target_ptr, n, d, N, D), bank, of_target, PRECISION)
+        of_prediction = dot(load_tile(prediction_ptr, n, d, N, D), bank, of_prediction, PRECISION)
     place = n[:, None] * K + k[None, :]
     mask = (n[:, None] < N) & (k[None, :] < K)
     tl.store(logits_ptr + place, of_target, mask=mask)
@@ -125,6 +128,7 @@ def _prototype_kl_bwd_rows_kernel(
     N,
     K,
     D,
+    PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -143,8 +147,8 @@ def _prototype_kl_bwd_rows_kernel(
         k = first + tl.arange(0, BLOCK_K)
         of_target, of_prediction = _logit_gradients(logits_ptr, stats_ptr, n, k, N, K)
         bank = load_tile(bank_ptr, k.to(tl.int64), d, K, D)
-        dtarget = gradient_dot(of_target, bank, dtarget, bank.dtype)
-        dprediction = gradient_dot(of_prediction, bank, dprediction, bank.dtype)
+        dtarget = gradient_dot(of_target, bank, dtarget, bank.dtype, PRECISION)
+        dprediction = gradient_dot(of_prediction, bank, dprediction, bank.dtype, PRECISION)
     mask = (n[:, None] < N) & (d[None, :] < D)
     place = n[:, None] * D + d[None, :]
     tl.store(dtarget_ptr + place, dtarget * share, mask=mask)
@@ -158,36 +162,39 @@ def _prototype_kl_bwd_bank_kernel(
     stats_ptr,
     target_ptr,
     prediction_ptr,
-    dbank_ptr,
+    sum_ptr,
     N,
     K,
     D,
+    PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """The bank's gradient, of both sides; a program sums over all rows, always in one order."""
-    # K = 512 and D = 768 make 96 programs, fewer than an H200's 132 multiprocessors, and each passes over all rows: the
-    # time grows with N. Programs for parts of the rows would need a further sum, or atomics, whose order varies.
+    """The bank's gradient, of both sides; a program sums over a part of the rows (`launch_by_parts`)."""
     k = tl.program_id(0).to(tl.int64) * BLOCK_K + tl.arange(0, BLOCK_K)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     # Without rows this kernel runs all the same, to write zeros.
     share = tl.load(dkl_ptr).to(tl.float32) / tl.maximum(N, 1)
     # Both sides add to one accumulator, since they share the bank.
     dbank = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
-    for first in range(0, N, BLOCK_N):
+    begin, end = rows_of_part(N, BLOCK_N)
+    for first in range(begin, end, BLOCK_N):
         n = first + tl.arange(0, BLOCK_N).to(tl.int64)
         # Rows past the end have gradients, but their target and prediction are zeros.
         of_target, of_prediction = _logit_gradients(logits_ptr, stats_ptr, n, k, N, K)
         target = load_tile(target_ptr, n, d, N, D)
-        dbank = gradient_dot(tl.trans(of_target), target, dbank, target.dtype)
+        dbank = gradient_dot(tl.trans(of_target), target, dbank, target.dtype, PRECISION)
         prediction = load_tile(prediction_ptr, n, d, N, D)
-        dbank = gradient_dot(tl.trans(of_prediction), prediction, dbank, prediction.dtype)
+        dbank = gradient_dot(tl.trans(of_prediction), prediction, dbank, prediction.dtype, PRECISION)
     mask = (k[:, None] < K) & (d[None, :] < D)
-    tl.store(dbank_ptr + k[:, None] * D + d[None, :], dbank * share, mask=mask)
+    part_ptr = sum_ptr + tl.program_id(2).to(tl.int64) * K * D
+    tl.store(part_ptr + k[:, None] * D + d[None, :], dbank * share, mask=mask)
 
 
-def prototype_kl_fwd(target: Tensor, prediction: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def prototype_kl_fwd(
+    target: Tensor, prediction: Tensor, prototypes: Tensor, precision: str = "ieee"
+) -> tuple[Tensor, Tensor, Tensor]:
     """target, prediction [N, D], prototypes [K, D], contiguous.
 
     Returns the divergence [] and, for the backward pass, logits [2, N, K] and stats [5, N], all float32.
@@ -195,7 +202,7 @@ def prototype_kl_fwd(target: Tensor, prediction: Tensor, prototypes: Tensor) -> 
     (rows, columns), bank_rows = target.shape, prototypes.shape[0]
     sizes = {"N": rows, "K": bank_rows, "D": columns}
     logits = target.new_empty(2, rows, bank_rows, dtype=torch.float32)
-    constants = tiles(sizes, target.dtype, "D")
+    constants = tiles(sizes, target.dtype, "D", precision)
     # Where 16 does not divide a side of the bank, float32 spills with two stages (Triton 3.6 and 3.8).
     schedule = SCHEDULE | ({"num_stages": 1} if columns % 16 or bank_rows % 16 else {})
     launch(
@@ -222,6 +229,7 @@ def prototype_kl_bwd(
     stats: Tensor,
     with_rows: bool,
     with_bank: bool,
+    precision: str = "ieee",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dkl [], and what the forward pass took and returned; all contiguous.
 
@@ -232,7 +240,7 @@ def prototype_kl_bwd(
     saved = {"dkl_ptr": dkl, "logits_ptr": logits, "stats_ptr": stats, **sizes}
     dtarget, dprediction = (target.new_empty((rows, columns) if with_rows else 0) for _ in range(2))
     if with_rows:
-        constants = tiles(sizes, target.dtype, "K")
+        constants = tiles(sizes, target.dtype, "K", precision)
         # Where 16 divides the columns and not the prototypes, float32 spills with two stages (Triton 3.9).
         schedule = SCHEDULE | ({"num_stages": 1} if columns % 16 == 0 and bank_rows % 16 else {})
         launch(
@@ -244,12 +252,14 @@ def prototype_kl_bwd(
         )
     dbank = target.new_empty((bank_rows, columns) if with_bank else 0)
     if with_bank:
-        constants = tiles(sizes, target.dtype, "N")
-        launch(
+        constants = tiles(sizes, target.dtype, "N", precision)
+        launch_by_parts(
             _prototype_kl_bwd_bank_kernel,
             over_tiles(sizes, constants, "KD"),
-            saved | {"target_ptr": target, "prediction_ptr": prediction, "dbank_ptr": dbank},
+            rows,
+            saved | {"target_ptr": target, "prediction_ptr": prediction},
             constants,
+            dbank,
             **SCHEDULE,
         )
     return dtarget, dprediction, dbank

@@ -34,6 +34,7 @@ def _prototype_lookup_fwd_logits_kernel(
     first_row,
     HAS_GUMBEL: tl.constexpr,
     HAS_SEED: tl.constexpr,
+    PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -49,7 +50,7 @@ def _prototype_lookup_fwd_logits_kernel(
         d = first + tl.arange(0, BLOCK_D)
         x = load_tile(x_ptr, n, d, N, D)
         bank = load_tile(bank_ptr, k, d, K, D)
-        logits = dot(x, tl.trans(bank), logits)
+        logits = dot(x, tl.trans(bank), logits, PRECISION)
     if HAS_GUMBEL:
         logits += load_tile(gumbel_ptr, n, k, N, K).to(tl.float32)
     if HAS_SEED:
@@ -73,6 +74,7 @@ def _prototype_lookup_fwd_kernel(
     N,
     K,
     D,
+    PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -107,7 +109,7 @@ def _prototype_lookup_fwd_kernel(
         total += tl.sum(weights, axis=1)
         bank = load_tile(bank_ptr, k.to(tl.int64), d, K, D)
         # Weights are at most 1 and are rounded for the product alone; total sums them in float32.
-        mixture = dot(weights.to(bank.dtype), bank, mixture)
+        mixture = dot(weights.to(bank.dtype), bank, mixture, PRECISION)
     mixture = mixture / total[:, None]
 
     mask = (n[:, None] < N) & (d[None, :] < D)
@@ -127,7 +129,13 @@ def _prototype_lookup_fwd_kernel(
 
 
 def prototype_lookup_fwd(
-    x: Tensor, prototypes: Tensor, tau: Tensor, gumbel: Tensor | None, seed: Tensor | None, first_row: int
+    x: Tensor,
+    prototypes: Tensor,
+    tau: Tensor,
+    gumbel: Tensor | None,
+    seed: Tensor | None,
+    first_row: int,
+    precision: str = "ieee",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """x [N, D], prototypes [K, D], gumbel [N, K] or None, contiguous; tau one float, seed one int64 or None.
 
@@ -137,7 +145,7 @@ def prototype_lookup_fwd(
     (rows, columns), bank_rows = x.shape, prototypes.shape[0]
     sizes = {"N": rows, "K": bank_rows, "D": columns}
     logits = x.new_empty(rows, bank_rows, dtype=torch.float32)
-    constants = tiles(sizes, x.dtype, "D")
+    constants = tiles(sizes, x.dtype, "D", precision)
     launch(
         _prototype_lookup_fwd_logits_kernel,
         over_tiles(sizes, constants, "NK"),
@@ -147,7 +155,7 @@ def prototype_lookup_fwd(
         constants | {"HAS_GUMBEL": gumbel is not None, "HAS_SEED": seed is not None},
         **SCHEDULE,
     )
-    constants = tiles(sizes, x.dtype, "K")
+    constants = tiles(sizes, x.dtype, "K", precision)
     grid = over_tiles(sizes, constants, "ND")
     output, sign = x.new_empty(rows, columns), x.new_empty(rows, columns, dtype=torch.int8)
     index, stats = x.new_empty(rows, dtype=torch.int64), logits.new_empty(2, rows)

@@ -35,6 +35,8 @@ class TextEncoderConfig:
     layer_norm_eps: float = 1e-12
     positions: int = 512  # at least data.max_tokens
     token_types: int = 2  # rows of the segment table; only the first is used
+    # What precision=bf16 stores between a layer's additions; the sums are float32. Not a part of the weights.
+    residual: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class BankConfig:
     tau_start: float = 0.9
     tau_end: float = 0.01
     tau_decay: Literal["exponential", "linear", "fixed"] = "exponential"
+    # Of float32 products on a GPU: "ieee" lets the fastest backend serve, "tf32x3" asks for the kernels on tensor cores
+    precision: Literal["ieee", "tf32x3"] = "ieee"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class SentenceDecoderConfig:
     queries: int = 16
     dropout: float = 0.1
     causal: bool = False
+    residual: Literal["float32", "bfloat16"] = "float32"  # as in the text encoder
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,9 @@ SOURCES: dict[str, FieldSource] = {
     "model.text.layer_norm_eps": FieldSource(_BERT),
     "model.text.positions": FieldSource(_BERT),
     "model.text.token_types": FieldSource(_BERT),
+    "model.text.residual": FieldSource(
+        ours("what torch's autocast stores; [bfloat16 moves fewer bytes](ops/dropout_add_layer_norm.md)")
+    ),
     "model.bank.prototypes": FieldSource(
         released("prior.yaml:35", "the axes of the supplement's figure 2 also end at 512"),
         tiny=_SMALL,
@@ -150,6 +153,9 @@ SOURCES: dict[str, FieldSource] = {
         ),
         released=released("train_prior.yaml:49"),
     ),
+    "model.bank.precision": FieldSource(
+        ours("`tf32x3` is not measured on a GPU yet ([prototype_lookup](ops/prototype_lookup.md))")
+    ),
     "model.sentence_decoder.layers": FieldSource(
         paper("2.3", "a decoder with 6 BERT layers"), released=released("sentence.py:10"), tiny=_SMALL
     ),
@@ -161,6 +167,7 @@ SOURCES: dict[str, FieldSource] = {
         paper("abstract", "a non-auto-regressive generation paradigm"),
         released=released("sentence.py:11", "`is_decoder` makes transformers' BERT add a causal mask"),
     ),
+    "model.sentence_decoder.residual": FieldSource(ours("as in the text encoder")),
     "model.embed_dim": FieldSource(paper("2.2", "an embedding space of dimension 768"), tiny=_SMALL),
     "model.projection": FieldSource(
         paper("2.2", "four independent MLPs", "[their layers](#the-model) are ours"),

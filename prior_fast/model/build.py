@@ -31,7 +31,9 @@ def build_model(
     else:
         pretrained = read_bert(weights)
         text = f"weights from {weights}{check_vocabulary(pretrained, weights, vocab_size, vocabulary)}"
-        model = PRIORModel(dataclasses.replace(config, text=pretrained.structure), vocab_size)
+        # What does not follow from the weights stays as it was asked for.
+        text_config = dataclasses.replace(pretrained.structure, residual=config.text.residual)
+        model = PRIORModel(dataclasses.replace(config, text=text_config), vocab_size)
         load_strictly(model.text_encoder.encoder, pretrained.tensors, f"model.text.weights={weights}")
     image = load_resnet_weights(model.image_encoder.encoder, config.image.weights)
     return model, [image, f"text encoder: {text}"]

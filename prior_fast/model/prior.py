@@ -48,7 +48,9 @@ class PRIORModel(nn.Module):
         # The released code builds a global text projection and never uses it.
         self.global_text_projection = ProjectionHead(width, width) if config.projection == "mlp" else NoProjection()
         self.global_text_attention = SentenceAttentionPool(width, config.report_pool_heads)
-        self.sentence_bank = SentencePrototypeBank(config.bank.prototypes, width, config.bank.init)
+        self.sentence_bank = SentencePrototypeBank(
+            config.bank.prototypes, width, config.bank.init, config.bank.precision
+        )
         self.local_cross_attention = LocalCrossAttention(width, config.attention, config.attention_bias)
         self.predictor = SimSiamPredictor(width)
         self.sentence_decoder = SentenceDecoder(config.sentence_decoder, width)

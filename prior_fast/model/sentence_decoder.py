@@ -28,6 +28,7 @@ class SentenceDecoder(nn.Module):
             heads=config.heads,
             intermediate_size=config.intermediate_size,
             dropout=config.dropout,
+            residual=config.residual,
         )
         self.decoder = Bert(structure, cross_attention=True)
         self.attention_dropout = nn.Dropout(config.dropout)

@@ -35,6 +35,7 @@ class TextEncoder(nn.Module):
             dropout=config.dropout,
             positions=config.positions,
             token_types=config.token_types,
+            residual=config.residual,
         )
         # BERT's 0.02 for all weights but the words'. Positions and layers then change the words little at first: the
         # encoder starts as a bag of words. With hidden_size^-0.5 for all, a small model's contrastive loss stays at

@@ -12,7 +12,9 @@ writes for the backward pass only:
 The last computes the normalized row as (y - bias) / weight, which has no digits where a weight is small. The op does
 the one before it: the backward pass adds up x and the residual again, with dropout's mask made again. Its sum is the
 forward pass's, bit for bit. Of each row its mean and its deviation are kept. A residual stream in bfloat16 takes
-2 + 2 -> 2 forward and 2 + 2 + 2 -> 2 + 2 backward, 16 bytes.
+2 + 2 -> 2 forward and 2 + 2 + 2 -> 2 + 2 backward, 16 bytes. Its one result has two readers, the next product and the
+next addition, whose gradients autograd adds before: 2 + 2 -> 2 more, 22 bytes in all. A second tensor for the second
+reader, with the sum in the op, would take 20, but would be kept for the backward pass.
 
 Dropout's mask is a contract of all backends. Row n, column c of the flattened rows [N, C] has word c % 4 of
 Philox4x32-10, with the seed as its key, the 64-bit number n ceil(C / 4) + c // 4 in the low half of its counter, and

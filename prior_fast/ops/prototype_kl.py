@@ -9,6 +9,7 @@ from prior_fast.ops.common.backend import resolve_backend
 from prior_fast.ops.common.checks import check_tensors
 from prior_fast.ops.common.precision import accumulation_dtype, full_precision
 from prior_fast.ops.common.triton import with_triton
+from prior_fast.ops.prototype_lookup import check_products
 
 __all__ = ["prototype_kl"]
 
@@ -24,15 +25,17 @@ def prototype_kl_reference(target: Tensor, prediction: Tensor, prototypes: Tenso
 
 
 @torch.library.custom_op("prior_fast::prototype_kl", mutates_args=())
-def _prototype_kl(target: Tensor, prediction: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _prototype_kl(
+    target: Tensor, prediction: Tensor, prototypes: Tensor, precision: str = "ieee"
+) -> tuple[Tensor, Tensor, Tensor]:
     """The divergence, and for the backward pass: logits [2, N, K], stats [5, N]."""
     from prior_fast.kernels.prototype_kl import prototype_kl_fwd
 
-    return prototype_kl_fwd(target.contiguous(), prediction.contiguous(), prototypes.contiguous())
+    return prototype_kl_fwd(target.contiguous(), prediction.contiguous(), prototypes.contiguous(), precision)
 
 
 @_prototype_kl.register_fake
-def _(target: Tensor, prediction: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _(target: Tensor, prediction: Tensor, prototypes: Tensor, precision: str = "ieee") -> tuple[Tensor, Tensor, Tensor]:
     rows = target.shape[0]
     shapes = ((), (2, rows, prototypes.shape[0]), (5, rows))
     kl, logits, stats = (target.new_empty(shape, dtype=torch.float32) for shape in shapes)
@@ -49,11 +52,12 @@ def _prototype_kl_backward(
     stats: Tensor,
     with_rows: bool,
     with_bank: bool,
+    precision: str = "ieee",
 ) -> tuple[Tensor, Tensor, Tensor]:
     from prior_fast.kernels.prototype_kl import prototype_kl_bwd
 
     inputs = (target.contiguous(), prediction.contiguous(), prototypes.contiguous())
-    return prototype_kl_bwd(dkl, *inputs, logits, stats, with_rows, with_bank)
+    return prototype_kl_bwd(dkl, *inputs, logits, stats, with_rows, with_bank, precision)
 
 
 @_prototype_kl_backward.register_fake
@@ -66,49 +70,62 @@ def _(
     stats: Tensor,
     with_rows: bool,
     with_bank: bool,
+    precision: str = "ieee",
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtarget, dprediction = (target.new_empty(target.shape if with_rows else 0) for _ in range(2))
     return dtarget, dprediction, target.new_empty(prototypes.shape if with_bank else 0)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.precision = inputs
     _, *saved = output
-    ctx.save_for_backward(*inputs, *saved)
+    ctx.save_for_backward(*tensors, *saved)
     ctx.mark_non_differentiable(*saved)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, dkl: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if dkl is None:
-        return None, None, None
-    target, prediction, prototypes = ctx.needs_input_grad
-    gradients = _prototype_kl_backward(dkl, *ctx.saved_tensors, target or prediction, prototypes)
-    return tuple(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad, strict=True))
+        return None, None, None, None
+    # The dispatcher leaves out a precision that is the default.
+    needs = ctx.needs_input_grad[:3]
+    with_rows, with_bank = needs[0] or needs[1], needs[2]
+    gradients = _prototype_kl_backward(dkl, *ctx.saved_tensors, with_rows, with_bank, ctx.precision)
+    return *(g if needed else None for g, needed in zip(gradients, needs, strict=True)), None
 
 
 _prototype_kl.register_autograd(_backward, setup_context=_setup_context)
 
 
-def prototype_kl(target: Tensor, prediction: Tensor, prototypes: Tensor, *, backend: str | None = None) -> Tensor:
+def prototype_kl(
+    target: Tensor,
+    prediction: Tensor,
+    prototypes: Tensor,
+    *,
+    precision: str = "ieee",
+    backend: str | None = None,
+) -> Tensor:
     """KL(softmax(target E^T) || softmax(prediction E^T)), the mean over rows; no temperature, no noise.
 
     Args:
         target: [N, D] embeddings that set the target distributions; they get a gradient too.
         prediction: [N, D] embeddings of the dtype of `target`.
         prototypes: [K, D] the bank E, K >= 1, of the dtype of `target`.
+        precision: of the kernels' products of float32, "ieee" or "tf32x3", as in `prototype_lookup`.
         backend: see `prior_fast.ops.common.backend.resolve_backend`.
 
     Returns:
         [] float32 (float64 for float64), 0 when N is 0. Differentiable in all three tensors.
 
     Raises:
-        ValueError: a shape, dtype, device or backend that does not fit; the message names it.
+        ValueError: a shape, dtype, device, precision or backend that does not fit; the message names it.
     """
     check_tensors(target=(target, "N D"), prediction=(prediction, "N D"), prototypes=(prototypes, "K D"))
     if prototypes.shape[0] == 0:
         raise ValueError(f"prototypes has shape {list(prototypes.shape)}, wanted at least one row")
+    check_products(precision)
     # Forward and backward at PRIOR's shape on an H200: in float32 the kernels take 325 us and the reference, with
     # cuBLAS, 248; in bfloat16 they take 199 and 273 (bench/results/nvidia-h200/kernels.json).
     if resolve_backend("prototype_kl", backend, with_triton(target, for_float32=False)) == "triton":
-        return _prototype_kl(target, prediction, prototypes)[0]
+        return _prototype_kl(target, prediction, prototypes, precision)[0]
     return prototype_kl_reference(target, prediction, prototypes)

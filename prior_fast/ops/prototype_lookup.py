@@ -24,6 +24,15 @@ from prior_fast.ops.common.triton import with_triton
 
 __all__ = ["PrototypeLookup", "prototype_lookup"]
 
+# How the bank's kernels multiply float32, as Triton names it.
+PRODUCTS = ("ieee", "tf32x3")
+
+
+def check_products(precision: str) -> None:
+    """Raise ValueError unless the bank's kernels have products of this precision."""
+    if precision not in PRODUCTS:
+        raise ValueError(f"precision is {precision!r}, wanted one of {', '.join(PRODUCTS)}")
+
 
 class PrototypeLookup(NamedTuple):
     """The result of `prototype_lookup`."""
@@ -51,18 +60,30 @@ def prototype_lookup_reference(
 
 @torch.library.custom_op("prior_fast::prototype_lookup", mutates_args=())
 def _prototype_lookup(
-    x: Tensor, prototypes: Tensor, tau: Tensor, gumbel: Tensor | None, seed: Tensor | None, first_row: int
+    x: Tensor,
+    prototypes: Tensor,
+    tau: Tensor,
+    gumbel: Tensor | None,
+    seed: Tensor | None,
+    first_row: int,
+    precision: str = "ieee",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """output, index, l1, and for the backward pass: noisy logits [N, K], signs [N, D], stats [2, N]."""
     from prior_fast.kernels.prototype_lookup import prototype_lookup_fwd
 
     noise = None if gumbel is None else gumbel.contiguous()
-    return prototype_lookup_fwd(x.contiguous(), prototypes.contiguous(), tau, noise, seed, first_row)
+    return prototype_lookup_fwd(x.contiguous(), prototypes.contiguous(), tau, noise, seed, first_row, precision)
 
 
 @_prototype_lookup.register_fake
 def _(
-    x: Tensor, prototypes: Tensor, tau: Tensor, gumbel: Tensor | None, seed: Tensor | None, first_row: int
+    x: Tensor,
+    prototypes: Tensor,
+    tau: Tensor,
+    gumbel: Tensor | None,
+    seed: Tensor | None,
+    first_row: int,
+    precision: str = "ieee",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows = x.shape[0]
     return (
@@ -86,12 +107,13 @@ def _prototype_lookup_backward(
     sign: Tensor,
     stats: Tensor,
     with_bank: bool,
+    precision: str = "ieee",
 ) -> tuple[Tensor, Tensor]:
     from prior_fast.kernels.prototype_lookup import prototype_lookup_bwd
 
     gradient = None if doutput is None else doutput.contiguous()
     saved = (x.contiguous(), prototypes.contiguous(), tau, logits, sign, stats)
-    return prototype_lookup_bwd(gradient, dl1, *saved, with_bank)
+    return prototype_lookup_bwd(gradient, dl1, *saved, with_bank, precision)
 
 
 @_prototype_lookup_backward.register_fake
@@ -105,12 +127,13 @@ def _(
     sign: Tensor,
     stats: Tensor,
     with_bank: bool,
+    precision: str = "ieee",
 ) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(prototypes.shape if with_bank else 0)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, prototypes, tau, *_ = inputs
+    x, prototypes, tau, _, _, _, ctx.precision = inputs
     _, index, _, *saved = output
     ctx.save_for_backward(x, prototypes, tau, *saved)
     ctx.mark_non_differentiable(index, *saved)
@@ -120,10 +143,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, doutput: Tensor | None, _: None, dl1: Tensor | None, *__: None) -> tuple[Tensor | None, ...]:
     if doutput is None and dl1 is None:
-        return (None,) * 6
+        return (None,) * 7
     with_bank: bool = ctx.needs_input_grad[1]
-    dx, dprototypes = _prototype_lookup_backward(doutput, dl1, *ctx.saved_tensors, with_bank)
-    return dx, dprototypes if with_bank else None, None, None, None, None
+    dx, dprototypes = _prototype_lookup_backward(doutput, dl1, *ctx.saved_tensors, with_bank, ctx.precision)
+    return dx, dprototypes if with_bank else None, None, None, None, None, None
 
 
 _prototype_lookup.register_autograd(_backward, setup_context=_setup_context)
@@ -137,6 +160,7 @@ def prototype_lookup(
     gumbel: Tensor | None = None,
     seed: int | Tensor | None = None,
     first_row: int = 0,
+    precision: str = "ieee",
     backend: str | None = None,
 ) -> PrototypeLookup:
     """W = softmax((x E^T + g) / tau), output = W E, index = argmax W, l1 = mean |output - x|.
@@ -154,6 +178,9 @@ def prototype_lookup(
             `prior_fast.ops.common.philox`. An int64 value: an int, or a tensor of one element on the device of `x`.
             Under torch.compile pass a tensor, since a new int may cause a recompilation.
         first_row: index of the first row of `x` in the batch joined over all ranks.
+        precision: how the kernels multiply float32: "ieee" exactly, or "tf32x3" on tensor cores, as three products of
+            TF32 whose error is near float32's. The reference multiplies exactly in either case, and in float32 it
+            serves by default: ask for backend="triton" too.
         backend: see `prior_fast.ops.common.backend.resolve_backend`.
 
     Without `gumbel` and `seed` there is no noise, as in evaluation.
@@ -163,17 +190,19 @@ def prototype_lookup(
         float64), with gradients to output and x, 0 when N is 0. Output and l1 are differentiable in x and prototypes.
 
     Raises:
-        ValueError: a shape, dtype, device, temperature, seed or backend that does not fit, or both `gumbel` and `seed`.
+        ValueError: a shape, dtype, device, temperature, seed, precision or backend that does not fit, or both `gumbel`
+            and `seed`.
     """
     check_tensors(x=(x, "N D"), prototypes=(prototypes, "K D"))
     if prototypes.shape[0] == 0:
         raise ValueError(f"prototypes has shape {list(prototypes.shape)}, wanted at least one row")
     _check_tau(tau, x)
     _check_noise(x, prototypes, gumbel, seed, first_row)
+    check_products(precision)
     # Forward and backward at PRIOR's shape on an H200: in float32 the kernels take 459 us and the reference, with
     # cuBLAS, 284; in bfloat16 they take 169 and 308 (bench/results/nvidia-h200/kernels.json).
     if resolve_backend("prototype_lookup", backend, with_triton(x, for_float32=False)) == "triton":
-        return _on_triton(x, prototypes, tau, gumbel, seed, first_row)
+        return _on_triton(x, prototypes, tau, gumbel, seed, first_row, precision)
     if seed is not None:
         key = seed.reshape(()) if isinstance(seed, Tensor) else seed
         gumbel = gumbel_noise(key, x.shape[0], prototypes.shape[0], first_row, x.device, accumulation_dtype(x))
@@ -187,13 +216,14 @@ def _on_triton(
     gumbel: Tensor | None,
     seed: int | Tensor | None,
     first_row: int,
+    precision: str,
 ) -> PrototypeLookup:
     # torch.full fills on the device; torch.tensor would copy from the host and wait.
     if not isinstance(tau, Tensor):
         tau = torch.full((), tau, dtype=torch.float32, device=x.device)
     seed = None if seed is None else seed_tensor(seed, x.device)
     noise = None if gumbel is None else gumbel.detach()
-    output, index, l1, *_ = _prototype_lookup(x, prototypes, tau.detach(), noise, seed, first_row)
+    output, index, l1, *_ = _prototype_lookup(x, prototypes, tau.detach(), noise, seed, first_row, precision)
     return PrototypeLookup(output, index, l1)
 
 

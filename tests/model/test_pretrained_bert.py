@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,11 @@ def test_the_model_starts_from_them_and_knows_its_structure(folder: Path, tokeni
     state = model.text_encoder.encoder.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in found.tensors.items())
     assert structure_of(model).text == found.structure
+    # What the weights do not say stays as it was asked for.
+    config = replace(config, text=replace(config.text, residual="bfloat16"))
+    model, _ = build_model(config, len(tokenizer), 3, tokenizer.get_vocab())
+    assert structure_of(model).text == replace(found.structure, residual="bfloat16")
+    assert model.text_encoder.encoder.structure.residual == "bfloat16"
 
 
 @pytest.mark.parametrize(
