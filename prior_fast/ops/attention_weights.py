@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from prior_fast.ops.common.attention import check_attention, default_scale, with_dense_rows
+from prior_fast.ops.common.attention_cpp import attention_weights_cpp, surely_fits
 from prior_fast.ops.common.backend import resolve_backend
+from prior_fast.ops.common.cpp import with_cpp
 from prior_fast.ops.common.precision import accumulation_dtype, full_precision
 from prior_fast.ops.common.segments import pad, padding_mask, unpad
 from prior_fast.ops.common.triton import wants_gradient, with_triton
@@ -140,11 +142,16 @@ def attention_weights(
     Raises:
         ValueError: a shape, dtype, device, offset, activation or backend that does not fit; the message names it.
     """
-    check_attention(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, activation)
     sizes = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
+    if surely_fits((q, k), cu_seqlens_q, cu_seqlens_k, sizes[2:], (scale, bias), activation, backend):
+        return attention_weights_cpp(q, k, *sizes, scale, bias, activation)
+    check_attention(q, k, *sizes, scale, bias, activation)
     # The kernels have no backward pass. On an H200, with gradients, 128 pairs take 429 us this way and 295 us in plain
     # PyTorch, which keeps the weights (bench/results/nvidia-h200/kernels-2.json).
-    choice = resolve_backend("attention_weights", backend, with_triton(q, fastest=not wants_gradient(q, k)))
+    available = with_cpp(q, with_triton(q, fastest=not wants_gradient(q, k)))
+    choice = resolve_backend("attention_weights", backend, available)
+    if choice == "cpp":
+        return attention_weights_cpp(q, k, *sizes, scale, bias, activation)
     if choice == "triton":
         return _attention_weights(q, k, *sizes, scale, bias, activation)
     weights = attention_weights_reference(q, k, *sizes, scale=scale, bias=bias, activation=activation)

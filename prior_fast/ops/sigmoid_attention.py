@@ -7,8 +7,10 @@ from torch import Tensor
 
 from prior_fast.ops.attention_weights import attention_weights_reference
 from prior_fast.ops.common.attention import check_attention, default_scale, with_dense_rows
+from prior_fast.ops.common.attention_cpp import sigmoid_attention_cpp, surely_fits
 from prior_fast.ops.common.backend import resolve_backend
 from prior_fast.ops.common.checks import check_tensors
+from prior_fast.ops.common.cpp import with_cpp
 from prior_fast.ops.common.precision import accumulation_dtype, full_precision
 from prior_fast.ops.common.segments import pad, unpad
 from prior_fast.ops.common.triton import with_triton
@@ -189,9 +191,15 @@ def sigmoid_attention(
     Raises:
         ValueError: a shape, dtype, device, offset, activation or backend that does not fit; the message names it.
     """
+    longest = max_seqlen_q, max_seqlen_k
+    if surely_fits((q, k, v), cu_seqlens_q, cu_seqlens_k, longest, (scale, bias), activation, backend):
+        return sigmoid_attention_cpp(q, k, v, cu_seqlens_q, cu_seqlens_k, scale, bias, activation)
     check_attention(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, activation)
     check_tensors(k=(k, "Tk H D"), v=(v, "Tk H Dv"))
     sizes = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
-    if resolve_backend("sigmoid_attention", backend, with_triton(q)) == "triton":
+    chosen = resolve_backend("sigmoid_attention", backend, with_cpp(q, with_triton(q)))
+    if chosen == "cpp":
+        return sigmoid_attention_cpp(q, k, v, cu_seqlens_q, cu_seqlens_k, scale, bias, activation)
+    if chosen == "triton":
         return _sigmoid_attention(q, k, v, *sizes, scale, bias, activation)[0]
     return sigmoid_attention_reference(q, k, v, *sizes, scale=scale, bias=bias, activation=activation)

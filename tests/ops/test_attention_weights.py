@@ -3,7 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prior_fast import ops
+from prior_fast import extension, ops
+
+CPP = pytest.param("cpp", marks=pytest.mark.skipif(extension.unavailable("cpu") is not None, reason="not built"))
 
 
 def naive(q, k, lengths_q, lengths_k, activation):
@@ -126,7 +128,7 @@ def test_compiles_to_one_graph(randn, offsets, check_compiled):
     )
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
+@pytest.mark.parametrize("backend", ["reference", "triton", CPP])
 def test_reads_nothing_back(backend, randn, offsets, no_host_read):
     q, k = (randn(rows, 2, 4).detach().float().requires_grad_() for rows in (5, 6))
     sizes = offsets(2, 3), offsets(0, 6), 3, 6

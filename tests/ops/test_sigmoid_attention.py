@@ -5,7 +5,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prior_fast import ops
+from prior_fast import extension, ops
+
+CPP = pytest.param("cpp", marks=pytest.mark.skipif(extension.unavailable("cpu") is not None, reason="not built"))
+GOLDEN = pytest.mark.parametrize(
+    "golden_case",
+    [
+        ("reference", torch.float64),
+        ("reference", torch.float32),
+        ("triton", torch.float32),
+        pytest.param(("cpp", torch.float32), marks=CPP.marks),
+    ],
+    ids=lambda case: f"{case[0]}-{str(case[1]).removeprefix('torch.')}",
+    indirect=True,
+)
 
 
 def naive(q, k, v, lengths_q, lengths_k, *, scale=None, bias=0.0, activation="sigmoid"):
@@ -34,6 +47,7 @@ def poison():
         torch.use_deterministic_algorithms(before)
 
 
+@GOLDEN
 def test_golden_local_cross_attention(golden_case, gradients, offsets):
     file, backend = golden_case("local_cross_attention")
     image, text, p = file.leaf("image"), file.leaf("text"), file.parameters("p.")
@@ -60,6 +74,7 @@ def test_golden_local_cross_attention(golden_case, gradients, offsets):
         file.check(gradient, f"g.{name}")
 
 
+@GOLDEN
 def test_golden_sentence_attention_pool(golden_case, gradients, offsets):
     """Multi-head softmax attention from each report's mean to the mean and the report's sentences."""
     file, backend = golden_case("sentence_attention_pool")
@@ -104,7 +119,7 @@ def test_shapes(lengths_q, lengths_k, heads, d, dv, activation, randn, offsets, 
     )
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
+@pytest.mark.parametrize("backend", ["reference", "triton", CPP])
 def test_no_segment(backend, offsets):
     empty = torch.zeros(0, 2, 3, requires_grad=True)
     output = ops.sigmoid_attention(empty, empty, empty, offsets(), offsets(), 0, 0, backend=backend)
@@ -309,7 +324,7 @@ def test_triton_compiles_to_one_graph(randn, offsets, check_compiled):
     check_compiled(function, *compile_cases(randn, offsets))
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
+@pytest.mark.parametrize("backend", ["reference", "triton", CPP])
 def test_reads_nothing_back(backend, randn, offsets, no_host_read):
     q, k, v = (x.detach().float().requires_grad_() for x in (randn(5, 2, 4), randn(6, 2, 4), randn(6, 2, 3)))
     sizes = offsets(2, 3), offsets(0, 6)
