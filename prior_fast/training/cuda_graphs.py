@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from prior_fast.batch import PackedBatch
 from prior_fast.model.image_encoder import MAP_SIZE
 from prior_fast.model.prior import PRIORModel
+from prior_fast.training.batch_counters import uncounted
 from prior_fast.training.narrow_weights import NarrowCopies, WithWeights, narrowed, product_weights
 from prior_fast.training.recorded import Function, Recorded, recordings, replay_forward
 from prior_fast.training.recorded_text import ReplayedText
@@ -166,11 +167,14 @@ class Replayed:
         compiled = torch.compile(WithWeights(module, weights.names).run, dynamic=False)
 
         def function(*own: Tensor) -> Sequence[Tensor]:
-            found = compiled(weights.ready(), *own)
+            with uncounted(module):
+                found = compiled(weights.ready(), *own)
             return (found,) if isinstance(found, Tensor) else found
 
         self.name, self.module = name, module
-        self.recorded = Recorded(function, inputs, trained, [*module.buffers()], context)
+        with uncounted(module) as counters:
+            buffers = [*module.buffers()]  # those that the function changes
+        self.recorded = Recorded(function, inputs, trained, buffers, context, counters=counters)
         recordings[name] = self.recorded
         sizes = [x.shape for x in inputs]
         dtypes = [x.dtype for x in inputs]

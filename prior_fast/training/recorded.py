@@ -18,9 +18,11 @@ class Recording(Protocol):
     """What the ops need of a recording.
 
     wants: which inputs get a gradient; the gradients of the parameters follow theirs.
+    counters: integers that each forward pass increases by 1.
     """
 
     wants: list[bool]
+    counters: Sequence[Tensor]
 
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs for `inputs`."""
@@ -67,6 +69,7 @@ class Recorded:
     buffers: buffers that the function changes; they are restored after the recording.
     context: context in which the function runs.
     pool: memory pool of other recordings, which never run between a forward pass of this one and its backward pass.
+    counters: see `Recording`; the function does not change them.
     """
 
     def __init__(
@@ -77,7 +80,9 @@ class Recorded:
         buffers: Sequence[Tensor],
         context: AbstractContextManager,
         pool: Any = None,
+        counters: Sequence[Tensor] = (),
     ) -> None:
+        self.counters: Sequence[Tensor] = list(counters)
         self.function = function  # kept alive: the graphs launch its kernels
         self.pool = pool
         self.inputs = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
@@ -161,7 +166,10 @@ def apart(gradients: Sequence[Tensor]) -> list[Tensor]:
 
 @torch.library.custom_op("prior_fast::replay_forward", mutates_args=())
 def replay_forward(name: str, inputs: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
-    return recordings[name].forward(inputs)
+    recording = recordings[name]
+    if recording.counters:
+        torch._foreach_add_(list(recording.counters), 1)
+    return recording.forward(inputs)
 
 
 @replay_forward.register_fake

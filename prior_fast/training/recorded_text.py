@@ -45,6 +45,7 @@ class TextRecordings:
         self.by_tokens: dict[int, Recorded] = {}  # the last used comes last
         self.current: Recorded | None = None
         self.wants = [False, False, False]
+        self.counters: Sequence[Tensor] = ()
 
     def prepare(self, tokens: int) -> None:
         """Make the recording for so many tokens, unless it is there. If there are too many, the oldest goes."""

@@ -340,7 +340,8 @@ def test_a_recorded_step_runs_the_parts_that_are_left(
     monkeypatch.setattr(cuda_graphs, "Recorded", Computed)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     config = dataclasses.replace(config, model=without(config.model, (name,)))
-    model = make_model(config.model)
+    # In float64: after an update in float32, roundings of the two forms have grown to percents of a gradient.
+    model = make_model(config.model, torch.float64)
     plain, trainer = (
         StageTrainer(own, stage, dataclasses.replace(config, compile=how), ONE)
         for own, how in ((copy.deepcopy(model), "off"), (model, "on"))
@@ -348,6 +349,7 @@ def test_a_recorded_step_runs_the_parts_that_are_left(
     trainer.records = True
     for number in range(2):
         batch = make_batch(rng)
+        batch = dataclasses.replace(batch, images=batch.images.double())
         found, wanted = (own.step(batch, StepContext(0.5, number), 1e-3) for own in (trainer, plain))
         assert {key: x.item() for key, x in found.items()} == pytest.approx(
             {key: x.item() for key, x in wanted.items()}, rel=2e-4, abs=2e-4
