@@ -221,11 +221,18 @@ def test_a_state_loaded_later_is_used() -> None:
     expected.step()
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert optimizer.state[own[0]]["step"] == 1
+
+    def step() -> None:
+        give(own, wide)
+        optimizer.step()
+        expected.step()
+        check(own, wide, 1e-5)
+
+    step()
     own[0].data = own[0].data.clone()
-    give(own, wide)
-    optimizer.step()
-    expected.step()
-    check(own, wide, 1e-5)
+    step()
+    fill_optimizer(optimizer, {"a": own[0]}, optimizer_tensors(optimizer, {"a": own[0]}))
+    step()
 
 
 def test_launches_do_not_grow_with_the_tensors() -> None:
