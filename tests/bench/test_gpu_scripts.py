@@ -92,6 +92,24 @@ def test_a_script_leaves_one_archive_with_a_log_of_each_part(start, script: str,
     assert set(summary.splitlines()) <= set(said.splitlines())
 
 
+def test_each_setting_is_measured_beside_the_default(start, tmp_path: Path) -> None:
+    process = start("settings.sh", SETTINGS="precision=fp32 optimizer_kernel=torch,upsampled_conv=auto")
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    asked = [line.split("device=cpu")[1].split() for line in (tmp_path / "asked").read_text().splitlines()]
+    assert asked == [[], ["precision=fp32"], ["optimizer_kernel=torch", "upsampled_conv=auto"]]
+    files = packed(tmp_path / "out/settings.tgz")
+    results = [name for name in files if name.endswith("result.json")]
+    assert len(results) == 3 and "settings/default/result.json" in results
+
+
+@pytest.mark.parametrize("setting", ["optimizer_kernel", "upsampled_conv", "residual", "bank.precision"])
+def test_settings_without_a_figure_are_measured(setting: str, start, tmp_path: Path) -> None:
+    process = start("settings.sh", do=f"{setting}=fail")
+    said = process.communicate()[0]
+    assert process.returncode == 1 and said.count("exit 1") == 1 and said.count("exit 0") == 4, said
+
+
 def test_what_fails_is_said_and_does_not_stop_the_others(start, tmp_path: Path) -> None:
     process = start("speed.sh", do="convolutions=fail")
     said = process.communicate()[0]
