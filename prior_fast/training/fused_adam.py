@@ -101,6 +101,7 @@ class FusedAdam(torch.optim.Optimizer):
         found = clipping(groups, clip_norm)
         for table, group in zip(tables, groups, strict=True):
             adam_update(group, found, table.betas, table.eps, table.decoupled)
+            table.gradients = []  # what reuses their memory runs after the kernels, on the same stream
             torch.autograd.graph.increment_version(table.parameters)
         return found[0]
 
@@ -164,6 +165,7 @@ class _Table:
         self.aligned = all(address % 16 == 0 for row in rows for address in row[:-1])
         self.addresses = self._sent(np.array(rows, np.int64))
         self.chunks = self._sent(chunks_of([x.numel() for x in self.parameters]))
+        self.gradients: list[Tensor] = []
 
     def moved(self) -> bool:
         """Whether a parameter, a moment or a copy lies elsewhere than before, as after the loading of a state."""
@@ -194,7 +196,7 @@ class _Table:
         both[:count] = addresses
         both[count:].view(np.float32)[: rates.size] = rates.ravel()
         sent = self._sent(both)
-        self.gradients = gradients  # until the next step: copies that were made for the kernels must outlive them
+        self.gradients = gradients  # the kernels get addresses, which do not keep copies alive
         return Updated(
             self.addresses,
             sent[:count],

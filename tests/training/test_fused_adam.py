@@ -1,6 +1,7 @@
 """The project's Adam under Triton's interpreter, beside torch's in float64."""
 
 import copy
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -233,6 +234,17 @@ def test_a_state_loaded_later_is_used() -> None:
     step()
     fill_optimizer(optimizer, {"a": own[0]}, optimizer_tensors(optimizer, {"a": own[0]}))
     step()
+
+
+def test_gradients_are_not_kept() -> None:
+    own = parameters([(40,), (6, 20)])
+    optimizer = FusedAdam(own)
+    for x in own:
+        x.grad = torch.randn(x.shape[::-1]).permute(*reversed(range(x.dim())))
+    kept = [weakref.ref(x.grad) for x in own]
+    optimizer.step()
+    optimizer.zero_grad()
+    assert [x() for x in kept] == [None, None]
 
 
 def test_launches_do_not_grow_with_the_tensors() -> None:
