@@ -57,14 +57,13 @@ class FusedAdam(torch.optim.Optimizer):
     def use_copies(self, copies: Mapping[Any, Tensor]) -> None:
         """Take the gradients of these parameters from their copies, and keep the copies up to date.
 
-        copies: leaf tensors by parameter, of one narrow dtype, each with the strides of its parameter.
+        copies: leaf tensors by parameter, of one narrow dtype, each in its parameter's order of memory.
 
         Raises:
             ValueError: a copy differs from its parameter in more than the dtype, or they differ in dtype.
         """
         for parameter, copy in copies.items():
-            same = copy.shape == parameter.shape and copy.stride() == parameter.stride()
-            if not same or copy.device != parameter.device:
+            if not in_same_order(copy, parameter) or copy.device != parameter.device:
                 raise ValueError(f"a copy is {_form(copy)}, its parameter {_form(parameter)}; wanted the same form")
         if len({copy.dtype for copy in copies.values()} - {torch.float32}) > 1:
             raise ValueError("the copies have several dtypes, wanted one")
@@ -211,7 +210,7 @@ class _Table:
         """The gradient, in the order of its holder in memory."""
         gradient = holder.grad
         assert gradient is not None
-        if gradient.stride() == holder.stride() or gradient.numel() <= 1:
+        if in_same_order(gradient, holder):
             return gradient
         return torch.empty_like(holder).copy_(gradient)
 
@@ -226,6 +225,12 @@ def _rates(group: dict[str, Any], step: int) -> tuple[float, float, float]:
     beta1, beta2 = group["betas"]
     decay = group["weight_decay"] * (group["lr"] if group["decoupled"] else 1.0)
     return group["lr"] / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step), decay
+
+
+def in_same_order(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have one shape and lie in memory in one order; the stride of a single element is any."""
+    strides = zip(a.shape, a.stride(), b.stride())
+    return a.shape == b.shape and all(one == other for size, one, other in strides if size > 1)
 
 
 def is_one_piece(x: Tensor) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prior_fast.kernels import adam
 from prior_fast.kernels.common.launch import recording
-from prior_fast.training.fused_adam import FusedAdam, is_one_piece
+from prior_fast.training.fused_adam import FusedAdam, in_same_order, is_one_piece
 from prior_fast.training.narrow_weights import NarrowCopies
 from prior_fast.training.optimizer_state import fill_optimizer, optimizer_tensors
 
@@ -296,6 +296,14 @@ def test_one_piece() -> None:
     x = torch.zeros(2, 3, 4)
     assert all(map(is_one_piece, (x, x.transpose(0, 2), x[:1], x[0, 0, 0], x[:0], x.contiguous().permute(1, 2, 0))))
     assert not any(map(is_one_piece, (x[:, :2], x[..., ::2], torch.zeros(3).expand(2, 3))))
+
+
+def test_a_single_element_has_any_stride() -> None:
+    """Such as the pixels of a 1x1 convolution's weight, whose gradient has the channels innermost."""
+    x = torch.zeros(4, 3, 1, 1)
+    assert in_same_order(x, x.as_strided(x.shape, (3, 1, 3, 3)))
+    assert not in_same_order(x, x.as_strided(x.shape, (1, 4, 1, 1)))
+    assert not in_same_order(x, x.view(3, 4, 1, 1))
 
 
 def test_chunks_cover_every_tensor() -> None:
