@@ -13,6 +13,8 @@ import torch
 from prior_fast.bench.common.case import Public
 from prior_fast.cli.main import main
 from prior_fast.measure.kernels import bench_kernels
+from prior_fast.ops import segment_mean
+from prior_fast.ops.common import cpp
 
 CPU = torch.device("cpu")
 QUICK = ["--device", "cpu", "--seconds", "0.001"]
@@ -21,6 +23,12 @@ QUICK = ["--device", "cpu", "--seconds", "0.001"]
 @pytest.fixture(autouse=True)
 def short_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prior_fast.measure.roofline.LEAST_SECONDS", 0.01)
+
+
+@pytest.fixture
+def one_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU without a C++ compiler: the op is the reference, beside no other backend."""
+    monkeypatch.setattr(cpp, "_unavailable", lambda: "the cpu library is not built")
 
 
 def change_cases(monkeypatch: pytest.MonkeyPatch, change: Callable[[Public], Public], number: int = 1) -> None:
@@ -57,6 +65,7 @@ def test_two_ops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "compare", *[str(tmp_path / "kernels.json")] * 2]) == 0
 
 
+@pytest.mark.usefixtures("one_backend")
 def test_a_planted_slowdown_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +92,7 @@ def test_a_planted_slowdown_is_caught(
     assert main(["bench", "compare", *reversed(files), "--over", "0.25"]) == 0
 
 
+@pytest.mark.usefixtures("one_backend")
 def test_an_empty_competitor_is_not_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +111,7 @@ def broken(*inputs: torch.Tensor) -> torch.Tensor:
     raise RuntimeError("out of order")
 
 
+@pytest.mark.usefixtures("one_backend")
 def test_an_empty_op_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def emptied(case: Public) -> Public:
         def call(x: torch.Tensor, cu: torch.Tensor, backend: str | None = None) -> torch.Tensor:
@@ -112,6 +123,25 @@ def test_an_empty_op_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     change_cases(monkeypatch, emptied)
     assert measure(tmp_path) == 1
     assert json.loads((tmp_path / "kernels.json").read_text())["rows"] == []
+
+
+def test_competitors_alone_are_timed_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the op itself fails its check."""
+    right = {"right": lambda x, cu: segment_mean(x, cu, backend="reference")}
+
+    def emptied(case: Public) -> Public:
+        def call(x: torch.Tensor, cu: torch.Tensor, backend: str | None = None) -> torch.Tensor:
+            found = case.call(x, cu, backend=backend)
+            return found if backend else torch.zeros_like(found)
+
+        return dataclasses.replace(case, call=call, both=None, others=right)
+
+    change_cases(monkeypatch, emptied)
+    assert measure(tmp_path) == 1
+    report = json.loads((tmp_path / "kernels.json").read_text())
+    who = {row["who"] for row in report["rows"]}
+    assert "right" in who and "prior_fast" not in who and report["problems"]
+    assert (tmp_path / "bars.png").is_file() and not (tmp_path / "roofline.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,19 @@ Rows = list[dict[str, Any]]
 
 
 def draw(out: Path, report: dict[str, Any]) -> list[str]:
-    """Write bars.png, roofline.png and scaling.png to `out`; returns the names of the files that were written."""
+    """Write bars.png, roofline.png and scaling.png to `out`; returns the names of the files that were written.
+
+    There is no roofline without calls of ours, and no scaling without an op of several batch sizes.
+    """
     rows: Rows = report["rows"]
     if not rows:
         return []
     with rc_context(STYLE):
         _bars(out / "bars.png", rows)
-        _roofline(out / "roofline.png", rows, report["ceilings"])
-        written = ["bars.png", "roofline.png"]
+        written = ["bars.png"]
+        if any(row["ours"] for row in rows):
+            _roofline(out / "roofline.png", rows, report["ceilings"])
+            written.append("roofline.png")
         if _scaling(out / "scaling.png", rows):
             written.append("scaling.png")
     return written
