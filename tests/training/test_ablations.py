@@ -246,8 +246,10 @@ def test_the_context_for_images_alone_is_the_same_and_trains_only_what_it_reads(
 @EACH
 @EACH_STAGE
 def test_counted_operations_are_those_that_torch_counts(
-    off: tuple[str, ...], stage: int, rng: np.random.Generator
+    off: tuple[str, ...], stage: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # torch does not see the products of other backends.
+    monkeypatch.setenv("PRIOR_FAST_BACKEND", "reference")
     # Two layers of text: the pools, whose rewritten form needs fewer operations than are counted, are a small share.
     tiny = apply_overrides(preset("tiny"), ["model.text.layers=2"]).model
     config = without(tiny, off)
