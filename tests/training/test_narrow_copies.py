@@ -95,10 +95,11 @@ def test_copies_replace_the_casts_of_recorded_parts(
 def test_the_losses_of_fifty_steps_are_those_of_torchs_optimizer(
     small_settings: list[str], rng: np.random.Generator
 ) -> None:
+    # The paper's learning rate. With ten times as much, roundings grow to 1e-3 of a loss within forty steps.
     own, other = trainers([*small_settings, "precision=fp32"], 3)
     batches = [make_batch(rng) for _ in range(4)]
     for number in range(50):
-        found, wanted = (each.step(batches[number % 4], StepContext(0.5, number), 1e-4) for each in (own, other))
+        found, wanted = (each.step(batches[number % 4], StepContext(0.5, number), 1e-5) for each in (own, other))
         # The norm of the gradient is no loss: a rounding that changes the side of one ReLU changes it by percents.
         norms = [float(terms.pop("gradient_norm")) for terms in (found, wanted)]
         assert norms[0] == pytest.approx(norms[1], rel=0.05), number
