@@ -78,7 +78,7 @@ class Public:
 def batches(small: bool) -> tuple[int, ...]:
     """Reports per batch: PRIOR's 128 and up to eight times that; if small, batches that two CPU cores process in
     milliseconds."""
-    return (16, 32, 64) if small else (128, 256, 512, 1024)
+    return (16, 32, 64, 128) if small else (128, 256, 512, 1024)
 
 
 def missing(package: str, pip: str) -> str | None:

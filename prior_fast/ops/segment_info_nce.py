@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import Parameter
 
 from prior_fast.ops.common.backend import resolve_backend
 from prior_fast.ops.common.checks import check_offsets, check_scalar, check_tensors
-from prior_fast.ops.common.cpp import with_cpp
+from prior_fast.ops.common.cpp import offsets_fit, surely_serves, with_cpp
 from prior_fast.ops.common.precision import accumulation_dtype, full_precision
 from prior_fast.ops.common.segments import pad, padding_mask, segment_lengths
 from prior_fast.ops.common.triton import wants_gradient, with_triton
@@ -125,20 +126,56 @@ def _(
     return a.new_empty(a.shape), b.new_empty(b.shape), torch.empty_like(scale)
 
 
+_CPP = torch.ops.prior_fast.segment_info_nce_cpp.default
+_CPP_BACKWARD = torch.ops.prior_fast.segment_info_nce_cpp_backward.default
+
+
 # torch.library.register_autograd would take longer than the kernels of a small batch.
 class _SegmentInfoNceCpp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
-        # A row of the gradient of the products for each row, as long as the longest segment, in whole vectors.
-        columns = (torch.sym_min(max_seqlen, a.shape[0]) + 15) // 16 * 16
-        loss, slope, g = torch.ops.prior_fast.segment_info_nce_cpp.default(a, b, scale, cu_seqlens, columns)
+    def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, cu_seqlens: Tensor, columns: int) -> Tensor:
+        loss, slope, g = _CPP(a, b, scale, cu_seqlens, columns)
         ctx.save_for_backward(a, b, scale, cu_seqlens, slope, g)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
-        return *torch.ops.prior_fast.segment_info_nce_cpp_backward.default(dloss, *ctx.saved_tensors), None, None
+        return *_CPP_BACKWARD(dloss, *ctx.saved_tensors), None, None
+
+
+def _segment_info_nce_cpp(
+    a: Tensor, b: Tensor, logit_scale: float | Tensor, cu_seqlens: Tensor, max_seqlen: int
+) -> Tensor:
+    scale = _as_tensor(logit_scale, a)
+    # A row of the gradient of the products for each row, as long as the longest segment, in whole vectors.
+    rows = a.shape[0]
+    longest = min(max_seqlen, rows) if type(max_seqlen) is type(rows) is int else torch.sym_min(max_seqlen, rows)
+    columns = (longest + 15) // 16 * 16
+    if wants_gradient(a, b, scale):
+        return _SegmentInfoNceCpp.apply(a, b, scale, cu_seqlens, columns)
+    return _CPP(a, b, scale, cu_seqlens, columns)[0]
+
+
+def _as_tensor(logit_scale: float | Tensor, a: Tensor) -> Tensor:
+    return logit_scale if isinstance(logit_scale, Tensor) else a.new_full((), logit_scale, dtype=torch.float32)
+
+
+def _surely_fits(a: Tensor, b: Tensor, logit_scale: float | Tensor, cu_seqlens: Tensor, max_seqlen: int) -> bool:
+    """Whether the arguments of a call that "cpp" serves are right; False leaves the decision to the checks."""
+    scale_fits = type(logit_scale) is float or (
+        type(logit_scale) in (Tensor, Parameter)
+        and logit_scale.dtype == torch.float32  # type: ignore[union-attr]
+        and logit_scale.is_cpu  # type: ignore[union-attr]
+        and logit_scale.dim() == 0  # type: ignore[union-attr]
+    )
+    return (
+        scale_fits
+        and a.dim() == 2
+        and a.shape == b.shape
+        and type(max_seqlen) is int
+        and offsets_fit(cu_seqlens, a.shape[0], max_seqlen)
+    )
 
 
 def segment_info_nce(
@@ -168,6 +205,8 @@ def segment_info_nce(
     Raises:
         ValueError: a shape, dtype, device, offset or backend that does not fit; the message names it.
     """
+    if surely_serves(backend, a, b) and _surely_fits(a, b, logit_scale, cu_seqlens, max_seqlen):
+        return _segment_info_nce_cpp(a, b, logit_scale, cu_seqlens, max_seqlen)
     check_tensors(a=(a, "T D"), b=(b, "T D"))
     check_scalar("logit_scale", logit_scale, "a", a)
     check_offsets("cu_seqlens", cu_seqlens, "a", a, max_name="max_seqlen", max_seqlen=max_seqlen)
@@ -177,7 +216,6 @@ def segment_info_nce(
     chosen = resolve_backend("segment_info_nce", backend, available)
     if chosen == "reference":
         return segment_info_nce_reference(a, b, logit_scale, cu_seqlens, max_seqlen)
-    scale = logit_scale if isinstance(logit_scale, Tensor) else a.new_full((), logit_scale, dtype=torch.float32)
     if chosen == "cpp":
-        return _SegmentInfoNceCpp.apply(a, b, scale, cu_seqlens, max_seqlen)
-    return _segment_info_nce(a, b, scale, cu_seqlens, max_seqlen)[0]
+        return _segment_info_nce_cpp(a, b, logit_scale, cu_seqlens, max_seqlen)
+    return _segment_info_nce(a, b, _as_tensor(logit_scale, a), cu_seqlens, max_seqlen)[0]

@@ -9,7 +9,7 @@ from prior_fast.ops.common.backend import resolve_backend
 from prior_fast.ops.common.checks import check_offsets, check_tensors
 from prior_fast.ops.common.cpp import with_cpp
 from prior_fast.ops.common.precision import accumulation_dtype
-from prior_fast.ops.common.segment_mean_cpp import segment_mean_cpp
+from prior_fast.ops.common.segment_mean_cpp import segment_mean_cpp, surely_fits
 from prior_fast.ops.common.segments import segment_ids, segment_lengths, segment_sum
 from prior_fast.ops.common.triton import with_triton
 
@@ -75,6 +75,8 @@ def segment_mean(x: Tensor, cu_seqlens: Tensor, *, backend: str | None = None) -
     Raises:
         ValueError: a shape, dtype, device, offset or backend that does not fit; the message names it.
     """
+    if surely_fits(x, cu_seqlens, backend):
+        return segment_mean_cpp(x, cu_seqlens)
     check_tensors(x=(x, "T D"))
     check_offsets("cu_seqlens", cu_seqlens, "x", x)
     chosen = resolve_backend("segment_mean", backend, with_cpp(x, with_triton(x)))

@@ -8,10 +8,10 @@ from torch.autograd.function import once_differentiable
 
 from prior_fast.ops.common.backend import resolve_backend
 from prior_fast.ops.common.checks import check_offsets, check_tensors
-from prior_fast.ops.common.cpp import with_cpp
+from prior_fast.ops.common.cpp import offsets_fit, surely_serves, with_cpp
 from prior_fast.ops.common.precision import accumulation_dtype
 from prior_fast.ops.common.segments import segment_ids, segment_sum
-from prior_fast.ops.common.triton import with_triton
+from prior_fast.ops.common.triton import wants_gradient, with_triton
 
 __all__ = ["segment_softmax_pool"]
 
@@ -82,17 +82,25 @@ def _(dy: Tensor, x: Tensor, scores: Tensor, cu_seqlens: Tensor) -> tuple[Tensor
     return x.new_empty(x.shape), scores.new_empty(scores.shape)
 
 
+_CPP = torch.ops.prior_fast.segment_softmax_pool_cpp.default
+_CPP_BACKWARD = torch.ops.prior_fast.segment_softmax_pool_cpp_backward.default
+
+
 # torch.library.register_autograd would take longer than the kernels of a small batch.
 class _SegmentSoftmaxPoolCpp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scores: Tensor, cu_seqlens: Tensor) -> Tensor:
         ctx.save_for_backward(x, scores, cu_seqlens)
-        return torch.ops.prior_fast.segment_softmax_pool_cpp.default(x, scores, cu_seqlens)
+        return _CPP(x, scores, cu_seqlens)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
-        return *torch.ops.prior_fast.segment_softmax_pool_cpp_backward.default(dy, *ctx.saved_tensors), None
+        return *_CPP_BACKWARD(dy, *ctx.saved_tensors), None
+
+
+def _segment_softmax_pool_cpp(x: Tensor, scores: Tensor, cu_seqlens: Tensor) -> Tensor:
+    return (_SegmentSoftmaxPoolCpp.apply if wants_gradient(x, scores) else _CPP)(x, scores, cu_seqlens)
 
 
 def segment_softmax_pool(x: Tensor, scores: Tensor, cu_seqlens: Tensor, *, backend: str | None = None) -> Tensor:
@@ -110,11 +118,14 @@ def segment_softmax_pool(x: Tensor, scores: Tensor, cu_seqlens: Tensor, *, backe
     Raises:
         ValueError: a shape, dtype, device, offset or backend that does not fit; the message names it.
     """
+    shapes_fit = surely_serves(backend, x, scores) and x.dim() == 2 and scores.shape == x.shape[:1]
+    if shapes_fit and offsets_fit(cu_seqlens, x.shape[0]):
+        return _segment_softmax_pool_cpp(x, scores, cu_seqlens)
     check_tensors(x=(x, "T D"), scores=(scores, "T"))
     check_offsets("cu_seqlens", cu_seqlens, "x", x)
     chosen = resolve_backend("segment_softmax_pool", backend, with_cpp(x, with_triton(x)))
     if chosen == "cpp":
-        return _SegmentSoftmaxPoolCpp.apply(x, scores, cu_seqlens)
+        return _segment_softmax_pool_cpp(x, scores, cu_seqlens)
     if chosen == "triton":
         return _segment_softmax_pool(x, scores, cu_seqlens)
     return segment_softmax_pool_reference(x, scores, cu_seqlens)

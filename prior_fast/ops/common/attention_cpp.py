@@ -5,8 +5,6 @@ and backward pass without work took 170 us with torch.library.register_autograd 
 torch.autograd.Function, less than the work of a small batch.
 """
 
-import os
-from itertools import pairwise
 from types import NoneType
 from typing import Any
 
@@ -14,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from prior_fast.ops.common import backend, checks
 from prior_fast.ops.common.attention import ACTIVATIONS, with_dense_rows
-from prior_fast.ops.common.cpp import with_cpp
+from prior_fast.ops.common.cpp import offsets_fit, surely_serves
 from prior_fast.ops.common.triton import wants_gradient
 
 for _schema in (
@@ -57,19 +54,25 @@ def _fake_weights_backward(dweights: Tensor, q: Tensor, k: Tensor, *options: Any
     return q.new_empty(q.shape), k.new_empty(k.shape)
 
 
+_ATTENTION = torch.ops.prior_fast.sigmoid_attention_cpp.default
+_ATTENTION_BACKWARD = torch.ops.prior_fast.sigmoid_attention_cpp_backward.default
+_WEIGHTS = torch.ops.prior_fast.attention_weights_cpp.default
+_WEIGHTS_BACKWARD = torch.ops.prior_fast.attention_weights_cpp_backward.default
+
+
 class _SigmoidAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         ctx.save_for_backward(*arguments[:5])
         ctx.options = arguments[5:]
-        out: Tensor = torch.ops.prior_fast.sigmoid_attention_cpp(*arguments)
+        out: Tensor = _ATTENTION(*arguments)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        backward = torch.ops.prior_fast.sigmoid_attention_cpp_backward
-        return *backward(with_dense_rows(dout), *ctx.saved_tensors, *ctx.options), *[None] * 5
+        gradients = _ATTENTION_BACKWARD(with_dense_rows(dout), *ctx.saved_tensors, *ctx.options)
+        return *gradients, None, None, None, None, None
 
 
 def _setup_weights(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -78,8 +81,7 @@ def _setup_weights(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward_of_weights(ctx: Any, dweights: Tensor) -> tuple[Tensor | None, ...]:
-    backward = torch.ops.prior_fast.attention_weights_cpp_backward
-    gradients = backward(dweights.contiguous(), *ctx.saved_tensors, *ctx.options)
+    gradients = _WEIGHTS_BACKWARD(dweights.contiguous(), *ctx.saved_tensors, *ctx.options)
     return *gradients, *[None] * (4 + len(ctx.options))
 
 
@@ -98,42 +100,23 @@ def surely_fits(
 ) -> bool:
     """Whether "cpp" serves a call of which all arguments are right; `tensors` are q, k and, if there are values, v.
 
-    It takes a quarter of the time of the checks that find what is wrong, which take longer than a small batch's
-    attention. False if anything is unusual; the checks then decide.
+    See `surely_serves`: False leaves the decision to the checks.
     """
+    if not surely_serves(wanted, *tensors):
+        return False
     q, k = tensors[:2]
-    if wanted is not None or torch.compiler.is_compiling() or any(name in os.environ for name in _VARIABLES):
-        return False
-    if any(type(x) is not Tensor for x in (*tensors, cu_seqlens_q, cu_seqlens_k)) or with_cpp(q, {}).get("cpp", ""):
-        return False
-    dtype, device, rows_k = q.dtype, q.device, k.shape[:2]
+    rows_k = k.shape[:2]
     return (
         q.dim() == k.dim() == 3
         and q.shape[1:] == k.shape[1:]
-        and all(x.dim() == 3 and x.shape[:2] == rows_k for x in tensors[2:])
-        and all(x.dtype == dtype and x.device == device for x in tensors[1:])
-        and all(type(x) is int for x in longest)
+        and (len(tensors) < 3 or (tensors[2].dim() == 3 and tensors[2].shape[:2] == rows_k))
+        and type(longest[0]) is type(longest[1]) is int
         and type(numbers[0]) in (float, NoneType)
         and type(numbers[1]) is float
         and activation in ACTIVATIONS
+        and offsets_fit(cu_seqlens_q, q.shape[0], longest[0])
+        and offsets_fit(cu_seqlens_k, rows_k[0], longest[1])
         and cu_seqlens_q.shape == cu_seqlens_k.shape
-        and _offsets_fit(cu_seqlens_q, q, longest[0])
-        and _offsets_fit(cu_seqlens_k, k, longest[1])
-    )
-
-
-_VARIABLES = (checks.ENVIRONMENT_VARIABLE, backend.ENVIRONMENT_VARIABLE)
-
-
-def _offsets_fit(cu_seqlens: Tensor, x: Tensor, longest: int) -> bool:
-    if cu_seqlens.dtype not in checks.OFFSET_DTYPES or cu_seqlens.device != x.device or cu_seqlens.dim() != 1:
-        return False
-    offsets = cu_seqlens.tolist()
-    return (
-        bool(offsets)
-        and offsets[0] == 0
-        and offsets[-1] == x.shape[0]
-        and all(0 <= after - before <= longest for before, after in pairwise(offsets))
     )
 
 
@@ -150,10 +133,7 @@ def sigmoid_attention_cpp(
     """`sigmoid_attention` on threads of the CPU; float32 and bfloat16."""
     tensors = with_dense_rows(q), with_dense_rows(k), with_dense_rows(v)
     arguments = (*tensors, cu_seqlens_q.contiguous(), cu_seqlens_k.contiguous(), scale, bias, activation == "softmax")
-    differentiated = wants_gradient(q, k, v)
-    out: Tensor = (_SigmoidAttention.apply if differentiated else torch.ops.prior_fast.sigmoid_attention_cpp)(
-        *arguments
-    )
+    out: Tensor = (_SigmoidAttention.apply if wants_gradient(q, k, v) else _ATTENTION)(*arguments)
     return out
 
 
@@ -171,5 +151,5 @@ def attention_weights_cpp(
     """`attention_weights` on threads of the CPU; float32 and bfloat16."""
     offsets = cu_seqlens_q.contiguous(), cu_seqlens_k.contiguous()
     options = max_seqlen_q, max_seqlen_k, scale, bias, activation == "softmax"
-    out: Tensor = torch.ops.prior_fast.attention_weights_cpp(with_dense_rows(q), with_dense_rows(k), *offsets, *options)
+    out: Tensor = _WEIGHTS(with_dense_rows(q), with_dense_rows(k), *offsets, *options)
     return out
