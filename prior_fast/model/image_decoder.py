@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prior_fast.model.known_moments import normalize_known, wants_moments
 from prior_fast.model.narrow_conv import NarrowConv2d
 from prior_fast.model.padded_conv import PaddedConv2d
 from prior_fast.model.precision import widen
@@ -28,7 +29,10 @@ class DecoderBlock(nn.Module):
 
 
 class _NormalizedConv(nn.Sequential):
-    """A convolution, ReLU and batch normalization, which is numbered by its place."""
+    """A convolution, ReLU and batch normalization, which is numbered by its place.
+
+    In training, the kernels of an upsampled convolution also compute the ReLU and the moments of the normalization.
+    """
 
     def __init__(self, convolution: nn.Conv2d, norm: Literal["after_relu", "before_relu"]) -> None:
         layers: list[nn.Module] = [nn.BatchNorm2d(convolution.out_channels), nn.ReLU()]
@@ -37,10 +41,14 @@ class _NormalizedConv(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, h, w] -> [B, out, h, w]."""
-        x = self[0](x)
-        if self.norm_first:
-            return norm_relu(cast(nn.BatchNorm2d, self[1]), x)
-        return relu_norm(cast(nn.BatchNorm2d, self[2]), x)
+        convolution, norm = self[0], cast(nn.BatchNorm2d, self[1 if self.norm_first else 2])
+        # Not of a subclass, which may compute the result in another way.
+        if type(convolution) is UpsampledConv2d and wants_moments(norm) and convolution.has_kernels(x):
+            y, moments = convolution.with_moments(x, relu=not self.norm_first)
+            y = normalize_known(norm, y, moments)
+            return F.relu(y, inplace=True) if self.norm_first else y
+        x = convolution(x)
+        return norm_relu(norm, x) if self.norm_first else relu_norm(norm, x)
 
 
 class ImageDecoder(nn.Module):

@@ -61,9 +61,13 @@ def _fused(norm: nn.BatchNorm2d, x: Tensor, activation: int, residual: Tensor | 
 
 @torch.no_grad()
 def track(norm: nn.BatchNorm2d, mean: Tensor, unbiased: Tensor) -> None:
-    """Move the running statistics towards the mean and the unbiased variance [C] of a batch."""
+    """Move the running statistics towards the mean and the unbiased variance [C] of a batch, and count the batch.
+
+    Like torch's layer, a layer without a counter does not count: `prior_fast.training.batch_counters` counts for it.
+    """
     momentum = norm.momentum or 0.0
-    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
     norm.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
     norm.running_var.lerp_(unbiased, momentum)  # type: ignore[union-attr]
 

@@ -23,7 +23,8 @@ class UpsampledConv2d(nn.Conv2d):
 
     Attributes:
         backend: "cudnn": torch's transposed convolution; "triton": the kernels of `prior_fast.ops.upsampled_conv` where
-            they can serve, else torch's. It is no part of the weights: a new or copied-in state keeps it.
+            they can serve, else torch's. The kernels also compute what batch normalization needs (`with_moments`). It
+            is no part of the weights: a new or copied-in state keeps it.
     """
 
     backend = "cudnn"
@@ -32,11 +33,26 @@ class UpsampledConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.backend == "triton" and triton_unavailable(x) is None:
-            # The op does not know autocast, under which torch's convolution makes its operands narrow.
-            half = torch.is_autocast_enabled(x.device.type)
-            dtype = torch.get_autocast_dtype(x.device.type) if half else self.weight.dtype
-            y = upsampled_conv(x.to(dtype), self.weight, self.bias, backend="triton")
+        if self.has_kernels(x):
+            y = self._by_kernels(x)
             assert isinstance(y, Tensor)
             return y
         return F.conv_transpose2d(x, upsampled_kernel(self.weight), self.bias, stride=2, padding=1)
+
+    def has_kernels(self, x: Tensor) -> bool:
+        """Whether the kernels serve `x`."""
+        return self.backend == "triton" and triton_unavailable(x) is None
+
+    def with_moments(self, x: Tensor, relu: bool) -> tuple[Tensor, Tensor]:
+        """The result, and mean and biased variance [2, out] float32 of its channels; for x with `has_kernels`.
+
+        relu: whether to set negative numbers of the result to 0; the moments are those after it.
+        """
+        y, moments = self._by_kernels(x, relu=relu, moments=True)
+        return y, moments
+
+    def _by_kernels(self, x: Tensor, **options: bool) -> Tensor | tuple[Tensor, Tensor]:
+        # The op does not know autocast, under which torch's convolution makes its operands narrow.
+        half = torch.is_autocast_enabled(x.device.type)
+        dtype = torch.get_autocast_dtype(x.device.type) if half else self.weight.dtype
+        return upsampled_conv(x.to(dtype), self.weight, self.bias, backend="triton", **options)

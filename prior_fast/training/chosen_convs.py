@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import prior_fast.kernels
 from prior_fast.batch import PackedBatch
 from prior_fast.config import RunConfig
 from prior_fast.errors import UsageError
 from prior_fast.model.image_encoder import MAP_SIZE
+from prior_fast.model.known_moments import wants_moments
 from prior_fast.model.prior import PRIORModel
 from prior_fast.model.upsampled_conv import BACKENDS, UpsampledConv2d
 from prior_fast.training.choices import Choices, Measure, milliseconds
@@ -44,15 +46,20 @@ def choose_convolutions(
     Call it within autocast if the step runs within autocast, before the decoder is compiled or recorded. With
     upsampled_conv=auto a GPU times forward and backward pass of each layer at the size of `batch`, or the choices'
     file knows the result. A CPU has torch's convolution. Random generators are left as they are.
+
+    Where the normalization takes its moments from the kernels, they are timed with them, and torch's convolution with a
+    read of its result for the statistics: the least time that they take.
     """
     layers = {name: layer for name, layer in model.image_decoder.named_modules() if isinstance(layer, UpsampledConv2d)}
+    norms = [module for module in model.image_decoder.modules() if isinstance(module, _BatchNorm)]
+    moments = all(map(wants_moments, norms))
     side = MAP_SIZE
     for layer in layers.values():
         if config.upsampled_conv != "auto":
             layer.backend = config.upsampled_conv
         elif device.type == "cuda" or choices is not None:
             choices = choices or Choices.of(device)
-            layer.backend = _choose(layer, len(batch), side, device, choices, measure)
+            layer.backend = _choose(layer, moments, len(batch), side, device, choices, measure)
         else:
             layer.backend = "cudnn"
         side *= 2
@@ -60,7 +67,13 @@ def choose_convolutions(
 
 
 def _choose(
-    layer: UpsampledConv2d, batch: int, side: int, device: torch.device, choices: Choices, measure: Measure
+    layer: UpsampledConv2d,
+    moments: bool,
+    batch: int,
+    side: int,
+    device: torch.device,
+    choices: Choices,
+    measure: Measure,
 ) -> str:
     half = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if half else layer.weight.dtype
@@ -73,6 +86,15 @@ def _choose(
     inputs: list[torch.Tensor] = []
     wanted = [parameter for parameter in layer.parameters() if parameter.requires_grad]
 
+    def result(x: torch.Tensor) -> torch.Tensor:
+        # Without the ReLU: a compiled step computes its gradient together with the normalization's, unlike this call.
+        if moments and layer.has_kernels(x):
+            return layer.with_moments(x, relu=False)[0]
+        y = layer(x)
+        if moments:
+            y.detach().sum()
+        return y
+
     def candidate(backend: str) -> Callable[[], object]:
         def call() -> object:
             if not inputs:  # only where something is measured: a known choice takes no memory
@@ -80,16 +102,18 @@ def _choose(
             x, dy = inputs
             layer.backend = backend
             with torch.enable_grad():
-                return torch.autograd.grad(layer(x), [x, *wanted], dy)
+                return torch.autograd.grad(result(x), [x, *wanted], dy)
 
         return call
 
     sizes = f"{batch}x{layer.in_channels}x{side}x{side} to {layer.out_channels}"
-    key = f"upsampled_conv {sizes} {str(dtype).removeprefix('torch.')} kernels {_digest()}"
+    kind = f"{str(dtype).removeprefix('torch.')}{' with moments' if moments else ''}"
+    key = f"upsampled_conv {sizes} {kind} kernels {_digest()}"
     return choices.choose(key, {backend: candidate(backend) for backend in BACKENDS}, measure)
 
 
 def _digest() -> str:
     """Of the kernels: a change of them is measured anew."""
-    source = (Path(prior_fast.kernels.__path__[0]) / "upsampled_conv.py").read_bytes()
+    folder = Path(prior_fast.kernels.__path__[0])
+    source = b"".join((folder / name).read_bytes() for name in ("upsampled_conv.py", "_joined_moments.py"))
     return hashlib.sha256(source).hexdigest()[:12]

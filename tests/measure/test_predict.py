@@ -33,7 +33,7 @@ from prior_fast.measure.predict.parts import (
     Call,
     totals,
 )
-from prior_fast.measure.predict.predict import CHIPS, chip_names, predict, step_dtype
+from prior_fast.measure.predict.predict import CHIPS, PredictOptions, chip_names, predict, run_predict, step_dtype
 from prior_fast.training.operations import sizes_of, step_operations
 from prior_fast.training.recorded_text import filled
 
@@ -249,6 +249,8 @@ def test_chips_by_name() -> None:
 
 def test_a_step_that_is_not_counted() -> None:
     config = dataclasses.replace(paper(3), compile="off")
+    with pytest.raises(UsageError, match="upsampled_conv=triton: only cuDNN's convolutions are counted"):
+        run_predict(PredictOptions("h200", settings=("upsampled_conv=triton",)))
     with pytest.raises(UsageError, match="compile=off"):
         step_dtype(config, "cuda")
     assert step_dtype(dataclasses.replace(paper(3), precision="fp32"), "cuda") == torch.float32

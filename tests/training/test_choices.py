@@ -130,8 +130,38 @@ def model_of(settings: list[str], small_settings: list[str]) -> tuple[PRIORModel
     return PRIORModel(config.model, vocab_size=50).train(), config
 
 
-def plain(*tensors: torch.Tensor, backend: str) -> object:
-    return upsampled_conv(*tensors, backend="reference")
+def plain(*tensors: torch.Tensor, backend: str, **options: bool) -> object:
+    return upsampled_conv(*tensors, backend="reference", **options)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_the_kernels_are_timed_with_the_moments_that_a_step_takes_from_them(
+    joined: bool, path: Path, small_settings: list[str], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, bool]] = []
+
+    def watched(*tensors: torch.Tensor, backend: str, **options: bool) -> object:
+        seen.append(options)
+        return plain(*tensors, backend=backend, **options)
+
+    monkeypatch.setattr("prior_fast.model.upsampled_conv.upsampled_conv", watched)
+    model, config = model_of(["upsampled_conv=auto"], small_settings)
+    if joined:
+        for norm in model.modules():
+            if type(norm) is torch.nn.BatchNorm2d:
+                norm.__class__ = torch.nn.SyncBatchNorm
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+
+    def measure(call: Callable[[], object]) -> float:
+        call()
+        return 1.0
+
+    choices = Choices(path)
+    choose_convolutions(model, config, four_pairs(rng), CPU, choices=choices, measure=measure)  # type: ignore[arg-type]
+    assert seen == [{} if joined else {"relu": False, "moments": True}] * 3
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    # What is measured is part of the key: a choice without the moments is another one.
+    assert path.read_text().count("with moments") == (0 if joined else 3)
 
 
 def backends(model: PRIORModel) -> list[str]:

@@ -69,6 +69,10 @@ def measure_parts(config: RunConfig, stage: int, mean_tokens: int, device: torch
     torch.manual_seed(config.seed)
     model = PRIORModel(config.model, VOCABULARY).to(device).train()
     trainer = StageTrainer(model, stage, config, Ranks(0, 1, None, device))
+    if trainer.branches is not None:
+        # The profiler does not see the calls of the branches' thread.
+        trainer.branches.close()
+        trainer.branches = None
     batch = batch.to(device)
 
     def step(number: int) -> None:

@@ -68,6 +68,10 @@ def run_predict(options: PredictOptions) -> dict[str, Any]:
             settings=options.settings,
         )
     )
+    if config.upsampled_conv != "cudnn":
+        raise UsageError(
+            f"upsampled_conv={config.upsampled_conv}: only cuDNN's convolutions are counted; leave the setting out"
+        )
     beside = None if options.beside is None else read_parts(options.beside, options.stage, options.batch)
     dtype = step_dtype(config, device)
     counted = count_step(config, options.stage, options.tokens, device, dtype)
