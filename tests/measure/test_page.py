@@ -145,3 +145,8 @@ def test_an_op_has_one_row_its_first_shape_with_its_gradient_and_the_fastest_com
     ]
     (line,) = ops({"rows": rows})[2:]
     assert line == "| an_op | batch B=16 | fwd+bwd | float32 | triton | 2,000 | 1.0 | 50% | quick 2.50 |"
+    rows += [row(128, "forward", "prior_fast", 1.5), row(128, "forward+backward", "prior_fast", 6.0)]
+    rows += [row(256, "forward+backward", "prior_fast", 9.0), row(128, "forward+backward", "slow", 9.0)]
+    rows += [{**found, "dtype": "bfloat16"} for found in rows]
+    (line,) = ops({"rows": rows})[2:]
+    assert line == "| an_op | batch B=128 | fwd+bwd | float32 | triton | 6,000 | 1.0 | 50% | slow 1.50 |"

@@ -11,8 +11,8 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         help="fill the tables of Markdown pages from result files and from the config",
         description="Replace every table of the pages between the lines <!-- table KIND FILE --> and "
         "<!-- end of table -->. KIND is train, loader, loader-parts, ops, limits, competitors, slower, "
-        "memory, pretraining, demo-seeds, demo-seconds, demo-defects, demo-planted, steps, parts or machine; FILE is a "
-        "result file below the folder of results. "
+        "memory, pretraining, demo-seeds, demo-seconds, demo-defects, demo-planted, demo-steps, steps, parts, predict "
+        "or machine; FILE is a result file below the folder of results. "
         "<!-- table settings GROUP --> is made from the config: GROUP is run, model, model.image, model.text, "
         "model.bank, model.sentence_decoder, loss or data.",
         epilog="example: prior-fast bench page docs/performance.md --results bench/results",

@@ -13,6 +13,8 @@ from prior_fast.tables import markdown_table
 Report = dict[str, Any]
 Row = dict[str, Any]
 
+PAPERS_BATCH = 128  # reports
+
 
 def train(report: Report) -> list[str]:
     """A row for each rung of the ladder."""
@@ -35,13 +37,18 @@ def loader_parts(report: Report) -> list[str]:
 
 
 def ops(report: Report) -> list[str]:
-    """A row for each op at PRIOR's own widths and the smallest batch: forward and backward if it has a gradient."""
+    """A row for each op at PRIOR's own widths: forward and backward if it has a gradient.
+
+    The batch is the paper's, or the smallest if that was not measured.
+    """
     own: dict[str, Row] = {}
     for row in report["rows"]:
         if not row["ours"] or row["axis"] != "batch":
             continue
         best = own.setdefault(row["op"], row)
-        if (row["shape"], row["dtype"]) == (best["shape"], best["dtype"]) and row["direction"] != "forward":
+        nearer = row["at"] == PAPERS_BATCH != best["at"]
+        fuller = row["shape"] == best["shape"] and row["direction"] != "forward"
+        if row["dtype"] == best["dtype"] and (nearer or fuller):
             own[row["op"]] = row
     others = pairs(report)
     rows = []

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from prior_fast.hardware.chips import Speeds
-from prior_fast.measure.predict.parts import Call
+from prior_fast.measure.predict.parts import OPTIMIZER, Call
 
 STEPS = "bench/results/nvidia-h200/steps.json"
 FORMS = "bench/results/nvidia-h200/convolution-forms.json"
@@ -74,37 +74,60 @@ class GpuAssumptions:
         return self.convolution_64 if channels >= 64 else self.convolution_0
 
 
-CPU = "bench/results/cpu-2-cores/predict.json"
 CACHE = 2**24  # bytes
+
+
+def _here(call: str) -> Any:
+    return field(metadata={"source": f"measured here: {call}"})
 
 
 @dataclass(frozen=True)
 class CpuAssumptions:
-    """Shares of a CPU's measured ceilings that kinds of calls reach, without torch.compile. One core of an EPYC."""
+    """Rates of kinds of calls on a CPU, without torch.compile, measured by calls of common sizes.
 
-    element_wise: float = _from(f"share of the bandwidth; {CPU}: batch norm", 0.90)
-    cached: float = _from(f"the same for calls that move less than 16 MB; {CPU}: all else", 2.0)
-    random: float = _from(f"random numbers a second; {CPU}: dropout's masks", 1.3e8)
-    gelu: float = _from(f"values or gradients of GELU a second; {CPU}", 9e8)
-    product: float = _from(f"share of the rate; {CPU}: matrix products", 0.55)
-    convolution: float = _from(f"share of the rate of products; {CPU}: convolutions", 0.27)
-    attention: float = _from(f"share of the rate of products; {CPU}: report_attention", 0.07)
-    launch: float = _from(f"seconds of a call besides its work; {CPU}: all else", 1e-5)
+    `prior_fast.measure.predict.calibrate` makes the calls. They are not those of the step that is predicted. Of a call
+    that moves less than 16 MB, half of the bytes are assumed to be in a cache, as results of the call before.
+
+    dtype: of the products, convolutions and attention that were measured.
+    """
+
+    dtype: str
+    memory: float = _here("bytes a second, x + y of 64 MB each")
+    cache: float = _here("bytes a second, x + y of 4 MB each, again and again")
+    random: float = _here("random numbers a second, bernoulli_ of a million")
+    gelu: float = _here("values or gradients of GELU a second, of a million")
+    product: float = _here("operations a second, [1440, 256] by [256, 1024]")
+    convolution: float = _here("operations a second, 3x3, 16 images, 64 channels of 28x28 and 16 of 56x56, gradients")
+    attention: float = _here("operations a second of wide heads, 16 reports of 15 to 165 tokens, with gradients")
+    weights: float = _here("attention's weights a second, by heads of widths 16 and 64")
+    update: float = _here("bytes a second, clipping and Adam of 4 million numbers")
+    update_call: float = _here("seconds of a call for a tensor, clipping and Adam of small tensors")
+    call: float = _here("seconds of a call, layers of 16 numbers with gradients")
 
     def seconds(self, call: Call, speeds: Speeds) -> float:
         """The predicted seconds of a call: the longer of arithmetic and memory, and the call itself."""
-        share = {
-            "product": self.product,
-            "attention": self.attention,
-            "convolution": self.convolution,
-        }.get(call.kind, 1.0)
-        memory = self.cached if call.bytes < CACHE * call.launches else self.element_wise
-        work = call.bytes / (speeds.bandwidth * memory)
+        if call.part == OPTIMIZER:
+            return call.bytes / self.update + call.launches * self.update_call
+        work = call.bytes / self.memory
+        if call.bytes < CACHE * call.launches:
+            work = (work + call.bytes / self.cache) / 2
         if call.operations:
-            work = max(work, call.operations / (speeds.rates[call.dtype] * share))
-        if call.kind in ("random", "gelu"):
+            # In another dtype than the measured one it is as much slower as a large product.
+            rate = getattr(self, call.kind, self.product) * speeds.rates[call.dtype] / speeds.rates[self.dtype]
+            work = max(work, call.operations / rate)
+        if call.kind == "attention":
+            work += call.numbers / self.weights
+        elif call.kind in ("random", "gelu"):
             work = max(work, call.numbers / getattr(self, call.kind))
-        return work + call.launches * self.launch
+        return work + call.launches * self.call
+
+    def better(self, other: "CpuAssumptions") -> "CpuAssumptions":
+        """The faster ones of two measurements of one machine."""
+        names = [f.name for f in fields(self) if "source" in f.metadata]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        # All are rates but the seconds of calls.
+        best = {name: min(pair) if name in ("call", "update_call") else max(pair) for name, pair in pairs.items()}
+        return CpuAssumptions(self.dtype, **best)
 
 
 Assumptions = GpuAssumptions | CpuAssumptions
@@ -112,4 +135,8 @@ Assumptions = GpuAssumptions | CpuAssumptions
 
 def described(assumptions: Assumptions) -> list[tuple[str, float, str]]:
     """Name, value and source of each assumption."""
-    return [(f.name, getattr(assumptions, f.name), f.metadata["source"]) for f in fields(assumptions)]
+    return [
+        (f.name, getattr(assumptions, f.name), f.metadata["source"])
+        for f in fields(assumptions)
+        if "source" in f.metadata
+    ]

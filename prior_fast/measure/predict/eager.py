@@ -94,8 +94,8 @@ class EagerStep(TorchDispatchMode):
         if name.startswith("report_attention"):
             heads, width = tensors[0].shape[1:]
             products = 2 if name == "report_attention" else 5
-            operations = products * 2 * heads * width * self.squared_tokens
-            return [Call(part, "attention", name, dtype, operations, moved)]
+            weights = heads * self.squared_tokens
+            return [Call(part, "attention", name, dtype, products * 2 * width * weights, moved, numbers=weights)]
         operations = 2 * own_product(name, args) if part == OWN else 0
         numbers = max((x.numel() for x in tensors), default=0)
         return [Call(part, SLOW.get(name, "element-wise"), name, dtype, operations, moved, numbers=numbers)]

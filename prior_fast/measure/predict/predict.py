@@ -13,7 +13,8 @@ from prior_fast.errors import UsageError
 from prior_fast.hardware.chips import BOARDS, Speeds
 from prior_fast.hardware.machine import describe_machine
 from prior_fast.measure.ladder.bench_ladder import LadderOptions, make_config
-from prior_fast.measure.predict.assumptions import Assumptions, CpuAssumptions, GpuAssumptions, described
+from prior_fast.measure.predict.assumptions import Assumptions, GpuAssumptions, described
+from prior_fast.measure.predict.calibrate import calibrate
 from prior_fast.measure.predict.convolutions import transposed_products
 from prior_fast.measure.predict.count import count_step, update_kernel
 from prior_fast.measure.predict.measured import Milliseconds, measure_parts, read_parts
@@ -79,13 +80,14 @@ def run_predict(options: PredictOptions) -> dict[str, Any]:
     assumptions: Assumptions = GpuAssumptions()
     measured = beside
     if device == "cpu":
-        assumptions = CpuAssumptions()
         kinds = ["float32", *(["bfloat16"] if dtype == torch.bfloat16 else [])]
-        ceilings = measure_ceilings(torch.device("cpu"), kinds)
+        ceilings, rates = measure_ceilings(torch.device("cpu"), kinds), calibrate(dtype)
         if options.measure:
             measured = measure_parts(config, options.stage, options.tokens, torch.device("cpu"))
-            # Other work on the machine lowers the ceilings: keep the higher rates.
+            # Other work on the machine lowers the rates: keep the higher ones.
             ceilings = better(ceilings, measure_ceilings(torch.device("cpu"), kinds))
+            rates = rates.better(calibrate(dtype))
+        assumptions = rates
         speeds = {THIS_CPU: ceilings}
     elif options.measure:
         measured = measure_parts(config, options.stage, options.tokens, torch.device("cuda"))
