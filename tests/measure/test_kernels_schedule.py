@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from prior_fast.bench.common.case import Public, Work
+from prior_fast.bench.common.case import Public, Work, batches
 from prior_fast.cli.main import main
 from prior_fast.measure.kernels import schedule
 from prior_fast.measure.kernels.bench_kernels import OpsOptions, public_cases, run_kernels
@@ -18,6 +18,7 @@ from prior_fast.measure.timing import Timing
 from prior_fast.ops.common.backend import BackendError
 
 CPU = torch.device("cpu")
+CALLS = 2 * len(batches(small=True))  # of segment_mean, and of info_nce: forward, and with gradients
 
 
 class Stopped(BaseException):
@@ -102,14 +103,14 @@ def test_directions_are_measured_together_and_compiled_one_by_one() -> None:
 
 
 def test_without_a_limit_a_pass_on_a_cpu_goes_over_all_ops(tmp_path: Path, clock: Clock) -> None:
-    clock.stop_after = 6 + 3  # of the two ops' twelve calls
+    clock.stop_after = CALLS + 3  # of the two ops' calls
     with pytest.raises(Stopped):
         run(tmp_path, "segment_mean", "info_nce")
-    assert len(clock.checked) == 12 and not (tmp_path / "kernels.json").exists()
+    assert len(clock.checked) == 2 * CALLS and not (tmp_path / "kernels.json").exists()
 
 
 def test_with_a_limit_an_op_is_at_its_end_before_the_next(tmp_path: Path, clock: Clock) -> None:
-    clock.stop_after = 6 * PASSES + 2 * 3 + 1
+    clock.stop_after = CALLS * PASSES + 2 * 3 + 1
     with pytest.raises(Stopped):
         run(tmp_path, "segment_mean", "info_nce", limit=100.0)
     report = read(tmp_path)
@@ -123,7 +124,7 @@ def test_a_stopped_run_leaves_a_report_that_can_be_read(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(tmp_path / "whole", "segment_mean")
-    clock.timed, clock.stop_after = 0, 6 * 2 + 5  # in the third pass
+    clock.timed, clock.stop_after = 0, CALLS * 2 + 5  # in the third pass
     with pytest.raises(Stopped):
         run(tmp_path / "part", "segment_mean")
     report = read(tmp_path / "part")
@@ -131,12 +132,12 @@ def test_a_stopped_run_leaves_a_report_that_can_be_read(
     assert all(row["limit_milliseconds"] > 0 for row in report["rows"]) and report["ceilings"]["bandwidth"] > 0
     files = [str(tmp_path / name / "kernels.json") for name in ("whole", "part")]
     assert main(["bench", "compare", *files]) == 0
-    assert "6 the same" in capsys.readouterr().out
+    assert f"{CALLS} the same" in capsys.readouterr().out
     page = tmp_path / "page.md"
     kinds = ("limits", "competitors", "slower", "machine")
     page.write_text("\n".join(f"<!-- table {kind} kernels.json -->\n<!-- end of table -->" for kind in kinds))
     assert main(["bench", "page", str(page), "--results", str(tmp_path / "part")]) == 0
-    assert page.read_text().count("| segment_mean |") == 6
+    assert page.read_text().count("| segment_mean |") == CALLS
 
 
 def test_a_run_that_is_stopped_before_it_has_a_row_leaves_the_rows_that_are_there(tmp_path: Path, clock: Clock) -> None:
@@ -150,10 +151,10 @@ def test_a_run_that_is_stopped_before_it_has_a_row_leaves_the_rows_that_are_ther
 def test_runs_of_single_ops_make_one_report(tmp_path: Path, clock: Clock) -> None:
     assert ops_of(run(tmp_path, "segment_mean")) == ["segment_mean"]
     both = run(tmp_path, "info_nce")
-    assert ops_of(both) == ["info_nce", "segment_mean"] and both["complete"] and len(both["rows"]) == 12
+    assert ops_of(both) == ["info_nce", "segment_mean"] and both["complete"] and len(both["rows"]) == 2 * CALLS
     assert both["left_out"] == []
     again = run(tmp_path, "segment_mean")
-    assert len(again["rows"]) == 12 and again["complete"]
+    assert len(again["rows"]) == 2 * CALLS and again["complete"]
     apart, together = run(tmp_path / "one", "info_nce", "segment_mean"), again
     assert [row["name"] for row in apart["rows"]] == [row["name"] for row in together["rows"]]
 
@@ -243,7 +244,7 @@ def test_nothing_is_compiled_in_the_second_half_of_a_limit(tmp_path: Path, clock
 
 def test_what_is_compiled_takes_the_place_of_what_was_not(tmp_path: Path, clock: Clock) -> None:
     report = compiled(tmp_path, clock, 1000.0)
-    assert len(report["rows"]) == 12 and len({row["name"] for row in report["rows"]}) == 12
+    assert len(report["rows"]) == len({row["name"] for row in report["rows"]}) == 2 * CALLS
     assert {row["milliseconds"] for row in report["rows"]} == {2.0} and report["complete"]
     clock.timed, clock.stop_after = 0, 2 * PASSES + 3
     with pytest.raises(Stopped):
