@@ -131,15 +131,16 @@ class Buffer {
 // The numbers from one row to the next in a buffer.
 int64_t aligned(int64_t width) { return (width + 15) / 16 * 16; }
 
-// Up to eight rows as float32: those of the tensor, or a copy.
+// Up to eight rows as inner products read them: those of the tensor, and float32 copies if they are needed.
 struct Wide {
   Buffer copy;
-  Rows<const float> of(const Products<float>&, Rows<const float> rows, int64_t, int64_t) { return rows; }
-  Rows<const float> of(const Products<BFloat16Bits>& products, Rows<const BFloat16Bits> rows, int64_t count,
-                       int64_t width) {
+  Left<float> of(const Products<float>&, Rows<const float> rows, int64_t, int64_t) { return {rows, rows}; }
+  Left<BFloat16Bits> of(const Products<BFloat16Bits>& products, Rows<const BFloat16Bits> rows, int64_t count,
+                        int64_t width) {
+    if (!products.widens) return {{nullptr, 0}, rows};
     const Rows<float> out{copy.hold(kRows * aligned(width)), aligned(width)};
     for (int64_t row = 0; row < count; ++row) products.widen(rows[row], width, out[row]);
-    return {out.data, out.step};
+    return {{out.data, out.step}, rows};
   }
 };
 
@@ -374,7 +375,7 @@ void backward(const Backward& x, const std::vector<Segment>& segments, const Wei
   });
 }
 
-// lanes: of the vectors, 16, 8 or 4; 0: the most that the processor has.
+// lanes: of the vectors, 16, 8 or 4, or kPairs; 0: the most that the processor has.
 int64_t lanes_of(int64_t wanted) { return wanted ? std::min(wanted, lanes_here()) : lanes_here(); }
 
 Tensor sigmoid_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_q, const Tensor& cu_k,

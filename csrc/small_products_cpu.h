@@ -37,7 +37,36 @@ constexpr int kAcross = L == 16 ? 3 : 1;
 template <int L, typename T>
 constexpr int kChunks = L == 16 && Chunk<L, T>::vectors == 1 ? 3 : 1;
 
+// What the left rows of inner products are read as: float32 copies in the order of chunks, or the rows themselves.
+template <typename T>
+struct Left {
+  Rows<const float> wide;
+  Rows<const T> own;
+};
+
+// sums += products of 32 pairs of bfloat16 numbers, two in each lane; float32 numbers below the normal ones count as 0.
+PF_INLINE void add_pairs(const Words<16>& x, const Words<16>& y, Floats<16>& sums) {
+#if defined(__x86_64__)
+  __asm__("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(x), "v"(y));
+#endif
+}
+
 // sums[n][m] += left[m] . right[n] for whole chunks from column d on; returns the column after them.
+template <int L, int M, int N, typename Part>
+PF_INLINE int64_t add_inner_products(Rows<const BFloat16Bits> left, Rows<const BFloat16Bits> right, int64_t d,
+                                     int64_t depth, Floats<L> (&sums)[N][M]) {
+  using At = const typename VectorTypes<L>::WordsAt;
+  for (; d + 2 * L <= depth; d += 2 * L) {
+    Words<L> across[N];
+    PF_UNROLLED for (int n = 0; n < N; ++n) across[n] = *reinterpret_cast<At*>(right[n] + d);
+    PF_UNROLLED for (int m = 0; m < M; ++m) {
+      const Words<L> down = *reinterpret_cast<At*>(left[m] + d);
+      PF_UNROLLED for (int n = 0; n < N; ++n) add_pairs(down, across[n], sums[n][m]);
+    }
+  }
+  return d;
+}
+
 template <int L, int M, int N, typename Part, typename T>
 PF_INLINE int64_t add_inner_products(Rows<const float> left, Rows<const T> right, int64_t d, int64_t depth,
                                      Floats<L> (&sums)[N][M]) {
@@ -65,11 +94,12 @@ PF_INLINE void store_sums(const Floats<L>* x, float* out) {
 }
 
 // out[n, m] = left[m] . right[n] for M left rows and N right rows.
-template <int L, int M, int N, typename T>
-PF_INLINE void inner_products_tile(Rows<const float> left, Rows<const T> right, int64_t depth, float* out) {
+template <int L, int M, int N, typename S, typename T>
+PF_INLINE void inner_products_tile(Rows<const S> left, Rows<const T> right, int64_t depth, float* out) {
   Floats<L> sums[N][M] = {};
   int64_t d = add_inner_products<L, M, N, Chunk<L, T>>(left, right, 0, depth, sums);
-  if constexpr (Chunk<L, T>::vectors > 1) d = add_inner_products<L, M, N, Plain<L, T>>(left, right, d, depth, sums);
+  if constexpr (Chunk<L, T>::vectors > 1 && std::is_same_v<S, float>)
+    d = add_inner_products<L, M, N, Plain<L, T>>(left, right, d, depth, sums);
   PF_UNROLLED for (int n = 0; n < N; ++n) {
     sums_of_lanes<L, M>(sums[n]);
     store_sums<L, M>(sums[n], out + n * kRows);
@@ -78,13 +108,13 @@ PF_INLINE void inner_products_tile(Rows<const float> left, Rows<const T> right, 
     for (int n = 0; n < N; ++n)
       for (int m = 0; m < M; ++m) {
         float sum = 0.0f;
-        for (int64_t i = d; i < depth; ++i) sum += left[m][i] * wide(right[n][i]);
+        for (int64_t i = d; i < depth; ++i) sum += wide(left[m][i]) * wide(right[n][i]);
         out[n * kRows + m] += sum;
       }
 }
 
-template <int L, int M, typename T>
-PF_INLINE void inner_products_rows(Rows<const float> left, Rows<const T> right, int64_t count, int64_t depth,
+template <int L, int M, typename S, typename T>
+PF_INLINE void inner_products_rows(Rows<const S> left, Rows<const T> right, int64_t count, int64_t depth,
                                    float* out, Next next) {
   int64_t n = 0;
   if constexpr (kAcross<L> > 1)
@@ -104,9 +134,6 @@ template <int L, int M, int C, typename Part, typename OutPart, typename T, type
 PF_INLINE void combinations_tile(const float* factors, int64_t count, Rows<const T> right, Rows<Out> out, bool add) {
   constexpr int V = Part::vectors;
   Floats<L> sums[M][C * V] = {};
-  if (add)
-    PF_UNROLLED for (int m = 0; m < M; ++m)
-      PF_UNROLLED for (int c = 0; c < C; ++c) OutPart::read(out[m] + c * V * L, sums[m] + c * V);
   const T* row = right.data;
   for (int64_t i = 0; i < count; ++i, row += right.step, factors += kRows) {
     Floats<L> across[C * V];
@@ -115,7 +142,14 @@ PF_INLINE void combinations_tile(const float* factors, int64_t count, Rows<const
       PF_UNROLLED for (int v = 0; v < C * V; ++v) sums[m][v] += across[v] * factors[m];
   }
   PF_UNROLLED for (int m = 0; m < M; ++m)
-    PF_UNROLLED for (int c = 0; c < C; ++c) OutPart::write(sums[m] + c * V, out[m] + c * V * L);
+    PF_UNROLLED for (int c = 0; c < C; ++c) {
+      if (add) {
+        Floats<L> before[V];
+        OutPart::read(out[m] + c * V * L, before);
+        PF_UNROLLED for (int v = 0; v < V; ++v) sums[m][c * V + v] += before[v];
+      }
+      OutPart::write(sums[m] + c * V, out[m] + c * V * L);
+    }
 }
 
 // Float32 numbers in the order of Part's chunks.
@@ -155,6 +189,19 @@ PF_INLINE void combinations_rows(const float* factors, int64_t count, Rows<const
       for (int64_t i = 0; i < count; ++i) sum += factors[i * kRows + m] * wide(right[i][c]);
       store(static_cast<float>(sum), out[m] + c);
     }
+}
+
+// Terms that are added one after another. A longer sum is one of such sums, and has fewer roundings.
+constexpr int64_t kTerms = 64;
+
+template <int L, int M, typename T, typename Out>
+PF_INLINE void combinations_in_parts(const float* factors, int64_t count, Rows<const T> right, int64_t columns,
+                                     Rows<Out> out, bool add) {
+  // A narrow result would be rounded after each part.
+  const int64_t terms = std::is_same_v<Out, float> ? kTerms : std::max<int64_t>(count, 1);
+  for (int64_t first = 0; first == 0 || first < count; first += terms)
+    combinations_rows<L, M>(factors + first * kRows, std::min(terms, count - first),
+                            Rows<const T>{right[first], right.step}, columns, out, add || first > 0);
 }
 
 // logits [count] -> weights, in place: sigmoid(scale x + bias).
@@ -199,8 +246,8 @@ PF_INLINE void softmaxes_in_place(float* x, int64_t count, float scale, float bi
 // The functions for vectors of one length.
 template <typename T>
 struct Products {
-  // left [rows <= 8, depth] in the order of chunks, right [count, depth] -> out [count, 8]
-  void (*inner_products)(int64_t rows, Rows<const float> left, Rows<const T> right, int64_t count, int64_t depth,
+  // left [rows <= 8, depth], right [count, depth] -> out [count, 8]
+  void (*inner_products)(int64_t rows, const Left<T>& left, Rows<const T> right, int64_t count, int64_t depth,
                          float* out, Next next);
   // factors [count, 8], right [count, columns] -> out [rows <= 8, columns]
   void (*combinations)(int64_t rows, const float* factors, int64_t count, Rows<const T> right, int64_t columns,
@@ -212,6 +259,7 @@ struct Products {
   void (*softmaxes)(float* x, int64_t count, float scale, float bias);
   void (*widen)(const T* x, int64_t count, float* out);
   void (*narrow)(const float* x, int64_t count, T* out);
+  bool widens;  // whether inner products read the float32 copies of left rows
 };
 
 // Between rows of T and float32 numbers in the order of chunks.
@@ -255,11 +303,14 @@ PF_INLINE void narrowed(const float* x, int64_t count, T* out) {
   }
 
 // Compilers take a kind of processor only for a function that is no template.
-#define PF_PRODUCTS_OF(NAME, TARGET, L, T)                                                                           \
-  TARGET inline void inner_products_##NAME(int64_t rows, Rows<const float> left, Rows<const T> right, int64_t count, \
+#define PF_INNER_PRODUCTS_OF(NAME, TARGET, L, T, LEFT)                                                               \
+  TARGET inline void inner_products_##NAME(int64_t rows, const Left<T>& from, Rows<const T> right, int64_t count,    \
                                            int64_t depth, float* out, Next next) {                                   \
+    const auto left = from.LEFT;                                                                                     \
     PF_FOR_ROWS(rows, PF_INNER_##L)                                                                                  \
-  }                                                                                                                  \
+  }
+#define PF_PRODUCTS_OF(NAME, TARGET, L, T)                                                                           \
+  PF_INNER_PRODUCTS_OF(NAME, TARGET, L, T, wide)                                                                     \
   TARGET inline void combinations_##NAME(int64_t rows, const float* factors, int64_t count, Rows<const T> right,     \
                                          int64_t columns, Rows<T> out) {                                             \
     const bool add = false;                                                                                          \
@@ -272,7 +323,7 @@ PF_INLINE void narrowed(const float* x, int64_t count, T* out) {
   TARGET inline void widen_##NAME(const T* x, int64_t count, float* out) { widened<L>(x, count, out); }              \
   TARGET inline void narrow_##NAME(const float* x, int64_t count, T* out) { narrowed<L>(x, count, out); }
 #define PF_INNER(L, M) inner_products_rows<L, M>(left, right, count, depth, out, next)
-#define PF_COMBINE(L, M) combinations_rows<L, M>(factors, count, right, columns, out, add)
+#define PF_COMBINE(L, M) combinations_in_parts<L, M>(factors, count, right, columns, out, add)
 #define PF_INNER_16(M) PF_INNER(16, M)
 #define PF_INNER_8(M) PF_INNER(8, M)
 #define PF_INNER_4(M) PF_INNER(4, M)
@@ -293,18 +344,22 @@ PF_INLINE void narrowed(const float* x, int64_t count, T* out) {
 #if defined(__x86_64__)
 PF_PRODUCTS(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))), 16, 8)
 PF_PRODUCTS(__attribute__((target("avx2,fma"))), 8, 8)
+// Of a processor that multiplies pairs of bfloat16 numbers: the products are exact, as by float32 copies, and take half
+// the instructions. Combinations have float32 factors.
+PF_INNER_PRODUCTS_OF(pairs_16, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))), 16, BFloat16Bits, own)
 #endif
 PF_PRODUCTS(, 4, 4)
 
-// The lanes of the vectors that this processor has.
+// The lanes of the vectors that this processor has; kPairs: 16, with products of pairs of bfloat16 numbers.
+constexpr int64_t kPairs = 32;
 inline int64_t lanes_here() {
 #if defined(__x86_64__)
   static const int64_t lanes = [] {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-      return 16;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 8 : 4;
+      return __builtin_cpu_supports("avx512bf16") ? kPairs : int64_t{16};
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? int64_t{8} : int64_t{4};
   }();
   return lanes;
 #else
@@ -314,11 +369,11 @@ inline int64_t lanes_here() {
 
 #define PF_TABLE(NAME, L)                                                                                           \
   {inner_products_##NAME##L, combinations_##NAME##L, add_combinations_##NAME##L, sigmoids_##L, softmaxes_##L, \
-   widen_##NAME##L, narrow_##NAME##L}
+   widen_##NAME##L, narrow_##NAME##L, true}
 inline const Products<float>& products_of(float, int64_t lanes) {
 #if defined(__x86_64__)
   static const Products<float> wide = PF_TABLE(float_, 16), middle = PF_TABLE(float_, 8);
-  if (lanes >= 8) return lanes == 16 ? wide : middle;
+  if (lanes >= 8) return lanes >= 16 ? wide : middle;
 #endif
   static const Products<float> narrow = PF_TABLE(float_, 4);
   return narrow;
@@ -326,7 +381,14 @@ inline const Products<float>& products_of(float, int64_t lanes) {
 inline const Products<BFloat16Bits>& products_of(BFloat16Bits, int64_t lanes) {
 #if defined(__x86_64__)
   static const Products<BFloat16Bits> wide = PF_TABLE(bfloat16_, 16), middle = PF_TABLE(bfloat16_, 8);
-  if (lanes >= 8) return lanes == 16 ? wide : middle;
+  static const Products<BFloat16Bits> pairs = [] {
+    Products<BFloat16Bits> table = wide;
+    table.inner_products = inner_products_pairs_16;
+    table.widens = false;
+    return table;
+  }();
+  if (lanes == kPairs) return pairs;
+  if (lanes >= 8) return lanes >= 16 ? wide : middle;
 #endif
   static const Products<BFloat16Bits> narrow = PF_TABLE(bfloat16_, 4);
   return narrow;
