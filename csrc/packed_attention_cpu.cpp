@@ -1,7 +1,7 @@
 // prior_fast::sigmoid_attention_cpp and prior_fast::attention_weights_cpp: attention within segments of packed rows on
 // the CPU, with sigmoids or softmaxes as weights. Tensors are float32 or bfloat16; the arithmetic is float32. Inner
-// products of bfloat16 rows take instructions for pairs of such numbers where the processor has them, which are exact,
-// too: forward and backward pass take 0.8 times as long (bench/results/epyc-2-cores).
+// products of bfloat16 rows take instructions for pairs of such numbers where the processor has them: a half of the
+// instructions of float32 copies, for products that are exact, too.
 //
 // A tile is up to eight queries of a segment and head with all the segment's keys: its weights are [keys, 8]. Every
 // result is computed by one thread in an order that the segments' lengths alone determine.
