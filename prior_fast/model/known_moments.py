@@ -44,7 +44,9 @@ class _KnownMoments(torch.autograd.Function):
         ctx.bias_dtype = None if bias is None else bias.dtype
         centered, scale = _centered(x, moments), torch.rsqrt(moments[1] + eps)
         y = centered * _each(scale if weight is None else scale * weight)
-        return (y if bias is None else y + _each(bias)).to(x.dtype)
+        y = y if bias is None else y + _each(bias)
+        # Compiled by torch 2.11, a result of a conversion that converts nothing has no gradient.
+        return y if y.dtype == x.dtype else y.to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
