@@ -17,10 +17,11 @@ from prior_fast.errors import UsageError
 from prior_fast.measure.convolutions.found import DATA, FORWARD, WEIGHT, collect
 from prior_fast.measure.ladder.batches import VOCABULARY, made_up_batches
 from prior_fast.measure.ladder.bench_ladder import LadderOptions, make_config
+from prior_fast.measure.predict import measured
 from prior_fast.measure.predict.assumptions import GpuAssumptions, described
 from prior_fast.measure.predict.convolutions import sizes, transposed_products
 from prior_fast.measure.predict.count import Counted, count_step, update_kernel
-from prior_fast.measure.predict.measured import least_by_part, read_parts
+from prior_fast.measure.predict.measured import least_by_part, measure_parts, read_parts
 from prior_fast.measure.predict.optimizer import update_calls
 from prior_fast.measure.predict.parts import (
     CONVOLUTIONS,
@@ -259,6 +260,26 @@ def test_files_without_the_parts(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(UsageError, match=r"is no steps\.json"):
         read_parts(path, 3, 128)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_calls_of_parts_that_run_at_once_in_training_are_measured_too(
+    small: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measured, "WARM_UP", 0)
+    monkeypatch.setattr(measured, "PROFILED", 1)
+    found = measure_parts(small, 3, 40, torch.device("cpu"))
+    assert set(found) == set(PARTS)
+    # BERT would run in a thread that the profiler does not see.
+    assert min(found[part] for part in PARTS) > 0
 
 
 def test_the_plain_step_is_counted_call_by_call(small: RunConfig) -> None:
