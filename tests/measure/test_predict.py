@@ -283,7 +283,8 @@ def test_calls_of_parts_that_run_at_once_in_training_are_measured_too(
 
 
 def test_the_plain_step_is_counted_call_by_call(small: RunConfig) -> None:
-    calls = Counter(call.name for call in count_step(small, 3, 40, "cpu", torch.float32).calls)
+    found = count_step(small, 3, 40, "cpu", torch.float32).calls
+    calls = Counter(call.name for call in found)
     with torch.device("meta"):
         from prior_fast.model.prior import PRIORModel
 
@@ -293,3 +294,8 @@ def test_the_plain_step_is_counted_call_by_call(small: RunConfig) -> None:
     # The images need no gradient.
     assert calls["convolution_backward"] == 2 * convolutions - 1
     assert calls["gelu"] == calls["gelu_backward"] == 3
+    (batch,) = made_up_batches(small, 1, 40, VOCABULARY, small.seed)
+    weights = small.model.text.heads * int(batch.cu_tokens.diff().square().sum())
+    width = small.model.text.hidden_size // small.model.text.heads
+    attention = [(call.operations, call.numbers) for call in found if call.name.startswith("report_attention")]
+    assert sorted(attention) == sorted(2 * [(4 * width * weights, weights), (10 * width * weights, weights)])

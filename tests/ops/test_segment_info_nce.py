@@ -329,6 +329,16 @@ def test_kernels_compile_to_one_graph(backend, randn, offsets, check_compiled):
     check_compiled(function, *((randn(sum(n), 8), randn(sum(n), 8), randn(), offsets(*n), max(n)) for n in cases))
 
 
+@backends
+def test_the_gradient_of_the_scale_alone(backend, randn, offsets):
+    a, b, scale = randn(6, 3).detach().float(), randn(6, 3).detach().float(), torch.tensor(2.0, requires_grad=True)
+    loss = ops.segment_info_nce(a, b, scale, offsets(2, 4), 4, backend=backend)
+    twin = scale.detach().double().requires_grad_()
+    wanted = ops.segment_info_nce(a.double(), b.double(), twin, offsets(2, 4), 4)
+    (found,), (expected,) = torch.autograd.grad(loss, [scale]), torch.autograd.grad(wanted, [twin])
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_reads_nothing_back(randn, offsets, no_host_read):
     leaves, cu = [randn(6, 3), randn(6, 3), randn()], offsets(2, 0, 4)
     with no_host_read:
@@ -340,6 +350,10 @@ def test_reads_nothing_back(randn, offsets, no_host_read):
     [
         ({"b": torch.zeros(5, 3)}, r"b has shape \[5, 3\], wanted \[T, D\] with D = 4 as in a"),
         ({"b": torch.zeros(5, 4).bfloat16()}, r"b has dtype torch.bfloat16, wanted torch.float32, the dtype of a"),
+        (
+            {"a": torch.zeros(0, 4), "b": torch.zeros(0, 4), "cu_seqlens": torch.tensor([0]), "max_seqlen": -1},
+            r"max_seqlen is -1, wanted 0 or more",
+        ),
         ({"max_seqlen": 2}, r"max_seqlen is 2, but segment 1 of cu_seqlens has 3 rows"),
         ({"cu_seqlens": torch.tensor([0, 2])}, r"cu_seqlens ends at 2, wanted 5, the rows of a"),
         ({"logit_scale": "1"}, r"logit_scale must be a number, got str"),
