@@ -7,8 +7,12 @@ import triton.language as tl
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
+# Triton 3.6 does not make a constexpr of a default value.
+IEEE = tl.constexpr("ieee")
+
+
 @triton.jit
-def dot(a, b, total, precision: tl.constexpr = "ieee"):
+def dot(a, b, total, precision: tl.constexpr = IEEE):
     """total + a b, accumulated in float32; the narrow dtypes are multiplied on tensor cores.
 
     precision: of float32 operands. "ieee" multiplies them exactly, without tensor cores. "tf32x3" multiplies them on
