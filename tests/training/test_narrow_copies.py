@@ -57,20 +57,25 @@ def test_copies_replace_the_casts_of_recorded_parts(
     for number in range(3):
         batch, context = make_batch(rng), StepContext(0.5, number)
         found, wanted = (each.step(batch, context, 1e-3) for each in (own, other))
-        # Equal bits as long as the copies are: the interpreter cuts off the digits that other devices round.
-        tolerance = {"rel": 0, "abs": 0} if number == 0 else {"rel": 0.1, "abs": 0.1}
+        # Later, weights may differ by the last digit of float32, and single copies by that of bfloat16.
+        tolerance = {"rel": 0, "abs": 0} if number == 0 else {"rel": 0.01, "abs": 0.01}
         shared = [name for name in found if name != "gradient_norm"]
         assert {name: found[name].item() for name in shared} == pytest.approx(
             {name: wanted[name].item() for name in shared}, **tolerance
         )
         assert found["gradient_norm"].item() == pytest.approx(
-            wanted["gradient_norm"].item(), rel=1e-5 if not number else 0.3
+            wanted["gradient_norm"].item(), rel=1e-5 if not number else 0.05
         )
-        if number:
-            continue
         assert isinstance(own.optimizer, FusedAdam) and own.parts is not None and own.parts.copies is not None
         copies = own.optimizer.copies
         assert copies.keys() == own.parts.copies.by_weight.keys() and len(copies) > 10
+        for weight, narrow in copies.items():
+            # The interpreter cuts off the digits that a GPU rounds. Rounded here, the next step's are those of torch.
+            torch.testing.assert_close(narrow.float(), weight.detach(), rtol=2**-7, atol=0)
+            with torch.no_grad():
+                narrow.copy_(weight)
+        if number:
+            continue
         factor = min(1.0, own.config.clip_norm / (wanted["gradient_norm"].item() + 1e-6))
         for name, parameter in own.parameters.items():
             gradient, clipped = copies.get(parameter, parameter).grad, other.parameters[name].grad
