@@ -11,6 +11,11 @@
 #include "portable.h"
 #include "vectors_cpu.h"
 
+// Compilers and assemblers that know AVX512-BF16.
+#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 10)
+#define PF_PAIRS
+#endif
+
 namespace prior_fast {
 
 // Rows of a tile. Coefficients and inner products of up to 8 rows lie side by side: [count, 8].
@@ -45,10 +50,9 @@ struct Left {
 };
 
 // sums += products of 32 pairs of bfloat16 numbers, two in each lane; float32 numbers below the normal ones count as 0.
+#if defined(PF_PAIRS)
 PF_INLINE void add_pairs(const Words<16>& x, const Words<16>& y, Floats<16>& sums) {
-#if defined(__x86_64__)
   __asm__("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(x), "v"(y));
-#endif
 }
 
 // sums[n][m] += left[m] . right[n] for whole chunks from column d on; returns the column after them.
@@ -66,6 +70,7 @@ PF_INLINE int64_t add_inner_products(Rows<const BFloat16Bits> left, Rows<const B
   }
   return d;
 }
+#endif
 
 template <int L, int M, int N, typename Part, typename T>
 PF_INLINE int64_t add_inner_products(Rows<const float> left, Rows<const T> right, int64_t d, int64_t depth,
@@ -344,6 +349,8 @@ PF_INLINE void narrowed(const float* x, int64_t count, T* out) {
 #if defined(__x86_64__)
 PF_PRODUCTS(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))), 16, 8)
 PF_PRODUCTS(__attribute__((target("avx2,fma"))), 8, 8)
+#endif
+#if defined(PF_PAIRS)
 // Of a processor that multiplies pairs of bfloat16 numbers: the products are exact, as by float32 copies, and take half
 // the instructions. Combinations have float32 factors.
 PF_INNER_PRODUCTS_OF(pairs_16, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))), 16, BFloat16Bits, own)
@@ -357,8 +364,12 @@ inline int64_t lanes_here() {
   static const int64_t lanes = [] {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-      return __builtin_cpu_supports("avx512bf16") ? kPairs : int64_t{16};
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+#if defined(PF_PAIRS)
+      if (__builtin_cpu_supports("avx512bf16")) return kPairs;
+#endif
+      return int64_t{16};
+    }
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? int64_t{8} : int64_t{4};
   }();
   return lanes;
@@ -381,6 +392,7 @@ inline const Products<float>& products_of(float, int64_t lanes) {
 inline const Products<BFloat16Bits>& products_of(BFloat16Bits, int64_t lanes) {
 #if defined(__x86_64__)
   static const Products<BFloat16Bits> wide = PF_TABLE(bfloat16_, 16), middle = PF_TABLE(bfloat16_, 8);
+#if defined(PF_PAIRS)
   static const Products<BFloat16Bits> pairs = [] {
     Products<BFloat16Bits> table = wide;
     table.inner_products = inner_products_pairs_16;
@@ -388,6 +400,7 @@ inline const Products<BFloat16Bits>& products_of(BFloat16Bits, int64_t lanes) {
     return table;
   }();
   if (lanes == kPairs) return pairs;
+#endif
   if (lanes >= 8) return lanes >= 16 ? wide : middle;
 #endif
   static const Products<BFloat16Bits> narrow = PF_TABLE(bfloat16_, 4);

@@ -37,6 +37,7 @@ from prior_fast.measure.predict.parts import (
 from prior_fast.measure.predict.predict import CHIPS, PredictOptions, chip_names, predict, run_predict, step_dtype
 from prior_fast.training.operations import sizes_of, step_operations
 from prior_fast.training.recorded_text import filled
+from tests.ops.segment_backends import threads
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = ROOT / "bench/results/nvidia-h200/steps.json"
@@ -262,21 +263,13 @@ def test_files_without_the_parts(tmp_path: Path) -> None:
         read_parts(path, 3, 128)
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("two_threads")
 def test_calls_of_parts_that_run_at_once_in_training_are_measured_too(
     small: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measured, "WARM_UP", 0)
     monkeypatch.setattr(measured, "PROFILED", 1)
-    found = measure_parts(small, 3, 40, torch.device("cpu"))
+    with threads(2):
+        found = measure_parts(small, 3, 40, torch.device("cpu"))
     assert set(found) == set(PARTS)
     # BERT would run in a thread that the profiler does not see.
     assert min(found[part] for part in PARTS) > 0
