@@ -2,6 +2,7 @@
 # make tasks: the gain of pre-training on fine-tuned tasks, after make demo; about half an hour
 # make test: the tests except the slow ones; make test-slow: the slow tests; make test-all: both
 # make lint: linter, formatter and type checker
+# make docs: the documentation as a site, in build/site; a broken link is an error
 # make torture: inject faults into every command for TORTURE seconds: kills, power cuts, full disks, damage, two at once
 # make fuzz: coverage-guided fuzzing of the parsers, with atheris
 # make test-wheel: test the wheel in an empty environment, outside this folder
@@ -29,7 +30,7 @@ UV := uv==0.13.9
 LOCKING := --quiet --universal --python-version 3.11 --fork-strategy fewest --all-extras --upgrade \
 	--only-binary :all: --no-annotate --custom-compile-command "make lock" pyproject.toml locks/lock.in
 
-.PHONY: setup build lint test test-slow test-all torture fuzz test-oldest test-newest test-wheel lock demo tasks clean
+.PHONY: setup build lint docs test test-slow test-all torture fuzz test-oldest test-newest test-wheel lock demo tasks clean
 
 setup: $(VENV)/.installed
 
@@ -50,6 +51,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup
+	rm -rf build/site
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs/site . build/site
 
 test: build
 	$(PYTEST) -m "not slow"

@@ -170,7 +170,7 @@ SOURCES: dict[str, FieldSource] = {
     "model.sentence_decoder.residual": FieldSource(ours("as in the text encoder")),
     "model.embed_dim": FieldSource(paper("2.2", "an embedding space of dimension 768"), tiny=_SMALL),
     "model.projection": FieldSource(
-        paper("2.2", "four independent MLPs", "[their layers](#the-model) are ours"),
+        paper("2.2", "four independent MLPs", "[their layers](differences.md#the-model) are ours"),
         released=released("prior.py:35-38"),
     ),
     "model.sentence_pool": FieldSource(

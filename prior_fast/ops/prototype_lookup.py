@@ -163,7 +163,7 @@ def prototype_lookup(
     precision: str = "ieee",
     backend: str | None = None,
 ) -> PrototypeLookup:
-    """W = softmax((x E^T + g) / tau), output = W E, index = argmax W, l1 = mean |output - x|.
+    """`W = softmax((x E^T + g) / tau)`, `output = W E`, `index = argmax W`, `l1 = mean |output - x|`.
 
     The bank of prototypes E and the annealed temperature are from section 2.3 of the supplement. The relaxation is from
     Jang et al., "Categorical reparameterization with Gumbel-softmax" (ICLR 2017), equation 2. Raw inner products as

@@ -1,5 +1,6 @@
 """CONTRIBUTING.md, followed word for word in a copy of the checkout."""
 
+import json
 import os
 import re
 import shutil
@@ -87,6 +88,15 @@ def test_the_page_on_an_op(tmp_path: Path) -> None:
     rows = (folder / "bench-kernels/kernels.md").read_text(encoding="utf-8")
     assert "segment_total" in rows and (folder / "report/report.json").is_file()
     check_style(section("An op"), folder)
+
+
+def test_the_page_on_a_competitor(tmp_path: Path) -> None:
+    folder = copy_checkout(tmp_path)
+    assert follow(section("A competitor"), folder) == ["diff", "sh"]
+    report = json.loads((folder / "bench-competitor/kernels.json").read_text(encoding="utf-8"))
+    rows = {(row["who"], row["direction"]) for row in report["rows"]}
+    assert {("torch.segment_reduce", direction) for direction in ("forward", "forward+backward")} <= rows
+    assert not [each for each in report["problems"] if "segment_reduce" in str(each)]
 
 
 def test_the_page_on_a_raw_dataset(tmp_path: Path) -> None:

@@ -54,6 +54,17 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
+def sentences_table(report: Report) -> list[str]:
+    """A row for each finding, looked for by the sentences of the own reports (`bench/demo/own_sentences.py`)."""
+    header = ("finding", "findings", "maximum inside", "chance", "weight inside over outside, median")
+    rows = [
+        (name, f"{each['count']:,}", f"{each['hit_rate']:.3f}", f"{each['chance']:.3f}", f"{each['contrast']:.2f}")
+        for name, each in (*report["findings"].items(), ("all", report["all"]))
+    ]
+    run = f"{report['training_steps']:,} steps in {report['training_seconds']:.0f} s"
+    return [*markdown_table(header, rows, left=(0,)), "", f"{report['studies']:,} studies of the test split; {run}."]
+
+
 def defects_table(report: Report) -> list[str]:
     """A row for each defect, and one for chance."""
     chance = [_value(report["defects"][0]["figures"].get(key, {}), "chance") for key in COLUMNS]

@@ -164,6 +164,7 @@ KINDS: dict[str, Callable[[Report], list[str]]] = {
     "memory": memory,
     "pretraining": pretraining,
     "demo-seeds": demo.seeds_table,
+    "demo-sentences": demo.sentences_table,
     "demo-seconds": demo.seconds_table,
     "demo-defects": demo.defects_table,
     "demo-planted": demo.planted_table,
