@@ -21,7 +21,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "prior_fast", "bench", "csrc", "kernels")
 NO_SOURCES = shutil.ignore_patterns("_C", "__pycache__", "results")
-SUFFIXES = (".py", ".h", ".cpp", ".cu")
+SUFFIXES = (".py", ".h", ".cpp", ".cu", ".typed")
 ASSIGNMENTS = ("linear_sum_assignment", "match_prototypes")
 TRAINING = ["batch_size=8", "stage_epochs=1,1,1", "max_steps_per_stage=2", "log_every=1", "data.workers=0"]
 
@@ -104,7 +104,7 @@ def sources(copy: Path) -> set[str]:
     folders = os.walk(copy / "prior_fast", followlinks=True)
     paths = [Path(folder, name) for folder, _, names in folders for name in names if name.endswith(SUFFIXES)]
     found = {path.relative_to(copy).as_posix() for path in paths}
-    for some in ("kernels/segment_mean.py", "csrc/assignment.h", "csrc/matching_cuda.cu", "bench/common/case.py"):
+    for some in ("py.typed", "kernels/segment_mean.py", "csrc/assignment.h", "csrc/matching_cuda.cu", "bench/common/case.py"):
         assert f"prior_fast/{some}" in found, f"{some} is not among the sources: {len(found)} files"
     return found
 
