@@ -24,6 +24,7 @@ myst_fence_as_directive: list[str] = []
 
 # Docstrings write names between single backticks.
 default_role = "code"
+autodoc_default_options = {"exclude-members": "__new__, __init__"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_class_signature = "separated"
