@@ -1,17 +1,44 @@
 """Suggestions for misspelled words, in every message that refuses one."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+_NEAR, _VERY_NEAR = 0.6, 0.8
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """ ": did you mean 'x'?" with the known word nearest to `word`; "" if none is near.
+    """ ": did you mean 'x'?" with the known word nearest to `word`; "" if none is near (see `closest`)."""
+    close = closest(word, known)
+    return f": did you mean {close!r}?" if close else ""
 
-    The last part of dotted names is compared too: "epochs" is near "train.epochs".
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word nearest to `word`, in small or capital letters; None if none is near.
+
+    Dotted names are compared whole first, then their last parts: those with the same beginning before the others.
+    "epochs" is near "train.epochs", and "model.bank.prototype" is nearer to "model.bank.prototypes" than to
+    "loss.prototype".
     """
     known = list(known)
-    last_parts = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
-    last_part = word.rsplit(".", 1)[-1]
-    close = [last_parts[last_part]] if last_part in last_parts else difflib.get_close_matches(word, known, 1, 0.6)
-    close = close or [last_parts[part] for part in difflib.get_close_matches(last_part, last_parts, 1, 0.6)]
-    return f": did you mean {close[0]!r}?" if close else ""
+    begin, dot, last = word.rpartition(".")
+    if dot:
+        there = {name.rpartition(".")[2]: name for name in reversed(known) if name.rpartition(".")[0] == begin}
+        found = _best(word, known, _VERY_NEAR) or there.get(_best(last, list(there), _NEAR) or "")
+        if found:
+            return found
+    parts = {name.rpartition(".")[2]: name for name in reversed(known)}
+    if last in parts:
+        return parts[last]
+    return _best(word, known, _NEAR) or parts.get(_best(last, list(parts), _NEAR) or "")
+
+
+def likeness(word: str, known: str) -> float:
+    """How like two words are, 0 to 1; of a dotted known name the last part alone may be meant."""
+    parts = (known, known.rpartition(".")[2])
+    return max(difflib.SequenceMatcher(None, word.lower(), part.lower()).ratio() for part in parts)
+
+
+def _best(word: str, known: Sequence[str], cutoff: float) -> str | None:
+    lower = {name.lower(): name for name in reversed(known)}
+    close = difflib.get_close_matches(word.lower(), lower, 1, cutoff)
+    return lower[close[0]] if close else None

@@ -2,15 +2,17 @@
 
 import argparse
 
+from prior_fast.cli.parser import examples
+
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the verb `build`."""
     parser = subparsers.add_parser(
         "build",
         help="compile the C++ and CUDA sources for this machine",
-        description="Compile the assignment solver for CPUs (C++) and GPUs (CUDA) with this machine's compilers. "
-        "SciPy serves what can't be built. Libraries that are up to date are not built again.",
-        epilog="example: prior-fast build --arch sm_80,sm_90",
+        description="Compile the ops of csrc/ for CPUs (C++) and GPUs (CUDA) with this machine's compilers. "
+        "SciPy and PyTorch serve what can't be built. Libraries that are up to date are not built again.",
+        epilog=examples("prior-fast build", "prior-fast build --arch sm_86 --force"),
     )
     parser.add_argument(
         "--arch", default="sm_80,sm_90", metavar="NAMES", help="GPUs to build for (default: sm_80,sm_90, and PTX)"
@@ -20,9 +22,11 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from prior_fast.console import stdout
+    from prior_fast.console import busy, stdout
     from prior_fast.csrc.build import build
 
-    for outcome in build([name for name in args.arch.split(",") if name], args.force):
+    with busy("compiling"):
+        outcomes = build([name for name in args.arch.split(",") if name], args.force)
+    for outcome in outcomes:
         stdout.print(f"{outcome.kind}: {outcome.line}")
     return 0

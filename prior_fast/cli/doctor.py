@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prior_fast.cli.advice import advice
+from prior_fast.cli.parser import examples
+
 if TYPE_CHECKING:
     import torch
 
@@ -16,24 +19,32 @@ Row = tuple[str, str]
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    """Add the verb `doctor`."""
     parser = subparsers.add_parser(
         "doctor",
-        help="what this machine has, and which backend each op will use",
-        description="Show what this machine has (GPU, CUDA, Triton, DALI, compilers, built extension), which backend "
-        "each op will use on it, and why.",
-        epilog="example: prior-fast doctor --out doctor",
+        help="whether this machine can train, what it has, and what is missing",
+        description="Say whether this machine can train and what is missing. Show what it has (GPU, CUDA, Triton, "
+        "DALI, compilers, compiled libraries), which backend each op will use on it, and why.",
+        epilog=examples("prior-fast doctor", "prior-fast doctor --out doctor"),
     )
-    parser.add_argument("--out", type=Path, help="folder for report.json")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for report.json (default: none is written)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from prior_fast.console import print_table, stdout
+    from prior_fast.console import busy, print_table, stdout
     from prior_fast.files import write_json
-    from prior_fast.hardware.machine import parts
-    from prior_fast.hardware.versions import versions
 
-    software, hardware, tools, ops = versions(), parts(), compilers(), backends()
+    with busy("looking at this machine"):
+        from prior_fast import extension
+        from prior_fast.hardware.machine import parts
+        from prior_fast.hardware.versions import versions
+
+        software, hardware, tools, ops = versions(), parts(), compilers(), backends()
+        libraries = {kind: extension.unavailable(kind) for kind in extension.KINDS}
+    for line in advice(dict(software), dict(hardware), libraries, ops):
+        stdout.print(line)
+    stdout.print()
     print_table("software", ("package", "version"), software)
     print_table("machine", ("part", "here"), [*hardware, *tools])
     print_table(f"ops on {op_device()}", ("op", "backend", "why"), [(op["op"], op["backend"], op["why"]) for op in ops])

@@ -1,148 +1,163 @@
 """`prior-fast evaluate`: measure a checkpoint on a task."""
 
 import argparse
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from prior_fast.cli.inputs import look_at_checkpoint, look_at_dataset
+from prior_fast.cli.parser import LateParser, examples
+from prior_fast.cli.settings import SettingsOf, take_settings
+from prior_fast.config import apply_overrides
 from prior_fast.downstream import config as fine_tuned
-from prior_fast.evaluation.learned_config import SPLITS
 
 TASKS = {
     "zero-shot": "classify X-rays by prompts, without training; with annotations, play the pointing game too",
     "retrieval": "find the report of an X-ray, and the X-ray of a report",
 }
-SETTINGS = """settings (key=value; docs/zero-shot.md has the protocols):
-  classes=A,B,...      labels of the dataset (default: the five of CheXpert 5x200, or else all
-                       its own that are positive); one class: whether it is there
-  per_class=N          images drawn of each class, at most (200; all of chexpert5x200, rsna, siim)
-  seed=N               seed of the draws (0)
-  image_ids=FILE       the images, instead of a draw: selection.csv of an earlier run, or one id
-                       (or name of a study) per line
-  part_of=NAME         split of a labelled dataset whose part --split names (all or prior-0); whole: every image
-  local_weight=X       weight of the local score (1; 0.5 for preset released; 0 for a model
-                       without local alignment)
-  pictures=true|false  whether to write pictures (true)
-  batch_size=N         images or texts encoded at once (64)
-  device=auto|cpu|cuda
-  verify=full|sizes    compare the datasets' files by SHA-256 or by size alone (full)
-"""
 LEARNED_TASKS = {
     "generation": "measure what the decoders generate: reconstructed findings, and findings of generated prototypes",
     "bank": "measure the purity of the prototypes: whether each stands for one finding, side and presence",
 }
-LEARNED_SETTINGS = """settings (key=value; docs/what-it-learns.md has the measures):
-  studies=N            studies drawn, at most (1000); 0: all
-{own}  seed=N               seed of the draws, the masked channels and the chance levels (0)
-  batch_size=N         images or texts encoded at once (64)
-  device=auto|cpu|cuda
-  verify=full|sizes    compare the dataset's files by SHA-256 or by size alone (full)
-"""
-OWN_LEARNED_SETTINGS = {
-    "generation": """  bank_studies=N       training studies that give the prototypes their meaning, at most (1000)
-""",
-    "bank": """  context=report|alone encode sentences in their reports, as in training, or each alone (report)
-""",
+FINE_TUNED_TASKS = {name: fine_tuned.settings_of(name).HELP for name in fine_tuned.TASKS}
+PROTOCOLS = {
+    **dict.fromkeys(TASKS, "docs/zero-shot.md has the settings of published protocols."),
+    **dict.fromkeys(LEARNED_TASKS, "docs/what-it-learns.md has the measures."),
+    **dict.fromkeys(
+        FINE_TUNED_TASKS,
+        "docs/tasks.md has the supplement's learning rate, epochs and batch size for each dataset. After a stop by "
+        "Ctrl-C or a signal, the same command resumes where it stopped and keeps finished splits.",
+    ),
 }
-FINE_TUNED_SETTINGS = """settings (key=value; docs/tasks.md has the defaults of each dataset):
-  percent=1|10|100     percentage of the training images (100)
-  splits=A,B,...       splits of the dataset (default: all of PRIOR's)
-  weights=checkpoint|random
-                       random: the checkpoint's architecture with fresh weights, as a baseline
-  learning_rate=X epochs=N batch_size=N
-                       (the supplement's for the dataset and percent)
-  optimizer=adam|adamw weight_decay=X schedule=cosine|constant augment=none|flip
-  normalization=dataset|pretraining
-                       whose mean and standard deviation normalize the images
-  precision=auto|bf16|fp32
-  validate_every=N     epochs between validations (1)
-  max_steps=N          steps of each split; 0: no limit
-  seed=N device=auto|cpu|cuda
-  verify=full|sizes    compare the dataset's files by SHA-256 or by size alone (full)
-"""
-OWN_SETTINGS = {
-    "zero-shot": """  score=prior|gloria   the paper's, or GLoRIA's and BenchX's convention (prior)
-  prompt=TEXT          {} stands for the class ("{} is observed")
-  negative_prompt=TEXT used if the dataset has one class ("No {} is observed")
-  prompts=template|generated|FILE
-                       FILE: JSON {"Class": ["prompt", ...], ...}
-  prompts_per_class=N  generated prompts (5)
-  prompt_pooling=mean|max
-                       over the prompts of a class (mean; gloria: max)
-""",
-    "retrieval": """  by=auto|class|study  class: studies with exactly one of the classes; study: all studies, without
-                       classes (auto: class where the labels give two classes, else study)
-  studies=N            by=study: studies drawn, at most (5000); 0: all
-  cutoffs=K,...        K of precision, hit rate and recall at K (1,5,10)
-  reports=DIR          prepared dataset of the candidates (default: reports of the images' studies)
-  reports_split=test|validate|train|all
-                       split that the reports are drawn from (test)
-  reports_per_class=N  reports drawn of each class, at most (as many as images)
-  report_ids=FILE      the reports, instead of a draw
-  rank_within=N        rank inside batches of N, as BenchX does (0: over all)
-""",
-}
-GOES_ON = "After a stop by Ctrl-C or a signal, the same command resumes where it stopped and keeps finished splits."
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    """Add the verb `evaluate`."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="zero-shot classification, retrieval, what the model learned, classification, segmentation, detection",
-        description="Measure a checkpoint on a task.",
-        epilog="example: prior-fast evaluate zero-shot --checkpoint run --data prepared --out zero-shot",
+        help="measure a checkpoint: zero-shot, retrieval, what it learned, fine-tuned tasks",
+        description="Measure a checkpoint on a task: without training (zero-shot, retrieval), what the model learned "
+        "(generation, bank), or after fine-tuning (classification, segmentation, detection).",
+        epilog=examples(
+            "prior-fast evaluate zero-shot --checkpoint run --data prepared --out zero-shot",
+            "prior-fast evaluate classification --checkpoint run --data rsna --out rsna-1 percent=1",
+        ),
     )
-    tasks = parser.add_subparsers(title="tasks", metavar="TASK", dest="task", required=True)
-    for name, description in TASKS.items():
-        settings, wanted = SETTINGS + OWN_SETTINGS[name], "a prepared dataset or a labelled dataset"
-        task = _add_task(tasks, name, description, settings, wanted, "--data prepared --out out seed=1")
-        task.add_argument(
-            "--split",
-            default="test",
-            help="split of a prepared dataset, or part of a labelled dataset's split, to measure on (default: test)",
-        )
-        task.set_defaults(run=run, settings=[])
-    for name, description in LEARNED_TASKS.items():
-        settings = LEARNED_SETTINGS.format(own=OWN_LEARNED_SETTINGS[name])
-        task = _add_task(tasks, name, description, settings, "a prepared dataset", "--data prepared --out out seed=1")
-        split = SPLITS[name]
-        task.add_argument("--split", default=split, help=f"split to measure on (default: {split})")
-        task.set_defaults(run=run_learned, settings=[])
-    for name in fine_tuned.TASKS:
-        own = fine_tuned.settings_of(name)
-        settings = FINE_TUNED_SETTINGS + own.SETTINGS + f"\n{GOES_ON}\n"
-        wanted = "a labelled dataset"
-        task = _add_task(tasks, name, own.HELP, settings, wanted, f"--data {own.FALLBACK} --out out percent=1")
-        task.set_defaults(run=run_fine_tuned, settings=[])
+    tasks = parser.add_subparsers(title="tasks", metavar="TASK", dest="task", required=True, parser_class=LateParser)
+    for helps, fill in ((TASKS, _fill), (LEARNED_TASKS, _fill_learned), (FINE_TUNED_TASKS, _fill_fine_tuned)):
+        for name, line in helps.items():
+            description = f"{line[0].upper()}{line[1:]}."
+            tasks.add_parser(name, help=line, description=description, fill=partial(fill, name))
+
+
+def _fill(name: str, parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, "a prepared dataset or a labelled dataset")
+    parser.add_argument(
+        "--split",
+        default="test",
+        metavar="NAME",
+        help="split of a prepared dataset, or part of a labelled dataset's split, to measure on (default: test)",
+    )
+    _finish(parser, name, "--data prepared --out out seed=1", run)
+
+
+def _fill_learned(name: str, parser: argparse.ArgumentParser) -> None:
+    from prior_fast.evaluation.learned_config import SPLITS
+
+    _add_common(parser, "a prepared dataset")
+    split = SPLITS[name]
+    parser.add_argument("--split", default=split, metavar="NAME", help=f"split to measure on (default: {split})")
+    _finish(parser, name, "--data prepared --out out seed=1", run_learned)
+
+
+def _fill_fine_tuned(name: str, parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, "a labelled dataset", ", or a file with a ResNet's weights")
+    _finish(parser, name, f"--data {fine_tuned.settings_of(name).FALLBACK} --out out percent=1", run_fine_tuned)
+
+
+def _add_common(parser: argparse.ArgumentParser, data: str, files: str = "") -> None:
+    wanted = f"a run's folder (its newest checkpoint) or one checkpoint{files}"
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help=wanted)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=data)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for metrics.json and the tables")
+
+
+def _finish(
+    parser: argparse.ArgumentParser, name: str, example: str, run_task: Callable[[argparse.Namespace], int]
+) -> None:
+    command = f"prior-fast evaluate {name}"
+    parser.epilog = f"{PROTOCOLS[name]}\n\n" + examples(
+        f"{command} --checkpoint run {example}", f"{command} --settings"
+    )
+    take_settings(parser, task_settings(name), explained=True)
+    parser.set_defaults(run=run_task)
+
+
+def task_settings(name: str) -> SettingsOf:
+    """The settings of a task."""
+    if name in FINE_TUNED_TASKS:
+        return SettingsOf(partial(_fine_tuned_config, name))
+    if name in LEARNED_TASKS:
+        from prior_fast.evaluation.learned_config import OWN as LEARNED
+        from prior_fast.evaluation.learned_config import learned_config
+
+        return SettingsOf(lambda args, words: learned_config(words, name), _of_others(name, LEARNED))
+    from prior_fast.evaluation.config import OWN, evaluation_config
+
+    return SettingsOf(lambda args, words: evaluation_config(words, task=name), _of_others(name, OWN))
+
+
+def _of_others(name: str, own: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(setting for task, settings in own.items() if task != name for setting in settings)
+
+
+def _fine_tuned_config(name: str, args: argparse.Namespace, words: Sequence[str]) -> Any:
+    # `task_config` also takes the supplement's values for the dataset, which is not read yet.
+    config = apply_overrides(fine_tuned.settings_of(name).CONFIG(), words)
+    config.check()
+    return config
 
 
 def run(args: argparse.Namespace) -> int:
     from prior_fast.evaluation.config import evaluation_config
 
-    evaluation_config(args.settings, task=args.task)  # before the import of the model, which takes seconds
+    reports = evaluation_config(args.settings, task=args.task).reports
+    look_at_checkpoint(args.checkpoint)
+    look_at_dataset(args.data)
+    look_at_dataset(Path(reports) if reports else None)
     with _hold(args, "evaluation"):
-        from prior_fast.evaluation.evaluate import evaluate
+        from prior_fast.console import busy
+
+        with busy("loading PyTorch"):
+            from prior_fast.evaluation.evaluate import evaluate
 
         evaluate(args.task, args.checkpoint, args.data, args.out, args.split, args.settings)
     return 0
 
 
 def run_learned(args: argparse.Namespace) -> int:
-    from prior_fast.evaluation.learned_config import learned_config
-
-    learned_config(args.settings, args.task)  # before the import of the model, which takes seconds
+    look_at_checkpoint(args.checkpoint)
+    look_at_dataset(args.data)
     with _hold(args, "evaluation"):
-        from prior_fast.evaluation.learned import measure
+        from prior_fast.console import busy
+
+        with busy("loading PyTorch"):
+            from prior_fast.evaluation.learned import measure
 
         measure(args.task, args.checkpoint, args.data, args.out, args.split, args.settings)
     return 0
 
 
 def run_fine_tuned(args: argparse.Namespace) -> int:
-    from prior_fast.downstream.config import task_config
-
-    task_config(args.task, args.settings)  # before the import of torch, which takes seconds
+    look_at_checkpoint(args.checkpoint, file=True)
+    look_at_dataset(args.data)
     with _hold(args, "fine-tuning"):
-        from prior_fast.downstream.command import run_task
+        from prior_fast.console import busy
+
+        with busy("loading PyTorch"):
+            from prior_fast.downstream.command import run_task
 
         return run_task(args.task, args.checkpoint, args.data, args.out, args.settings)
 
@@ -152,21 +167,3 @@ def _hold(args: argparse.Namespace, kind: str) -> AbstractContextManager[Path]:
     from prior_fast.evaluation.out_folder import hold_out
 
     return hold_out(args.out, kind, args.checkpoint, args.data)
-
-
-def _add_task(
-    tasks: "argparse._SubParsersAction", name: str, description: str, settings: str, data: str, example: str
-) -> argparse.ArgumentParser:
-    task = tasks.add_parser(
-        name,
-        help=description,
-        description=f"{description[0].upper()}{description[1:]}.",
-        epilog=f"{settings}\nexample: prior-fast evaluate {name} --checkpoint run {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    encoders = ", or a file with a ResNet's weights" if name in fine_tuned.TASKS else ""
-    wanted = f"a run's folder (its newest checkpoint) or one checkpoint{encoders}"
-    task.add_argument("--checkpoint", type=Path, required=True, help=wanted)
-    task.add_argument("--data", type=Path, required=True, help=data)
-    task.add_argument("--out", type=Path, required=True, help="folder for metrics.json and the tables")
-    return task

@@ -7,30 +7,28 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
 
 import prior_fast
 from prior_fast.cli.interrupts import end_at_interrupt, end_by_interrupts
+from prior_fast.cli.mistakes import option_as_setting, unknown_words
+from prior_fast.cli.parser import Parser, path_of
+from prior_fast.cli.settings import SettingsOf, add_setting_words
 from prior_fast.errors import Interrupted, RunError, UsageError
-from prior_fast.spelling import nearest
 
 # In the order of use, which is the order that --help shows.
 VERBS = (
     *("doctor", "build", "phantom", "prepare", "train", "evaluate", "pictures", "reproduce"),
-    *("kernels", "bench", "weights"),
+    *("kernels", "bench", "weights", "completion"),
 )
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that raises UsageError with a one-line message, without the usage text."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
+DESCRIPTION = (
+    "Pre-train PRIOR (ICCV 2023) on pairs of chest X-rays and reports, and measure what it learned. "
+    "`prior-fast` without arguments shows the first steps; `prior-fast COMMAND --help` explains a command."
+)
 
 
 def make_parser(words: Sequence[str] = ()) -> Parser:
     """The parser of the verb that `words` begin with; of all verbs if they begin with none."""
-    parser = Parser(prog="prior-fast", description=prior_fast.__doc__)
+    parser = Parser(prog="prior-fast", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"prior-fast {prior_fast.__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for verb in words[:1] if words and words[0] in VERBS else VERBS:
@@ -41,32 +39,36 @@ def make_parser(words: Sequence[str] = ()) -> Parser:
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """The arguments; `key=value` words may stand anywhere after a verb that takes them.
 
+    `help train` means `train --help`.
+
     Raises:
         UsageError: words that the verb does not take.
     """
+    if words and words[0] == "help":
+        words = [*words[1:], "--help"]
     parser = make_parser(words)
     args, rest = parser.parse_known_args(words)
+    settings_of: SettingsOf | None = getattr(args, "settings_of", None)
     settings = [word for word in rest if "=" in word and not word.startswith("-")]
-    unknown = [word for word in rest if word not in settings]
-    if settings and not hasattr(args, "settings"):
-        unknown = settings + unknown
-    if unknown:
-        hint = nearest(unknown[0], _options(parser, words))
-        raise UsageError(f"unknown argument {unknown[0]!r}{hint} (see prior-fast {words[0]} --help)")
-    if settings:
+    if len(settings) < len(rest) or (settings and settings_of is None):
+        path = path_of(parser, words)
+        names = None if settings_of is None else settings_of.names()
+        options = [option for each in path for option in each.options]
+        raise UsageError(f"{unknown_words(rest, path[-1].prog, options, names)} {path[-1].see}")
+    if settings_of is not None:
         args.settings = settings
+        add_setting_words(args)
+        for word in args.settings:
+            _refuse_option(word, path_of(parser, words), settings_of)
     return args
 
 
-def _options(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
-    """The options that the verbs named in `words` take."""
-    options = [option for action in parser._actions for option in action.option_strings]
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for word in words:
-                if word in action.choices:
-                    return options + _options(action.choices[word], words)
-    return options
+def _refuse_option(word: str, path: Sequence[Parser], settings_of: SettingsOf) -> None:
+    """Raise UsageError if a setting is an option without its dashes: data=prepared."""
+    options = [option for each in path for option in each.options]
+    key = word.partition("=")[0]
+    if f"--{key.replace('_', '-')}" in options and (wrong := option_as_setting(word, options, settings_of.names())):
+        raise UsageError(f"{wrong} {path[-1].see}")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -78,6 +80,10 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if words is not None:
         return _run(words)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
+        from prior_fast.cli.completing import complete
+
+        return complete(make_parser, VERBS)
     end_by_interrupts()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have bytes that are no UTF-8
@@ -88,8 +94,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str]) -> int:
     try:
-        args = parse(words)
-        return args.run(args)
+        return _do(words)
     except UsageError as error:
         return _complain(str(error), 2)
     except RunError as error:
@@ -106,6 +111,22 @@ def _run(words: Sequence[str]) -> int:
         return _complain(str(error), 130)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
+
+
+def _do(words: Sequence[str]) -> int:
+    if not words:
+        from prior_fast.cli.welcome import welcome
+
+        print(welcome(make_parser()))
+        return 0
+    args = parse(words)
+    settings_of: SettingsOf | None = getattr(args, "settings_of", None)
+    if settings_of is not None:
+        if args.list_settings is not None:
+            print("\n".join(settings_of.lines(args, args.list_settings)))
+            return 0
+        settings_of.check(args)
+    return args.run(args)
 
 
 def _complain(message: str, code: int) -> int:

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from prior_fast.cli.parser import examples
+
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the verb `phantom`."""
@@ -13,7 +15,10 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         description="Draw made-up chest X-rays with findings, and write reports, labels, masks and boxes that agree "
         "with them, in MIMIC-CXR-JPG's layout or in that of a dataset with labels, boxes or masks. The same seed gives "
         "the same files; more studies only add to them.",
-        epilog="example: prior-fast phantom --out phantom --studies 2000 --seed 1",
+        epilog=examples(
+            "prior-fast phantom --out phantom --studies 2000 --seed 1",
+            "prior-fast phantom --layout chexpert --out made-up-chexpert",
+        ),
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the new dataset")
     parser.add_argument(

@@ -3,6 +3,9 @@
 import argparse
 from pathlib import Path
 
+from prior_fast.cli.inputs import look_at_checkpoint, look_at_path
+from prior_fast.cli.parser import examples
+
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the verb `weights`."""
@@ -11,14 +14,18 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         help="inspect and convert published weights, export encoders",
         description="Inspect the authors' published weights, convert them to a checkpoint, and export a checkpoint's "
         "encoders for torchvision, timm and transformers.",
-        epilog="example: prior-fast weights convert total_prior.ckpt --out released "
-        "--tokenizer emilyalsentzer/Bio_ClinicalBERT",
+        epilog=examples(
+            "prior-fast weights convert total_prior.ckpt --out released --tokenizer emilyalsentzer/Bio_ClinicalBERT",
+            "prior-fast weights export run --out encoders",
+        ),
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
     inspect = tasks.add_parser(
         "inspect",
         help="list the tensors of a file that are used, dropped (with the reason) or missing",
-        epilog="example: prior-fast weights inspect total_prior.ckpt",
+        description="List the tensors of a file that are used, dropped (with the reason) or missing. Exit code 1 if "
+        "the model can't be made of them.",
+        epilog=examples("prior-fast weights inspect total_prior.ckpt", "prior-fast weights inspect run"),
     )
     inspect.add_argument(
         "path",
@@ -31,8 +38,13 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     inspect.set_defaults(run=run_inspect)
     convert = tasks.add_parser(
         "convert",
-        help="the authors' file -> a checkpoint, or a ResNet file if it has an image encoder only",
-        epilog="example: prior-fast weights convert prior_resnet50.pt --out released-resnet",
+        help="make a checkpoint of the authors' file, or a ResNet file if it has an image encoder only",
+        description="Convert the authors' file to a checkpoint that `evaluate`, `pictures` and `train` read, or to a "
+        "ResNet file if it has an image encoder only.",
+        epilog=examples(
+            "prior-fast weights convert prior_resnet50.pt --out released-resnet",
+            "prior-fast weights convert total_prior.ckpt --out released --tokenizer emilyalsentzer/Bio_ClinicalBERT",
+        ),
     )
     convert.add_argument("path", type=Path, metavar="PATH", help="a .pt, .pth, .ckpt or .safetensors file")
     convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="the checkpoint's folder")
@@ -41,8 +53,10 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     convert.set_defaults(run=run_convert)
     export = tasks.add_parser(
         "export",
-        help="a checkpoint -> a ResNet state dict and a transformers folder",
-        epilog="example: prior-fast weights export run --out encoders",
+        help="make a ResNet state dict and a transformers folder of a checkpoint",
+        description="Write the encoders of a checkpoint as a ResNet's state dict, for torchvision and timm, and as a "
+        "folder for transformers.",
+        epilog=examples("prior-fast weights export run --out encoders"),
     )
     export.add_argument("path", type=Path, metavar="CHECKPOINT", help="a run's folder or one checkpoint")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the encoders")
@@ -60,20 +74,25 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
 
 
 def run_inspect(args: argparse.Namespace) -> int:
-    from prior_fast.console import stdout
+    look_at_path(args.path)
+    from prior_fast.console import busy, stdout
     from prior_fast.files import write_json
     from prior_fast.files.claim import claim_file
-    from prior_fast.weights.convert import inspect
-    from prior_fast.weights.own import inspect_own
 
-    own = inspect_own(args.path)
+    with busy(f"reading {args.path}"):
+        from prior_fast.weights.convert import inspect
+        from prior_fast.weights.own import inspect_own
+
+        own = inspect_own(args.path)
+        inspected = inspect(args.path, args.stage) if own is None else None
     if own is not None:
         stdout.print(f"{own.path}: {own.kind}, {own.tensors} tensors")
         if own.problem:
             stdout.print(own.problem)
     else:
-        _show(inspected := inspect(args.path, args.stage))
-    found = inspected if own is None else own
+        _show(inspected)
+    found = own or inspected
+    assert found is not None
     if args.out:
         with claim_file(args.out):
             write_json(args.out, found.report())
@@ -82,12 +101,14 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 
 def run_convert(args: argparse.Namespace) -> int:
-    from prior_fast.console import stdout
+    look_at_path(args.path)
+    from prior_fast.console import busy, stdout
     from prior_fast.files.claim import claim_new
-    from prior_fast.weights.convert import convert, resnet_file
-    from prior_fast.weights.structure import image_settings
 
-    with claim_new(args.out):
+    with busy(f"converting {args.path}"), claim_new(args.out):
+        from prior_fast.weights.convert import convert, resnet_file
+        from prior_fast.weights.structure import image_settings
+
         found = convert(args.path, args.out, args.tokenizer, args.stage)
     _show(found)
     if found.structure is None:
@@ -100,14 +121,17 @@ def run_convert(args: argparse.Namespace) -> int:
 
 
 def run_export(args: argparse.Namespace) -> int:
-    from prior_fast.console import stdout
+    look_at_checkpoint(args.path)
+    from prior_fast.console import busy, stdout
     from prior_fast.files.claim import claim_new
-    from prior_fast.training.checkpoint import open_checkpoint
-    from prior_fast.weights.export import export
 
-    checkpoint = open_checkpoint(args.path)
-    with claim_new(args.out):
-        lines = export(checkpoint, args.out)
+    with busy(f"exporting {args.path}"):
+        from prior_fast.training.checkpoint import open_checkpoint
+        from prior_fast.weights.export import export
+
+        checkpoint = open_checkpoint(args.path)
+        with claim_new(args.out):
+            lines = export(checkpoint, args.out)
     for line in lines:
         stdout.print(f"{args.out}/{line}")
     return 0

@@ -94,7 +94,13 @@ def _replace(config: Any, path: list[str], key: str, text: str) -> Any:
     if rest:
         value = _replace(getattr(config, name), rest, key, text)
     else:
+        field = type(config).__dataclass_fields__[name]
+        if not text and field.default == ():  # what `setting_text` writes for an empty tuple
+            return dataclasses.replace(config, **{name: ()})
         value = _parse(typing.get_type_hints(type(config))[name], key, text)
+        choices = field.metadata.get("choices", ())
+        if choices and value not in choices:
+            raise UsageError(f"{key}={text}: choose from {', '.join(map(str, choices))}")
     return dataclasses.replace(config, **{name: value})
 
 

@@ -4,8 +4,10 @@ A label is 1 (present), 0 (absent), -1 (uncertain) or blank. Datasets may have l
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 # In the order of MIMIC-CXR-JPG's table, which is the order of a prepared dataset's columns.
 CHEXPERT_LABELS = (
@@ -26,7 +28,7 @@ FIVE_CLASSES = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleura
 UNCERTAIN_IS_POSITIVE = frozenset({"Atelectasis", "Edema", "Pleural Effusion"})
 
 
-def present(labels: np.ndarray, columns: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+def present(labels: "np.ndarray", columns: Sequence[str], classes: Sequence[str]) -> "np.ndarray":
     """Which classes each image or study has, by the rule of `UNCERTAIN_IS_POSITIVE`.
 
     Args:
@@ -37,6 +39,8 @@ def present(labels: np.ndarray, columns: Sequence[str], classes: Sequence[str]) 
     Returns:
         bool [N, len(classes)].
     """
+    import numpy as np
+
     uncertain = np.array([name in UNCERTAIN_IS_POSITIVE for name in classes], bool)
     values = labels[:, [list(columns).index(name) for name in classes]]
     return (values == 1) | ((values == -1) & uncertain)

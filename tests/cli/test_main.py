@@ -15,7 +15,7 @@ CODE = "import sys, prior_fast, prior_fast.cli.main as m; m.make_parser(); print
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ([], ["COMMAND"]),
+        (["--no-such"], ["COMMAND is missing", "train"]),
         (["trian"], ["invalid choice: 'trian'", "train"]),
         (["train", "--preset", "tiny", "--data", "x"], ["--out is missing"]),
         (["train", "--preset", "tinny", "--data", "x", "--out", "y"], ["no preset 'tinny'", "tiny"]),

@@ -19,6 +19,7 @@ from prior_fast.measure.page.settings import settings_groups
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = ROOT.parent / "shared" / "paper"
 PAGE = ROOT / "docs/configuration.md"
+DECISIONS = ROOT / "docs/differences.md"
 PLACE = re.compile(r"\b(\w+\.(?:py|yaml)):(\d+)(?:-(\d+))?")
 
 CITATION = re.compile(r"supplement(?:'s)?,? \(?(?:section )?(\d(?:\.\d+)?)")
@@ -106,7 +107,8 @@ def test_a_source_says_what_its_kind_needs() -> None:
 
 def test_places_in_the_released_code_name_its_files() -> None:
     texts = [f"{source.place} {source.note}" for _, source in all_sources()]
-    found = PLACE.findall(" ".join(texts) + PAGE.read_text(encoding="utf-8"))
+    pages = "".join(page.read_text(encoding="utf-8") for page in (PAGE, DECISIONS))
+    found = PLACE.findall(" ".join(texts) + pages)
     assert len(found) > 60
     for file, first, last in found:
         assert file in RELEASED_FILES, file
@@ -185,7 +187,9 @@ def test_an_unknown_group_of_settings_is_refused() -> None:
 
 def test_settings_are_listed_with_their_sources(capsys: pytest.CaptureFixture) -> None:
     assert main(["train", "--settings", "--preset", "released", "batch_size=64", "seed=0"]) == 0
-    listed = dict(re.fullmatch(r"(\S+) +# (.+)", line).groups() for line in capsys.readouterr().out.splitlines())
+    # Other lines are headings and, four columns in, meanings.
+    lines = [line for line in capsys.readouterr().out.splitlines() if "  # " in line]
+    listed = dict(re.fullmatch(r"(\S+) +# [^;]+; (.+)", line).groups() for line in lines)
     assert listed["batch_size=64"] == "changed from 588"
     assert listed["weight_decay=1e-6"] == "supplement 2.4"
     assert listed["optimizer=adamw"] == "released code, train_prior.yaml:31"

@@ -144,4 +144,5 @@ def test_help_has_an_example(task: str, capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit) as done:
         main(["evaluate", task, "--help"])
     assert done.value.code == 0
-    assert f"example: prior-fast evaluate {task}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "examples:" in shown and f"  prior-fast evaluate {task} --checkpoint" in shown

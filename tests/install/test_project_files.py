@@ -55,7 +55,7 @@ def test_the_templates_of_issues_ask_for_something(name: str) -> None:
     form = read_yaml(f".github/ISSUE_TEMPLATE/{name}.yml")
     assert form["name"] and form["description"]
     fields = [field for field in form["body"] if field["type"] != "markdown"]
-    assert fields and any(field.get("validations", {}).get("required") for field in fields) or name == "wish"
+    assert (fields and any(field.get("validations", {}).get("required") for field in fields)) or name == "wish"
     assert len({field["id"] for field in fields}) == len(fields)
 
 

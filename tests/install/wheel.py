@@ -104,7 +104,13 @@ def sources(copy: Path) -> set[str]:
     folders = os.walk(copy / "prior_fast", followlinks=True)
     paths = [Path(folder, name) for folder, _, names in folders for name in names if name.endswith(SUFFIXES)]
     found = {path.relative_to(copy).as_posix() for path in paths}
-    for some in ("py.typed", "kernels/segment_mean.py", "csrc/assignment.h", "csrc/matching_cuda.cu", "bench/common/case.py"):
+    for some in (
+        "py.typed",
+        "kernels/segment_mean.py",
+        "csrc/assignment.h",
+        "csrc/matching_cuda.cu",
+        "bench/common/case.py",
+    ):
         assert f"prior_fast/{some}" in found, f"{some} is not among the sources: {len(found)} files"
     return found
 

@@ -3,6 +3,8 @@
 import argparse
 import importlib
 
+from prior_fast.cli.parser import examples
+
 TASKS = (
     *("kernels", "convolutions", "train", "loader", "memory", "pretraining", "ceiling", "demo"),
     *("compare", "page", "picture", "predict"),
@@ -15,7 +17,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "bench",
         help="measure: tables and plots",
         description="Measure prior-fast on this machine.",
-        epilog="example: prior-fast bench train --preset tiny --batch 16 --out bench-train",
+        epilog=examples("prior-fast bench train --preset tiny --batch 16 --out bench-train"),
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
     for task in TASKS:

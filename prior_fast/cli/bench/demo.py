@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from prior_fast.cli.parser import examples
+
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the task `demo`."""
@@ -12,9 +14,9 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         description="Read the metrics.json files in DIR/zero-shot, DIR/retrieval, DIR/generation and DIR/bank, which "
         "`prior-fast evaluate` wrote. Print one line for each part of the model, with chance beside each value, and "
         "name openly what is no better than chance. DIR/summary.json gets the same.",
-        epilog="example: prior-fast bench demo demo --ceiling bench/results/cpu-2-cores/demo-ceiling.json",
+        epilog=examples("prior-fast bench demo demo --ceiling bench/results/cpu-2-cores/demo-ceiling.json"),
     )
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the results, as `make demo` leaves it")
     parser.add_argument(
         "--ceiling", type=Path, metavar="FILE.json", help="file of `prior-fast bench ceiling`, to show its values too"
     )

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from time import perf_counter
 
+from prior_fast.cli.parser import examples
+
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the task `kernels`."""
@@ -13,7 +15,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         description="Time the public ops, forward and with gradients. Compare them with everything else that computes "
         "the same on this machine, and with the least time that its memory and arithmetic allow. Every call is first "
         "compared with float64. Exit code 1 if a call computes a wrong result.",
-        epilog="example: prior-fast bench kernels --op segment_mean info_nce --out bench-kernels",
+        epilog=examples("prior-fast bench kernels --op segment_mean info_nce --out bench-kernels"),
     )
     parser.add_argument("--op", nargs="+", default=[], metavar="NAME", help="ops to measure (default: all)")
     parser.add_argument(
@@ -54,11 +56,13 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> int:
     began = perf_counter()  # --limit includes the time that loading torch takes
-    from prior_fast.console import progress
-    from prior_fast.measure.kernels.bench_kernels import OpsOptions, run_kernels
-    from prior_fast.measure.kernels.report import show
-    from prior_fast.measure.kernels.schedule import Limit
-    from prior_fast.training.distributed import choose_device
+    from prior_fast.console import busy, progress
+
+    with busy("loading PyTorch"):
+        from prior_fast.measure.kernels.bench_kernels import OpsOptions, run_kernels
+        from prior_fast.measure.kernels.report import show
+        from prior_fast.measure.kernels.schedule import Limit
+        from prior_fast.training.distributed import choose_device
 
     options = OpsOptions(
         choose_device(args.device),

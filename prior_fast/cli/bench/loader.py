@@ -3,6 +3,9 @@
 import argparse
 from pathlib import Path
 
+from prior_fast.cli.inputs import look_at_dataset
+from prior_fast.cli.parser import examples
+
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the task `loader`."""
@@ -12,7 +15,10 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         description="Measure how fast each source delivers batches of a prepared dataset, and how long a consumer "
         "waits that spends a training step's time on each batch. Sources that can't be used here are named with the "
         "reason.",
-        epilog="example: prior-fast bench loader --data prepared --jpegs mimic-cxr-jpg/2.0.0 --out bench-loader",
+        epilog=examples(
+            "prior-fast bench loader --data prepared --out bench-loader",
+            "prior-fast bench loader --data prepared --jpegs mimic-cxr-jpg/2.0.0 --workers 4",
+        ),
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a prepared dataset")
     parser.add_argument("--jpegs", type=Path, metavar="DIR", help="folder it was prepared from, to measure decoding")
@@ -22,15 +28,21 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--consumer", type=float, default=935.0, metavar="RATE", help="pairs/s that the consumer takes (default: 935)"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device of the batches")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device of the batches (default: auto)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for loader.json and loader.md")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    look_at_dataset(args.data)
+    from prior_fast.console import busy
     from prior_fast.errors import UsageError
-    from prior_fast.measure.bench_loader import LoaderOptions, measure, report
-    from prior_fast.training.distributed import choose_device
+
+    with busy("loading PyTorch"):
+        from prior_fast.measure.bench_loader import LoaderOptions, measure, report
+        from prior_fast.training.distributed import choose_device
 
     for name in ("batch", "workers", "seconds", "consumer"):
         if getattr(args, name) <= 0:

@@ -3,6 +3,11 @@
 import argparse
 from pathlib import Path
 
+from prior_fast.cli.inputs import look_at_dataset
+from prior_fast.cli.parser import examples
+from prior_fast.cli.run_settings import RUN_SETTINGS
+from prior_fast.cli.settings import take_settings
+
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     """Add the task `train`."""
@@ -13,8 +18,10 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "loops over samples, (b) vectorized, (c) without padding, (d) with exact rewrites, (e) with torch.compile, (f) "
         "with kernels and the compiled solver. Every rung is first checked to compute what (a) computes. Weights are "
         "random. Exit code 1 if a rung computes something else.",
-        epilog="example: prior-fast bench train --preset paper --width-divisor 4 --batch 16 --out bench-train; "
-        "settings such as precision=fp32 or device=cpu may follow",
+        epilog=examples(
+            "prior-fast bench train --preset paper --width-divisor 4 --batch 16 --out bench-train",
+            "prior-fast bench train --preset tiny --batch 32 precision=fp32 device=cpu",
+        ),
     )
     parser.add_argument("--preset", default="paper", metavar="NAME", help="paper, released or tiny (default: paper)")
     parser.add_argument("--stage", type=int, choices=(1, 2, 3), default=3, help="training stage (default: 3)")
@@ -22,7 +29,11 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="timed steps of each rung (default: 10)")
     parser.add_argument("--warm-up", type=int, default=2, metavar="N", help="steps before the timed ones (default: 2)")
     parser.add_argument(
-        "--width-divisor", type=int, default=1, metavar="N", help="divide every width by N, at the same depths"
+        "--width-divisor",
+        type=int,
+        default=1,
+        metavar="N",
+        help="divide every width by N, at the same depths (default: 1)",
     )
     parser.add_argument(
         "--mean-tokens", type=int, default=90, metavar="N", help="mean tokens of a made-up report (default: 90)"
@@ -37,11 +48,16 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="a prepared dataset, instead of made-up reports")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for train.json, train.md and train.png")
-    parser.set_defaults(run=run, settings=[])
+    take_settings(parser, RUN_SETTINGS)
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from prior_fast.measure.ladder.bench_ladder import LadderOptions, run_ladder
+    look_at_dataset(args.data)
+    from prior_fast.console import busy
+
+    with busy("loading PyTorch"):
+        from prior_fast.measure.ladder.bench_ladder import LadderOptions, run_ladder
 
     names = (
         *("preset", "stage", "batch", "steps", "warm_up", "width_divisor", "mean_tokens", "rungs", "count_compiled"),

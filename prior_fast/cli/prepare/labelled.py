@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from prior_fast.cli.parser import examples
 from prior_fast.cli.prepare.stopping import until_stopped
 
 
@@ -19,7 +20,7 @@ def fill(parser: argparse.ArgumentParser, name: str, module: ModuleType) -> None
     parser.description = (
         f"Prepare {module.HELP}. Images that can't be used are named in rejected.csv (docs/datasets.md)."
     )
-    parser.epilog = f"example: prior-fast prepare {name} {module.EXAMPLE} --out prepared-{name}"
+    parser.epilog = examples(f"prior-fast prepare {name} {module.EXAMPLE} --out prepared-{name}")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help=module.IMAGES)
     if hasattr(module, "add_options"):
         module.add_options(parser)

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from prior_fast.cli.parser import examples
 from prior_fast.cli.prepare.shown import show
 from prior_fast.cli.prepare.stopping import until_stopped
 
@@ -14,7 +15,7 @@ def add_parser(layouts: "argparse._SubParsersAction") -> None:
         help="join the shards of `prepare LAYOUT --shard` into one dataset",
         description="Join the shards of a dataset, once all are complete. The dataset equals that of a run without "
         "shards, byte for byte. Options and trees are those of the shards.",
-        epilog="example: prior-fast prepare merge --out prepared",
+        epilog=examples("prior-fast prepare merge --out prepared"),
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the --out of the shards")
     parser.set_defaults(run=run)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from prior_fast.cli.parser import examples, pasted
 from prior_fast.cli.prepare.shown import show
 from prior_fast.cli.prepare.stopping import until_stopped
 
@@ -21,12 +22,16 @@ def fill(parser: argparse.ArgumentParser, name: str, module: ModuleType) -> None
     """
     command = f"prior-fast prepare {name} {module.EXAMPLE} --out prepared"
     parser.description = f"Prepare {module.HELP}.\nA stopped run resumes when the same command is given again."
-    parser.epilog = (
-        f"examples:\n  {command}\na dry run that shows what it understands:\n  {command} --check 5\n"
-        f"in 2 jobs, on any machines that share the folders, and then the merge:\n  {command} --shard 1/2\n"
-        f"  {command} --shard 2/2\n  prior-fast prepare merge --out prepared"
+    shards = [f"{command} --shard {number}/2" for number in (1, 2)]
+    parser.epilog = "\n".join(
+        [
+            examples(command),
+            "a dry run that shows what it understands:",
+            f"  {pasted(f'{command} --check 5')}",
+            "in 2 jobs, on any machines that share the folders, and then the merge:",
+            *(f"  {pasted(each)}" for each in (*shards, "prior-fast prepare merge --out prepared")),
+        ]
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     module.add_options(parser)
     _add_common(parser, module)
     parser.set_defaults(run=partial(run, name, module))

@@ -4,7 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from prior_fast.config.setting import DEVICE, setting
 from prior_fast.errors import UsageError
+
+# Those of the lists of a labelled dataset, whose module loads pyarrow.
+TRAINING_PERCENTAGES = (1, 10, 100)
 
 Origin = Literal["supplement", "our choice"]
 OURS: Origin = "our choice"
@@ -26,42 +30,53 @@ class Preset:
 
 @dataclass(frozen=True)
 class FineTuneConfig:
-    """The common config of all fine-tuned tasks.
+    """The common config of all fine-tuned tasks."""
 
-    Attributes:
-        percent: percentage of the training images: 1, 10 or 100, by the lists of the dataset.
-        splits: names of the dataset's splits; empty: all of PRIOR's (`prior_fast.downstream.targets`).
-        weights: "checkpoint", or "random": the same architecture with random weights, as a baseline.
-        learning_rate, epochs, batch_size: the supplement's for the dataset and percentage (its Tables 1 and 2).
-        optimizer, weight_decay: the supplement names neither for fine-tuning; these are its values for pre-training.
-        normalization: images become z-scores by the mean and standard deviation of all images of the "dataset"
-            (supplement 3: of the training set), or of the images of "pretraining".
-        schedule: "cosine" (supplement 3) falls to 0 at the last step.
-        augment: "flip" mirrors half of the training images; the supplement names no augmentation.
-        precision: precision of the forward pass; auto: bf16 on GPUs that support it, else fp32.
-        validate_every: epochs between two validations. The weights of the best validation are kept. The last epoch is
-            always validated.
-        verify: whether the dataset's files are compared by their SHA-256 ("full") or by their sizes alone.
-        max_steps: end each split's training after this many steps; 0: no limit.
-    """
-
-    percent: int = 100
-    splits: tuple[str, ...] = ()
-    weights: Literal["checkpoint", "random"] = "checkpoint"
-    learning_rate: float = 1e-4
-    epochs: int = 5
-    batch_size: int = 64
-    optimizer: Literal["adam", "adamw"] = "adam"
-    weight_decay: float = 1e-6
-    normalization: Literal["dataset", "pretraining"] = "dataset"
-    schedule: Literal["cosine", "constant"] = "cosine"
-    augment: Literal["none", "flip"] = "none"
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    validate_every: int = 1
-    max_steps: int = 0
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    verify: Literal["full", "sizes"] = "full"
+    percent: int = setting(
+        100, "percentage of the training images, by the lists of the dataset", choices=TRAINING_PERCENTAGES
+    )
+    splits: tuple[str, ...] = setting((), "splits of the dataset; empty: all of PRIOR's")
+    weights: Literal["checkpoint", "random"] = setting(
+        "checkpoint", "random: the checkpoint's architecture with fresh weights, as a baseline"
+    )
+    learning_rate: float = setting(
+        1e-4, "learning rate; if it is not given, the supplement's for the dataset and the percentage"
+    )
+    epochs: int = setting(5, "epochs; if it is not given, the supplement's for the dataset and the percentage")
+    batch_size: int = setting(
+        64, "images of a step; if it is not given, the supplement's for the dataset and the percentage"
+    )
+    optimizer: Literal["adam", "adamw"] = setting(
+        "adam", "the supplement names none for fine-tuning; this is its optimizer of pre-training"
+    )
+    weight_decay: float = setting(
+        1e-6,
+        "weight decay of the optimizer; the supplement names none for fine-tuning; this is its value of pre-training",
+    )
+    normalization: Literal["dataset", "pretraining"] = setting(
+        "dataset",
+        "whose mean and standard deviation normalize the images: those of all images of the dataset (supplement 3: of "
+        "the training set), or of the images of pre-training",
+    )
+    schedule: Literal["cosine", "constant"] = setting(
+        "cosine", "learning rate over the steps; cosine (supplement 3) falls to 0 at the last step"
+    )
+    augment: Literal["none", "flip"] = setting(
+        "none", "flip mirrors half of the training images; the supplement names no augmentation"
+    )
+    precision: Literal["auto", "bf16", "fp32"] = setting(
+        "auto", "precision of the forward pass; auto: bf16 on GPUs that support it, else fp32"
+    )
+    validate_every: int = setting(
+        1,
+        "epochs between two validations; the weights of the best one are kept; the last epoch is always validated",
+    )
+    max_steps: int = setting(0, "end each split's training after this many steps; 0: no limit")
+    seed: int = setting(0, "seed of the fresh weights and of the order of the images")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", DEVICE)
+    verify: Literal["full", "sizes"] = setting(
+        "full", "whether the dataset's files are compared by their SHA-256, or by their sizes alone"
+    )
 
     def check(self) -> None:
         """Refuse invalid values.

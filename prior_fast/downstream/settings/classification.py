@@ -3,15 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from prior_fast.config.setting import setting
 from prior_fast.downstream.settings.base import FineTuneConfig, Preset, each_once
 from prior_fast.errors import UsageError
 
 HELP = "fine-tune the image encoder with a linear layer; AUROC"
-SETTINGS = """  classes=A,B,...      (default: the five of CheXpert 5x200, or all that the dataset has)
-  blocks=0..4          how many of the encoder's last stages are trained: 0 none, 4 all (4)
-  pool=average|attention
-  sweep=blocks         the task with each number of blocks (Figure 3)
-"""
 # Table 1 of the supplement, by dataset and percent.
 PRESETS: dict[str, dict[int, Preset]] = {
     "rsna": {100: Preset(1e-4, 5, 64), 10: Preset(1e-4, 5, 64), 1: Preset(1e-4, 10, 64)},
@@ -27,20 +23,20 @@ FULL = 4  # stages of a ResNet-50; for other encoders it means all stages
 
 @dataclass(frozen=True)
 class ClassificationConfig(FineTuneConfig):
-    """Supervised classification (supplement 3.1).
+    """Supervised classification (supplement 3.1)."""
 
-    Attributes:
-        classes: labels of the dataset; empty: the five of CheXpert 5x200 if the dataset has them, else all.
-        blocks: the number of the encoder's last stages that are trained (the paper's Figure 3). 0 trains only the
-            linear layer. The number of all stages, or 4, trains everything, including the stem.
-        pool: how the encoder's map becomes a vector: "average", or the pre-trained attention pool.
-        sweep: "blocks" repeats the task for every number of blocks.
-    """
-
-    classes: tuple[str, ...] = ()
-    blocks: int = FULL
-    pool: Literal["average", "attention"] = "average"
-    sweep: Literal["none", "blocks"] = "none"
+    classes: tuple[str, ...] = setting(
+        (), "labels of the dataset; empty: the five of CheXpert 5x200 if the dataset has them, else all"
+    )
+    blocks: int = setting(
+        FULL,
+        "last stages of the encoder that are trained, 0 to 4 (the paper's Figure 3); 0: the linear layer alone; the "
+        "number of all stages, or 4: everything, including the stem",
+    )
+    pool: Literal["average", "attention"] = setting(
+        "average", "how the encoder's map becomes a vector: its mean, or the pre-trained attention pool"
+    )
+    sweep: Literal["none", "blocks"] = setting("none", "blocks repeats the task for every number of blocks (Figure 3)")
 
     def check(self) -> None:
         """Refuse invalid values.

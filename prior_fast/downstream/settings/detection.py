@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 
+from prior_fast.config.setting import setting
 from prior_fast.downstream.settings.base import OURS, FineTuneConfig, Preset, at_least_1
 
 HELP = "fine-tune a Faster R-CNN on the image encoder; mean average precision"
-SETTINGS = """  frozen=true|false    do not train the encoder (false)
-  pyramid_channels=N head_width=N proposals=N
-                       sizes of Faster R-CNN (256, 1024, 512)
-"""
 # Table 2 of the supplement, by dataset and percent.
 PRESETS: dict[str, dict[int, Preset]] = {
     # The table gives no epochs for 100 %: those of 10 % are taken.
@@ -22,19 +19,12 @@ FALLBACK = "rsna"
 
 @dataclass(frozen=True)
 class DetectionConfig(FineTuneConfig):
-    """Object detection (supplement 3.5). The sizes of Faster R-CNN's own parts are torchvision's.
+    """Object detection (supplement 3.5). The sizes of Faster R-CNN's own parts are torchvision's."""
 
-    Attributes:
-        frozen: do not train the encoder.
-        pyramid_channels: channels of the feature pyramid.
-        head_width: width of the two layers that process a proposal.
-        proposals: boxes of an image on which the second stage is trained.
-    """
-
-    frozen: bool = False
-    pyramid_channels: int = 256
-    head_width: int = 1024
-    proposals: int = 512
+    frozen: bool = setting(False, "whether the encoder is left as it is, not trained")
+    pyramid_channels: int = setting(256, "channels of the feature pyramid")
+    head_width: int = setting(1024, "width of the two layers that process a proposal")
+    proposals: int = setting(512, "boxes of an image on which the second stage is trained")
 
     def check(self) -> None:
         """Refuse invalid values.

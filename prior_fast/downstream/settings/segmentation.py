@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 
+from prior_fast.config.setting import setting
 from prior_fast.downstream.settings.base import FineTuneConfig, Preset
 from prior_fast.errors import UsageError
 
 HELP = "fine-tune a U-Net on the image encoder; Dice"
-SETTINGS = """  frozen=true|false    train the decoder alone (false)
-  decoder_channels=A,B,C,D,E
-                       of the U-Net (256,128,64,32,16)
-"""
 # Table 2 of the supplement, by dataset and percent.
 PRESETS: dict[str, dict[int, Preset]] = {
     "siim": {100: Preset(1e-3, 50, 128), 10: Preset(1e-4, 50, 128), 1: Preset(1e-4, 100, 16)},
@@ -22,16 +19,13 @@ FALLBACK = "siim"
 
 @dataclass(frozen=True)
 class SegmentationConfig(FineTuneConfig):
-    """Semantic segmentation (supplement 3.4).
+    """Semantic segmentation (supplement 3.4)."""
 
-    Attributes:
-        frozen: train only the decoder.
-        decoder_channels: channels of the U-Net at strides 16, 8, 4, 2, 1. The default is that of
-            segmentation_models_pytorch.
-    """
-
-    frozen: bool = False
-    decoder_channels: tuple[int, int, int, int, int] = (256, 128, 64, 32, 16)
+    frozen: bool = setting(False, "whether only the decoder is trained")
+    decoder_channels: tuple[int, int, int, int, int] = setting(
+        (256, 128, 64, 32, 16),
+        "channels of the U-Net at strides 16, 8, 4, 2, 1; the default is that of segmentation_models_pytorch",
+    )
 
     def check(self) -> None:
         """Refuse invalid values.

@@ -13,12 +13,12 @@ from pathlib import Path
 from prior_fast.errors import RunError, UsageError
 from prior_fast.files import write_text
 from prior_fast.measure.page.kinds import KINDS
-from prior_fast.measure.page.settings import settings_groups, settings_table
+from prior_fast.measure.page.settings import settings_groups, settings_table, task_configs, task_table
 from prior_fast.spelling import nearest
 
 _BEGIN = re.compile(r"<!-- table (\S+) (\S+) -->")
 _END = "<!-- end of table -->"
-SETTINGS = "settings"  # the kind that is made from the config
+SETTINGS, TASK_SETTINGS = "settings", "task-settings"  # the kinds that are made from the configs
 
 
 def fill_pages(pages: list[Path], results: Path, check: bool) -> list[Path]:
@@ -80,7 +80,10 @@ def made(kind: str, file: str, results: Path, where: str) -> list[str]:
     if kind == SETTINGS:
         _require(file, settings_groups(), f"{where}: unknown group of settings")
         return settings_table(file)
-    _require(kind, (*KINDS, SETTINGS), f"{where}: unknown table")
+    if kind == TASK_SETTINGS:
+        _require(file, task_configs(), f"{where}: unknown task")
+        return task_table(file)
+    _require(kind, (*KINDS, SETTINGS, TASK_SETTINGS), f"{where}: unknown table")
     path = results / file
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
