@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from prior_fast.console import stdout
+from prior_fast.console import busy, stdout
 from prior_fast.data.labelled_dataset import LabelledDataset
 from prior_fast.downstream.config import task_config
 from prior_fast.downstream.pretrained import open_pretrained
@@ -28,7 +28,8 @@ def run_task(name: str, checkpoint_path: Path, data: Path, out: Path, words: Seq
         RunError: a loss became non-finite, the disk is full, or a package is missing.
     """
     given = task_config(name, words)  # reports a misspelled setting before anything is read
-    pretrained = open_pretrained(checkpoint_path)
+    with busy(f"reading {checkpoint_path}"):
+        pretrained = open_pretrained(checkpoint_path)
     dataset = LabelledDataset.open(data, given.verify)
     config = task_config(name, words, dataset.name)
     with StopSignals() as signals:

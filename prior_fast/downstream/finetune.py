@@ -12,6 +12,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from prior_fast.console import busy
 from prior_fast.data.labelled_dataset import Split
 from prior_fast.downstream.backbone import train_except, trained_parameters
 from prior_fast.downstream.images import batches, draw_flips, epoch_order
@@ -168,11 +169,12 @@ class FineTuning:
         task, folder, rows = self.task, self.place.folder, self.rows.test
         self.model.load_state_dict(self.best)
         predictions, measured = self._measure(rows, "test")
-        header, lines = task.table(predictions, rows)
-        write_text(folder / "predictions.csv", csv_text([header, *lines]))
-        save_weights(folder / "model.safetensors", self.best)
-        with self._autocast():
-            task.draw(self.model, predictions, rows, folder)
+        with busy(f"{self.place.name} test: writing predictions, weights and a picture"):
+            header, lines = task.table(predictions, rows)
+            write_text(folder / "predictions.csv", csv_text([header, *lines]))
+            save_weights(folder / "model.safetensors", self.best)
+            with self._autocast():
+                task.draw(self.model, predictions, rows, folder)
         chosen = next(line for line in reversed(self.standing.history) if line["best"])
         if chosen["validate"][task.selects] is None:
             notes = [*notes, f"{task.selects} is undefined on the validation part: chosen by its lowest loss"]
@@ -254,15 +256,14 @@ class FineTuning:
             )
 
     def _measure(self, rows: Any, part: str) -> tuple[Any, Measured]:
+        """The predictions for a part's rows and their metrics; part: "validation" or "test", which is shown."""
         self.model.eval()
-        bar = self.place.bar
-        shown = bar.add_task(f"{self.place.name} {part}", total=len(rows), losses="")
-        try:
-            with self._autocast():
-                predictions = self.task.predict(self.model, rows, lambda count: bar.advance(shown, count))
-        finally:
-            bar.remove_task(shown)
-        return predictions, self.task.measure(predictions, rows)
+        name = f"{self.place.name} {part}"
+        with busy(name, len(rows)) as advance, self._autocast():
+            predictions = self.task.predict(self.model, rows, advance)
+        # Average precision of many boxes takes minutes.
+        with busy(f"{name}: metrics"):
+            return predictions, self.task.measure(predictions, rows)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.place.device.type, torch.bfloat16, enabled=self.half)
@@ -272,7 +273,8 @@ class FineTuning:
         self.standing.seconds = self._seconds()
         self.started = begun
         try:
-            save_state(self.state_folder, self.standing, self.model, self.best, self.optimizer)
+            with busy(f"{self.place.name}: writing its state"):
+                save_state(self.state_folder, self.standing, self.model, self.best, self.optimizer)
         except Nonfinite as error:
             raise RunError(f"{self.place.name}, {error}; {LOWER}") from None
         self.saved = time.perf_counter()

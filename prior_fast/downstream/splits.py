@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from prior_fast.config import to_dict
-from prior_fast.console import print_table, progress, stdout
+from prior_fast.console import busy, print_table, progress, stdout
 from prior_fast.data.labelled_dataset import LabelledDataset, Split
 from prior_fast.downstream.claim import FREE, claim, describe
 from prior_fast.downstream.config import find_preset
@@ -43,7 +43,8 @@ def run_splits(
     Returns:
         The content of metrics.json; None if the run was stopped before the end.
     """
-    ready = make_ready(name, pretrained, dataset, config)
+    with busy("reading images and annotations"):
+        ready = make_ready(name, pretrained, dataset, config)
     task, device, splits = ready.task, ready.device, tuple(ready.rows)
     claim(out, describe(name, config, pretrained, dataset))
     remove_leftovers(out)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from prior_fast.batch import PackedBatch, pack_reports
-from prior_fast.console import stderr
+from prior_fast.console import busy, stderr
 from prior_fast.data.loader import cut_report
 from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.errors import RunError, UsageError
@@ -94,8 +94,9 @@ class Encoder:
         self.checkpoint = checkpoint
         self.device = choose_device(device)
         self.batch_size = batch_size
-        self.model = checkpoint.load_model().to(self.device).eval()
-        self.tokenizer = _tokenizer(checkpoint)
+        with busy(f"reading {checkpoint.path.name}"):
+            self.model = checkpoint.load_model().to(self.device).eval()
+            self.tokenizer = _tokenizer(checkpoint)
         self.uses_bank = self.model.config.reads_bank(checkpoint.position.stage)
         self.aligns_locally = self.model.config.use_local_alignment
         self.tau = checkpoint.tau

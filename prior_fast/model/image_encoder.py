@@ -3,14 +3,18 @@
 Letters in shapes: B images, C channels of the last map, P = 49 tokens.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, cast
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prior_fast.config import ImageEncoderConfig
+from prior_fast.console import busy
+from prior_fast.console.download import check_answers, reason_of
+from prior_fast.console.quiet import quiet_prints
 from prior_fast.errors import UsageError
 from prior_fast.model.max_pool import HalvingMaxPool2d
 from prior_fast.model.rectified_norm import norm_relu, normalize
@@ -181,20 +185,7 @@ def load_resnet_weights(encoder: ResNet, weights: str, argument: str = "model.im
     if weights == "random":
         return "image encoder: random weights"
     if weights in IMAGENET:
-        # torchvision takes two seconds to load.
-        from torchvision.models.resnet import ResNet50_Weights
-
-        try:
-            state = dict(
-                ResNet50_Weights[IMAGENET[weights]].get_state_dict(
-                    check_hash=True, map_location="cpu", weights_only=True
-                )
-            )
-        except OSError as error:
-            raise UsageError(
-                f"{argument}={weights} could not be downloaded ({error}): give the path of a ResNet-50 state dict, or "
-                f"ask for {argument}=random"
-            ) from None
+        state = _imagenet(weights, argument)
     else:
         state = load_tensors(Path(weights), argument)
     state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
@@ -204,3 +195,30 @@ def load_resnet_weights(encoder: ResNet, weights: str, argument: str = "model.im
     joined = " " if argument.startswith("--") else "="
     load_strictly(encoder, state, f"{argument}{joined}{weights}")
     return f"image encoder: weights from {weights}"
+
+
+def _imagenet(weights: str, argument: str) -> dict[str, Tensor]:
+    """torchvision's state dict of a ResNet-50: from the cache of torch.hub, or downloaded.
+
+    Raises:
+        UsageError: the server does not answer, or the file is damaged.
+    """
+    # torchvision takes two seconds to load.
+    from torchvision.models.resnet import ResNet50_Weights
+
+    kind = ResNet50_Weights[IMAGENET[weights]]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(kind.url).path).name
+    advice = f"give the path of a ResNet-50 state dict, or ask for {argument}=random"
+    what = f"reading {cached.name}"
+    try:
+        if not cached.exists():
+            size = check_answers(kind.url)
+            what = f"downloading {kind.url}{f' ({size:.0f} MB)' if size else ''}"
+        with busy(what), quiet_prints():
+            return dict(kind.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True))
+    except Exception as error:  # the network, and a damaged file, lead torch to errors of any type
+        problem = f"could not be downloaded ({reason_of(error)}), and the cache {cached.parent} of TORCH_HOME has no "
+        problem += f"{cached.name}: "
+        if cached.exists():
+            problem = f"can't be read ({reason_of(error)}): remove {cached} to download it again, "
+        raise UsageError(f"{argument}={weights} {problem}{advice}") from None

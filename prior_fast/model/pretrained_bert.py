@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from prior_fast.config import TextEncoderConfig
+from prior_fast.console import busy
+from prior_fast.console.download import HubName, find_on_hub, reason_of
+from prior_fast.console.quiet import quiet_transformers
 from prior_fast.errors import UsageError
 from prior_fast.model.bert import ACTIVATIONS
 from prior_fast.model.weights import named, nonfinite
@@ -52,45 +55,56 @@ class PretrainedBert:
 def read_bert(weights: str, argument: str = "model.text.weights") -> PretrainedBert:
     """Read a BERT from a folder or, by its name, from Hugging Face.
 
+    A name that can't be reached is refused within seconds (`prior_fast.console.download`).
+
     argument: the setting or option that holds `weights`, for messages.
 
     Raises:
         UsageError: the weights can't be loaded, are of another family, do not fit their own config.json, or are not
             finite; or config.json has a feature that `prior_fast.model.bert` does not have.
     """
-    from transformers import BertModel, PretrainedConfig
-    from transformers.utils import logging
-
     source = f"{argument}={weights}"
-    advice = f"give a folder with a BERT model, or ask for {argument}=random"
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # `_check_loading` reports unused tensors instead; downloads still show progress
+    # It reads the weights, and shows what lasts; `_check_loading` says what transformers would warn of.
+    with busy(f"text encoder {weights}"), quiet_transformers():
+        found, loaded = _load(weights, argument)
+        model, info = loaded
+        tensors = model.state_dict()
+        _check_loading(info, tensors, source)
+        vocabulary = _vocabulary(found)
+    structure = TextEncoderConfig(
+        weights="random", **{ours: getattr(model.config, theirs) for ours, theirs in BERT_CONFIG.items()}
+    )
+    return PretrainedBert(structure, model.config.vocab_size, tensors, vocabulary)
+
+
+def _load(weights: str, argument: str) -> tuple[HubName, Any]:
+    """Where the weights were found, and transformers' model of them with what it says about their tensors."""
+    from transformers import BertModel, PretrainedConfig
+
+    source, refusal = f"{argument}={weights}", ""
     try:
-        values, _ = PretrainedConfig.get_config_dict(weights)
+        found = find_on_hub(weights)
+        refusal = found.refusal
+        values, _ = PretrainedConfig.get_config_dict(weights, local_files_only=found.local)
         _check_config(values, source)
+        found.download_weights()
         # `_check_loading` reports shapes that do not fit, by name.
-        loaded: Any = BertModel.from_pretrained(
+        return found, BertModel.from_pretrained(
             weights,
             add_pooling_layer=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
             trust_remote_code=False,
+            local_files_only=found.local,
         )
     except UsageError:
         raise
     except Exception as error:  # the hub client, transformers and safetensors each raise their own types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"{source} could not be loaded ({reason}): {advice}") from None
-    finally:
-        logging.set_verbosity(verbosity)
-    model, info = loaded
-    tensors = model.state_dict()
-    _check_loading(info, tensors, source)
-    structure = TextEncoderConfig(
-        weights="random", **{ours: getattr(model.config, theirs) for ours, theirs in BERT_CONFIG.items()}
-    )
-    return PretrainedBert(structure, model.config.vocab_size, tensors, _vocabulary(weights))
+        reason = refusal or reason_of(error)
+        raise UsageError(
+            f"{source} could not be loaded ({reason}): give a folder with a BERT model, or ask for {argument}=random"
+        ) from None
 
 
 def bert_config(structure: TextEncoderConfig) -> dict[str, Any]:
@@ -168,13 +182,15 @@ def _check_loading(info: Mapping[str, Any], tensors: Mapping[str, Tensor], sourc
         raise UsageError(f"{source} has values that are not finite in {len(odd)} tensors: {named(odd)}")
 
 
-def _vocabulary(weights: str) -> Mapping[str, int] | None:
+def _vocabulary(found: HubName) -> Mapping[str, int] | None:
     from transformers import AutoTokenizer
 
-    folder = Path(weights)
+    folder = Path(found.name)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         return None  # transformers would create one with special tokens only
     try:
-        return AutoTokenizer.from_pretrained(weights, trust_remote_code=False).get_vocab()
+        tokenizer = AutoTokenizer.from_pretrained(found.name, local_files_only=found.local, trust_remote_code=False)
+        vocabulary: Mapping[str, int] = tokenizer.get_vocab()
+        return vocabulary
     except Exception:  # missing or unreadable: transformers and tokenizers raise their own types
         return None

@@ -1,6 +1,7 @@
 """Reads weight files without unpickling anything but tensors, and loads them completely or not at all."""
 
 import pickle
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ def load_checkpoint_file(path: Path, setting: str) -> tuple[dict[str, Tensor], d
     try:
         if path.suffix == ".safetensors":
             return unwrapped(safetensors.torch.load_file(path)), {}
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise UsageError(f"{setting}={path} is damaged, or does not fit into the memory") from None
     except pickle.UnpicklingError:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from prior_fast.console import busy
+from prior_fast.console.download import find_on_hub, reason_of
+from prior_fast.console.quiet import quiet_transformers
 from prior_fast.errors import UsageError
 from prior_fast.files.space import system_error
 
@@ -65,17 +68,22 @@ def train_tokenizer(sentences: Sequence[str]) -> "PreTrainedTokenizerFast":
 def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     """Load a fast tokenizer by its Hugging Face name or its folder. Code in its repository is never run.
 
+    A name that can't be reached is refused within seconds (`prior_fast.console.download`).
+
     Raises:
         UsageError: the tokenizer can't be loaded, is not a fast one, or has no [CLS] or [SEP] token.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     advice = f"give another name or folder, or --tokenizer {TRAIN_TOKENIZER}"
+    refusal = ""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        with busy(f"tokenizer {name}"), quiet_transformers():
+            found = find_on_hub(name)
+            refusal = found.refusal
+            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=found.local, trust_remote_code=False)
     except Exception as error:  # the hub client, transformers and tokenizers each raise their own types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"--tokenizer {name}: it can't be loaded ({reason}); {advice}") from error
+        raise UsageError(f"--tokenizer {name}: it can't be loaded ({refusal or reason_of(error)}); {advice}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UsageError(f"--tokenizer {name}: it is not a fast tokenizer (it has no tokenizer.json); {advice}")
     missing = [token for token in ("cls_token", "sep_token") if getattr(tokenizer, token) is None]

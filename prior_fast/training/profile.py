@@ -10,6 +10,7 @@ from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from prior_fast.console import print_table
+from prior_fast.console.quiet import quiet_profiler
 from prior_fast.files import atomic_path, write_text
 
 # Numbers of steps: skipped (they compile kernels and allocate memory), profiled but not recorded, recorded.
@@ -44,6 +45,7 @@ def record_stage(out: Path, stage: int, steps: int, device: torch.device, enable
         yield Recorder()
         return
     folder = out / "profile"
+    quiet_profiler()
 
     def write(profiler: profile) -> None:
         with atomic_path(folder / f"stage-{stage}.json") as partial:

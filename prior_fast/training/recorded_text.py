@@ -21,11 +21,11 @@ BUCKET = 512  # tokens; on average half of it is filler, 2% of the tokens of 128
 MOST = 12  # recordings that are kept; each holds the gradients of the text encoder
 
 
-def filled(batch: PackedBatch) -> PackedBatch:
-    """The batch with filler, so that its tokens are a multiple of BUCKET."""
+def filled(batch: PackedBatch, bucket: int = BUCKET) -> PackedBatch:
+    """The batch with more filler, so that its tokens are a multiple of `bucket`; the filler is at least FILLERS."""
     rows = batch.token_ids.shape[0]
     # At least as many as there are segments of filler. 0 or 1 would also make torch.compile trace the step again.
-    more = FILLERS + -(rows + FILLERS) % BUCKET
+    more = FILLERS + -(rows + FILLERS) % bucket
     return replace(
         batch,
         token_ids=F.pad(batch.token_ids, (0, more)),

@@ -11,6 +11,7 @@ from rich.progress import Progress, TaskID
 from prior_fast.batch import PackedBatch
 from prior_fast.config import RunConfig
 from prior_fast.console import busy, progress, stdout
+from prior_fast.console.quiet import quiet_compiler
 from prior_fast.data.dataset_checks import check_files
 from prior_fast.data.loader import LoaderConfig, TrainingLoader
 from prior_fast.data.on_device import on_device
@@ -18,6 +19,7 @@ from prior_fast.data.prepared_dataset import PreparedDataset
 from prior_fast.files import write_json
 from prior_fast.model.batch_norm import join_batch_norms
 from prior_fast.model.build import build_model, check_positions, structure_of
+from prior_fast.model.prior import PRIORModel
 from prior_fast.ops.linear_sum_assignment import UnsolvableError
 from prior_fast.radiology.tokenizer import save_tokenizer
 from prior_fast.training.checkpoint import Checkpoint, Position
@@ -54,13 +56,11 @@ class Run:
         if ranks.writes and config.data.verify == "full":
             check_files(dataset.root, dataset.info, "full")
         self.validation = PreparedDataset.open(job.data, "validate") if has_split(dataset, "validate") else None
-        self.loader = TrainingLoader(dataset, loader_config(config, ranks), ranks.device)
+        with busy("loading the images' source"):
+            self.loader = TrainingLoader(dataset, loader_config(config, ranks), ranks.device)
         self.schedule = Schedule(config, len(self.loader))
-        if checkpoint:
-            model, notes = checkpoint.load_model(), [f"weights from {checkpoint.path}"]
-        else:
-            vocabulary = dataset.tokenizer().get_vocab()
-            model, notes = build_model(config.model, dataset.vocab_size, config.seed, vocabulary)
+        with busy("building the model"):
+            model, notes = self._model()
         check_positions(structure_of(model), config.data)
         self.ranks = ranks = ranks.joined()
         self.model = model.to(ranks.device).train()
@@ -82,6 +82,13 @@ class Run:
             )
             for note in [self.loader.source.description, *notes]:
                 stdout.print(note)
+
+    def _model(self) -> tuple[PRIORModel, list[str]]:
+        """The model on the CPU, with the weights that the run starts from, and lines about them."""
+        if self.checkpoint:
+            return self.checkpoint.load_model(), [f"weights from {self.checkpoint.path}"]
+        vocabulary = self.dataset.tokenizer().get_vocab()
+        return build_model(self.config.model, self.dataset.vocab_size, self.config.seed, vocabulary)
 
     def _tidy(self) -> None:
         """Remove checkpoints that a killed run left: older than the kept ones, or later than the one it goes on from.
@@ -140,6 +147,7 @@ class Run:
                     with (
                         signals.at_once() if lossless else nullcontext(),
                         busy(f"stage {stage}: compiling") if compiling else nullcontext(),
+                        quiet_compiler() if compiling else nullcontext(),
                     ):
                         learning_rate, tau = self._step(trainer, batch, window)
                 except StopNow:
@@ -212,8 +220,8 @@ class Run:
     def _validate(self, trainer: StageTrainer, tau: float) -> None:
         if self.log is not None and self.validation is not None:
             data = self.validation, self.config, trainer.stage, tau, self.ranks.device
-            with busy(f"stage {trainer.stage}: validation"):
-                values = validate(self.model, *data, trainer.branches)
+            with busy(f"stage {trainer.stage}: validation", len(self.validation)) as advance:
+                values = validate(self.model, *data, trainer.branches, advance)
             self.log.write("validate", self.position, values)
         self.ranks.barrier()
 

@@ -20,6 +20,7 @@ from prior_fast.training.distributed import Ranks
 from prior_fast.training.finite import GRADIENT_NORM
 from prior_fast.training.fused_adam import FusedAdam
 from prior_fast.training.joined_gradients import JoinedGradients
+from prior_fast.training.recorded_text import filled
 from prior_fast.training.stages import STAGES, StepContext, weighted_sum
 
 
@@ -134,6 +135,9 @@ class StageTrainer:
                 if self.parts is None:
                     self.parts = self._recorded_parts(batch)
                 batch = self.parts.prepare(batch)
+            if self.config.data.token_bucket and batch.filler < 2:
+                # Code that is traced with filler does not serve a batch that happens to need none, or a single token.
+                batch = filled(batch, self.config.data.token_bucket)
             return self.loss(*for_compiler(batch, context))
 
 

@@ -1,5 +1,7 @@
 """The loss terms on validation studies."""
 
+from collections.abc import Callable
+
 import torch
 
 from prior_fast.config import RunConfig
@@ -19,12 +21,14 @@ def validate(
     tau: float,
     device: torch.device,
     branches: Branches | None = None,
+    advance: Callable[[float], object] = lambda done: None,
 ) -> dict[str, float]:
     """Means of a stage's terms over batches of the training size, without noise, masking or augmentation.
 
     A contrastive loss depends on the size of the batch, so a last, smaller batch is left out unless it is the only one.
 
     branches: runs independent parts at once.
+    advance: gets the number of studies after each batch.
     """
     model.eval()
     size = min(config.batch_size, len(dataset))
@@ -38,5 +42,6 @@ def validate(
         terms = {"loss": weighted_sum(terms, config.loss, stage), **terms}
         names = list(terms)
         rows.append(torch.stack([term.float() for term in terms.values()]))
+        advance(size)
     model.train()
     return dict(zip(names, torch.stack(rows).mean(dim=0).tolist()))

@@ -28,7 +28,8 @@ def export(checkpoint: Checkpoint, out: Path) -> list[str]:
     """
     if out.exists():
         raise UsageError(f"--out {out}: it exists; give another folder")
-    model = checkpoint.load_model()
+    with busy(f"reading {checkpoint.path.name}"):
+        model = checkpoint.load_model()
     resnet = model.image_encoder.encoder.state_dict()
     bert = model.text_encoder.encoder.state_dict()
     tokenizer = checkpoint.tokenizer()

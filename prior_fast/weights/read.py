@@ -1,6 +1,5 @@
 """Reads a weight file that may be damaged or made to harm: it has plain tensors with plain names, or it is refused."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     _refuse_others(path)
     try:
-        with warnings.catch_warnings(), busy(f"reading {path.name}"):
-            warnings.simplefilter("ignore")  # of old formats
+        with busy(f"reading {path.name}"):
             tensors, facts = load_checkpoint_file(path, "PATH")
     except UsageError:
         raise

@@ -95,6 +95,12 @@ def test_everything_is_read(folder: Path, tokenizer: PreTrainedTokenizerFast) ->
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in expected.items())
 
 
+def test_transformers_shows_no_bar_of_its_own(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    read_bert(str(folder))
+    said = capfd.readouterr()
+    assert [line for line in said.err.splitlines() if not line.startswith("text encoder ")] == [] and said.out == ""
+
+
 def test_the_model_starts_from_them_and_knows_its_structure(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     config = preset("tiny").model
     config = type(config)(**{**vars(config), "text": type(config.text)(weights=str(folder))})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,33 @@ def test_imagenet_means_the_weights_of_the_authors_torchvision(
     assert ours.bn1.bias.unique().tolist() == [number]
     stem = theirs.conv1.weight.sum(dim=1, keepdim=True)
     torch.testing.assert_close(ours.conv1.weight, stem)
+
+
+def test_imagenet_is_refused_at_once_where_no_server_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What torch.hub prints about a download is not shown either."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        refusing = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    # Every https address is asked for through a proxy that refuses connections.
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, refusing)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match=r"imagenet could not be downloaded .*refused.*TORCH_HOME.*weights=random"):
+        load_resnet_weights(ResNet((3, 4, 6, 3), 64), "imagenet")
+    assert capfd.readouterr().out == ""
+
+
+def test_a_damaged_download_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    name = Path(torchvision.models.ResNet50_Weights.IMAGENET1K_V1.url).name
+    (tmp_path / "hub" / "checkpoints" / name).write_bytes(b"cut off")
+    with pytest.raises(UsageError, match=rf"imagenet can't be read \(.+\): remove {tmp_path}/.*{name} to download"):
+        load_resnet_weights(ResNet((3, 4, 6, 3), 64), "imagenet")
 
 
 def with_nan(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -14,6 +14,8 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from prior_fast.config import RunConfig
+from prior_fast.console import busy
+from prior_fast.console.quiet import quiet_profiler
 from prior_fast.errors import UsageError
 from prior_fast.measure.ladder.batches import VOCABULARY, made_up_batches
 from prior_fast.measure.predict.eager import part_of_op
@@ -63,6 +65,7 @@ def measure_parts(config: RunConfig, stage: int, mean_tokens: int, device: torch
     ceilings are best times too and other programs take time from a CPU. A step on a GPU is that of training, and a part
     has the median of the steps.
     """
+    quiet_profiler()
     if device.type == "cpu":
         config = replace(config, compile="off")
     (batch,) = made_up_batches(config, 1, mean_tokens, VOCABULARY, config.seed)
@@ -86,9 +89,14 @@ def measure_parts(config: RunConfig, stage: int, mean_tokens: int, device: torch
     for group in trainer.optimizer.param_groups:
         group["lr"] = config.learning_rate[stage - 1]
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    with cudnn_for_training(config.cudnn_benchmark), closing(trainer):
+    with (
+        cudnn_for_training(config.cudnn_benchmark),
+        closing(trainer),
+        busy("profiling steps", WARM_UP + PROFILED) as advance,
+    ):
         for number in range(WARM_UP):
             step(number)
+            advance(1)
         profiles = []
         for number in range(PROFILED):
             with profile(activities=activities) as profiler:
@@ -96,6 +104,7 @@ def measure_parts(config: RunConfig, stage: int, mean_tokens: int, device: torch
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
             profiles.append(profiler.events())
+            advance(1)
     if device.type == "cuda":
         found = [kernels_by_part(events) for events in profiles]
         sums = {part: median(own.get(part, 0.0) for own in found) for part in PARTS}

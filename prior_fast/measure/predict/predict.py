@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from prior_fast.config import RunConfig, to_dict
+from prior_fast.console import busy
 from prior_fast.errors import UsageError
 from prior_fast.hardware.chips import BOARDS, Speeds
 from prior_fast.hardware.machine import describe_machine
@@ -75,18 +76,21 @@ def run_predict(options: PredictOptions) -> dict[str, Any]:
         )
     beside = None if options.beside is None else read_parts(options.beside, options.stage, options.batch)
     dtype = step_dtype(config, device)
-    counted = count_step(config, options.stage, options.tokens, device, dtype)
+    with busy("counting the work of a step"):
+        counted = count_step(config, options.stage, options.tokens, device, dtype)
     speeds: dict[str, Speeds] = {name: CHIPS[name] for name in names if name in CHIPS}
     assumptions: Assumptions = GpuAssumptions()
     measured = beside
     if device == "cpu":
         kinds = ["float32", *(["bfloat16"] if dtype == torch.bfloat16 else [])]
-        ceilings, rates = measure_ceilings(torch.device("cpu"), kinds), calibrate(dtype)
+        with busy("measuring the rates of this CPU"):
+            ceilings, rates = measure_ceilings(torch.device("cpu"), kinds), calibrate(dtype)
         if options.measure:
             measured = measure_parts(config, options.stage, options.tokens, torch.device("cpu"))
             # Other work on the machine lowers the rates: keep the higher ones.
-            ceilings = better(ceilings, measure_ceilings(torch.device("cpu"), kinds))
-            rates = rates.better(calibrate(dtype))
+            with busy("measuring the rates of this CPU again"):
+                ceilings = better(ceilings, measure_ceilings(torch.device("cpu"), kinds))
+                rates = rates.better(calibrate(dtype))
         assumptions = rates
         speeds = {THIS_CPU: ceilings}
     elif options.measure:
