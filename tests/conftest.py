@@ -26,6 +26,7 @@ NEEDS = {
     "radiology/test_dicom.py": "pydicom",
     "phantom/test_layouts.py": "pydicom",
     "evaluation/test_labelled_command.py": "pydicom",
+    "examples/test_own_data.py": "nbclient",
 }
 LEFT_OUT = {place: package for place, package in NEEDS.items() if find_spec(package) is None}
 

@@ -11,11 +11,18 @@ from prior_fast.console.log import LogBar
 HINT = "pip install 'prior-fast[dali]', then [bold]go on[/bold]"
 
 
+class Screen(io.StringIO):
+    """A file that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Console:
     """A terminal in place of standard error."""
     monkeypatch.setenv("TERM", "xterm")
-    screen = Console(file=io.StringIO(), force_terminal=True, width=200, markup=False)
+    screen = Console(file=Screen(), force_terminal=True, width=200, markup=False)
     monkeypatch.setattr(console, "stderr", screen)
     return screen
 
@@ -53,12 +60,20 @@ def test_without_a_bar_it_has_one_of_its_own_that_leaves_nothing(screen: Console
     assert shown.endswith("\x1b[?25h") or "checking" not in shown.rsplit("\n", 1)[-1]
 
 
-@pytest.mark.parametrize(("term", "forced", "lines"), [("xterm", True, False), ("dumb", True, True), ("", False, True)])
+@pytest.mark.parametrize(
+    ("term", "forced", "file", "lines"),
+    [
+        ("xterm", True, Screen, False),
+        ("dumb", True, Screen, True),
+        ("", False, io.StringIO, True),
+        ("xterm", True, io.StringIO, True),  # FORCE_COLOR in a pipe, as in Jupyter
+    ],
+)
 def test_a_bar_is_drawn_only_in_a_terminal(
-    term: str, forced: bool, lines: bool, monkeypatch: pytest.MonkeyPatch
+    term: str, forced: bool, file: type[io.StringIO], lines: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", term)
-    monkeypatch.setattr(console, "stderr", Console(file=io.StringIO(), force_terminal=forced))
+    monkeypatch.setattr(console, "stderr", Console(file=file(), force_terminal=forced))
     assert isinstance(console.progress(), LogBar) == lines
 
 

@@ -98,6 +98,7 @@ def op_device() -> "torch.device":
 def backends() -> list[dict[str, Any]]:
     """For each op: the backend that a call on this machine uses, why, and why others can't serve."""
     from prior_fast import ops
+    from prior_fast.ops.common.backend import explain
 
     rows = []
     for name in ops.__all__:
@@ -105,40 +106,6 @@ def backends() -> list[dict[str, Any]]:
         if not isinstance(op, type):
             rows.append({"op": name, **explain(op, example_call(name, op_device()))})
     return rows
-
-
-def explain(op: Callable[..., Any], call: Callable[..., Any]) -> dict[str, Any]:
-    """The backend that serves `call()`, which calls `op`.
-
-    For an unknown backend, an op raises an error with its backends, best first, and why some can't serve. The op's own
-    choice follows the same list.
-    """
-    import inspect
-
-    from prior_fast.ops.common.backend import BACKENDS, ENVIRONMENT_VARIABLE, BackendError
-
-    if "backend" not in inspect.signature(op).parameters:
-        return {"backend": "pytorch", "why": "plain PyTorch on every device", "unable": {}}
-    try:
-        call(backend="?")
-        raise AssertionError("a backend that does not exist was taken")
-    except BackendError as error:
-        available = error.available
-    able = [name for name, reason in available.items() if reason is None]
-    unable = {name: reason for name, reason in available.items() if reason is not None}
-    asked = os.environ.get(ENVIRONMENT_VARIABLE)
-    if asked in able:
-        return {"backend": asked, "why": f"{ENVIRONMENT_VARIABLE}={asked} asks for it", "unable": unable}
-    if asked and (asked in unable or asked not in BACKENDS):
-        why = f"{ENVIRONMENT_VARIABLE}={asked}: {unable.get(asked, 'there is no such backend')}; calls will fail"
-        return {"backend": "none", "why": why, "unable": unable}
-    why = "; ".join(f"{name}: {reason}" for name, reason in unable.items())
-    notes = [
-        f"the best of {', '.join(able)}" if len(able) > 1 else "" if why else "the only backend of this op",
-        f"it has no {asked} ({ENVIRONMENT_VARIABLE})" if asked else "",
-        why,
-    ]
-    return {"backend": able[0] if able else "none", "why": "; ".join(filter(None, notes)), "unable": unable}
 
 
 def example_call(op: str, device: "torch.device") -> Callable[..., Any]:

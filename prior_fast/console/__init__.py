@@ -39,7 +39,8 @@ def progress(*extra_columns: str) -> Progress:
     """
     if multiprocessing.parent_process() is not None or os.environ.get("RANK", "0") != "0":
         return Bar(console=stderr, fields=extra_columns, disable=True)
-    if not stderr.is_terminal or stderr.is_dumb_terminal:
+    # FORCE_COLOR, which Jupyter sets, makes a pipe a terminal for rich; a bar would leave thousands of lines there.
+    if not stderr.is_terminal or stderr.is_dumb_terminal or not stderr.file.isatty():
         return LogBar(stderr, extra_columns)
     return Bar(
         TextColumn("{task.description}", markup=False),

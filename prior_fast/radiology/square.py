@@ -15,4 +15,4 @@ def resized(gray: Image.Image, box: Box | None = None) -> np.ndarray:
     Returns:
         uint8 [224, 224].
     """
-    return np.asarray(gray.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR, box))
+    return np.array(gray.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR, box))

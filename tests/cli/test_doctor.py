@@ -17,7 +17,7 @@ from prior_fast import ops
 from prior_fast.cli import doctor
 from prior_fast.cli.advice import advice
 from prior_fast.hardware import versions
-from prior_fast.ops.common.backend import BACKENDS, resolve_backend
+from prior_fast.ops.common.backend import BACKENDS, explain, resolve_backend
 
 
 def run(out: Path | None = None) -> int:
@@ -63,7 +63,7 @@ def test_the_environment_decides_where_it_can(asked: str, monkeypatch: pytest.Mo
 
 def test_an_unknown_backend_in_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRIOR_FAST_BACKEND", "tritn")
-    row = doctor.explain(ops.info_nce, doctor.example_call("info_nce", torch.device("cpu")))
+    row = explain(ops.info_nce, doctor.example_call("info_nce", torch.device("cpu")))
     assert row["backend"] == "none" and "no such backend" in row["why"]
 
 
@@ -73,7 +73,7 @@ def test_reasons_why_a_backend_cannot_serve_are_kept() -> None:
     def op(backend: str | None = None) -> str:
         return resolve_backend("op", backend, available)
 
-    assert doctor.explain(op, op) == {
+    assert explain(op, op) == {
         "backend": "reference",
         "why": "triton: wants a GPU; none is here; cuda: the extension is not built",
         "unable": {"triton": "wants a GPU; none is here", "cuda": "the extension is not built"},

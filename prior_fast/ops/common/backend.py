@@ -1,8 +1,9 @@
 """Choosing the backend of an op call."""
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from prior_fast.spelling import nearest
 
@@ -69,6 +70,38 @@ def resolve_backend(op_name: str, backend: str | None, available: Mapping[str, s
         message = f"{op_name}: {source}={backend!r} can't serve this call. {_describe(available)}"
         raise BackendError(message, available)
     return backend
+
+
+def explain(op: Callable[..., Any], call: Callable[..., Any]) -> dict[str, Any]:
+    """Which backend serves `call()`, which calls `op`, and why: `backend`, `why`, and the reasons of those `unable` to.
+
+    Nothing is computed. `call` takes `backend`, as in `partial(ops.segment_mean, x, cu_seqlens)`.
+
+    For an unknown backend, an op raises an error with its backends, best first, and why some can't serve. The op's own
+    choice follows the same list.
+    """
+    if "backend" not in inspect.signature(op).parameters:
+        return {"backend": "pytorch", "why": "plain PyTorch on every device", "unable": {}}
+    try:
+        call(backend="?")
+        raise AssertionError("a backend that does not exist was taken")
+    except BackendError as error:
+        available = error.available
+    able = [name for name, reason in available.items() if reason is None]
+    unable = {name: reason for name, reason in available.items() if reason is not None}
+    asked = os.environ.get(ENVIRONMENT_VARIABLE)
+    if asked in able:
+        return {"backend": asked, "why": f"{ENVIRONMENT_VARIABLE}={asked} asks for it", "unable": unable}
+    if asked and (asked in unable or asked not in BACKENDS):
+        why = f"{ENVIRONMENT_VARIABLE}={asked}: {unable.get(asked, 'there is no such backend')}; calls will fail"
+        return {"backend": "none", "why": why, "unable": unable}
+    why = "; ".join(f"{name}: {reason}" for name, reason in unable.items())
+    notes = [
+        f"the best of {', '.join(able)}" if len(able) > 1 else "" if why else "the only backend of this op",
+        f"it has no {asked} ({ENVIRONMENT_VARIABLE})" if asked else "",
+        why,
+    ]
+    return {"backend": able[0] if able else "none", "why": "; ".join(filter(None, notes)), "unable": unable}
 
 
 def _describe(available: Mapping[str, str | None]) -> str:

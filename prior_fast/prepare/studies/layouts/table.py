@@ -138,7 +138,7 @@ def read(
             labels=label_columns.row(place, line),
         )
     builder.understood = [(what, f"column {column}") for what, column in vars(named).items() if column]
-    builder.understood.insert(0, ("table", f"{rows.path}: {len(rows)} rows"))
+    builder.understood.insert(0, ("table", f"{rows.path.name}: {len(rows)} rows"))
     if rows.encoding not in ("", "utf-8"):
         builder.notes.append(f"{rows.path} is not UTF-8 and was read as {rows.encoding}")
     if named.study is None:
