@@ -183,7 +183,9 @@ def for_compiler(batch: PackedBatch, context: StepContext) -> tuple[PackedBatch,
     """Mark the sizes of `batch` that are equal in all batches, those that count pairs, and replace floats by tensors.
 
     A float would become part of the graph, and a new temperature would need a new graph. The tensors are filled on the
-    device, so that the host does not wait.
+    device, so that the host does not wait. A dimension of size 1 is a case of its own for the compiler, which would
+    trace the step again for the first batch whose reports have one sentence each. `max_sentences`, which only sizes
+    padding, is therefore at least 2.
     """
     for x in (batch.images, batch.cu_tokens, batch.cu_sentences, batch.study_ids, batch.image_rows):
         torch._dynamo.mark_static(x)
@@ -192,7 +194,11 @@ def for_compiler(batch: PackedBatch, context: StepContext) -> tuple[PackedBatch,
         return value if isinstance(value, Tensor) else torch.full((), value, device=batch.images.device)
 
     return (
-        dataclasses.replace(batch, sentence_share=fill(batch.sentence_share)),
+        dataclasses.replace(
+            batch,
+            sentence_share=fill(batch.sentence_share),
+            max_sentences=max(batch.max_sentences, 2),
+        ),
         dataclasses.replace(context, tau=fill(context.tau)),
     )
 
