@@ -29,7 +29,15 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     parts = {name.rpartition(".")[2]: name for name in reversed(known)}
     if last in parts:
         return parts[last]
-    return _best(word, known, _NEAR) or parts.get(_best(last, list(parts), _NEAR) or "")
+    found = _best(word, known, _NEAR) or parts.get(_best(last, list(parts), _NEAR) or "")
+    # "lr" is learning_rate.
+    return found or {_initials(part): name for part, name in reversed(parts.items())}.get(last.lower())
+
+
+def _initials(name: str) -> str:
+    """The first letters of a name of several words, in small letters; "" of one word."""
+    words = name.lower().strip("-").replace("-", "_").split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else ""
 
 
 def likeness(word: str, known: str) -> float:

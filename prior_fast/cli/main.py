@@ -47,7 +47,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if words and words[0] == "help":
         words = [*words[1:], "--help"]
     parser = make_parser(words)
-    args, rest = parser.parse_known_args(words)
+    try:
+        args, rest = parser.parse_known_args(words)
+    except UsageError:
+        # A mistyped option that must be given is missing for argparse: the mistake says more.
+        _refuse_unknown_option(parser, words)
+        raise
     settings_of: SettingsOf | None = getattr(args, "settings_of", None)
     settings = [word for word in rest if "=" in word and not word.startswith("-")]
     if len(settings) < len(rest) or (settings and settings_of is None):
@@ -61,6 +66,16 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         for word in args.settings:
             _refuse_option(word, path_of(parser, words), settings_of)
     return args
+
+
+def _refuse_unknown_option(parser: Parser, words: Sequence[str]) -> None:
+    """Raise UsageError for an option that none of the parsers of the words has, nor one that begins like it."""
+    path = path_of(parser, words)
+    options = [option for each in path for option in each.options]
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and name != "--" and not any(option.startswith(name) for option in options):
+            raise UsageError(f"{unknown_words([word], path[-1].prog, options, None)} {path[-1].see}")
 
 
 def _refuse_option(word: str, path: Sequence[Parser], settings_of: SettingsOf) -> None:

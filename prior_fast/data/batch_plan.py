@@ -46,6 +46,10 @@ class LoaderConfig:
         """Raise UsageError unless `dataset` fills a batch and the ranks can share it evenly."""
         if self.batch_size % self.ranks:
             raise UsageError(f"batch_size={self.batch_size} can't be shared evenly by {self.ranks} processes")
+        if len(dataset) < 2:
+            raise UsageError(
+                f"{dataset.root} has {len(dataset)} studies in its {dataset.split} split: at least 2 are needed"
+            )
         if len(dataset) < self.batch_size:
             raise UsageError(
                 f"batch_size={self.batch_size} is more than the {len(dataset)} studies of the {dataset.split} split "

@@ -104,6 +104,7 @@ def _load(weights: str, argument: str) -> tuple[HubName, Any]:
         reason = refusal or reason_of(error)
         raise UsageError(
             f"{source} could not be loaded ({reason}): give a folder with a BERT model, or ask for {argument}=random"
+            f"{'; --preset tiny needs no weights' if argument == 'model.text.weights' else ''}"
         ) from None
 
 

@@ -21,7 +21,7 @@ def prototype_kl_reference(target: Tensor, prediction: Tensor, prototypes: Tenso
         bank = prototypes.to(dtype).T
         log_target = torch.log_softmax(target.to(dtype) @ bank, dim=-1)
         log_prediction = torch.log_softmax(prediction.to(dtype) @ bank, dim=-1)
-        return (log_target.exp() * (log_target - log_prediction)).sum() / max(target.shape[0], 1)
+        return (log_target.exp() * (log_target - log_prediction)).sum(dim=1).sum() / max(target.shape[0], 1)
 
 
 @torch.library.custom_op("prior_fast::prototype_kl", mutates_args=())

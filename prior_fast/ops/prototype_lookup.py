@@ -54,7 +54,7 @@ def prototype_lookup_reference(
         if gumbel is not None:
             logits = logits + gumbel.detach().to(dtype)
         output = torch.softmax(logits / temperature, dim=-1) @ bank
-        l1 = (output - rows).abs().sum() / max(x.numel(), 1)
+        l1 = (output - rows).abs().sum(dim=1).sum() / max(x.numel(), 1)
     return PrototypeLookup(output.to(x.dtype), logits.argmax(dim=-1), l1)
 
 

@@ -27,6 +27,9 @@ def segment_info_nce_reference(
     with full_precision(a):
         padded_a = pad(a.to(dtype), cu_seqlens, max_seqlen)
         padded_b = pad(b.to(dtype), cu_seqlens, max_seqlen)
+        if isinstance(scale, Tensor):
+            # A scale for each segment: its gradient is summed by segment, over few numbers.
+            scale = scale.expand(cu_seqlens.shape[0] - 1)[:, None, None]
         logits = (padded_a @ padded_b.mT) * scale
         # The lowest finite number, not -inf: rows of padding then have a finite logsumexp.
         masked = logits.masked_fill(~(mask[:, :, None] & mask[:, None, :]), torch.finfo(dtype).min)

@@ -236,14 +236,35 @@ def _from_csv(path: Path, text: str, encoding: str) -> Table:
     if twice := repeated(names):
         raise UsageError(f"{path} has two columns {twice[0]!r}")
     unique = [name or f"\0{number}" for number, name in enumerate(names)]
-    cells = pyarrow.csv.read_csv(
-        pa.BufferReader(text.encode()),
-        read_options=pyarrow.csv.ReadOptions(column_names=unique, skip_rows=1, block_size=_BLOCK),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(unique, pa.string()), strings_can_be_null=True, null_values=[""]
-        ),
-    )
+    wrong: list[pyarrow.csv.InvalidRow] = []
+
+    def refuse(row: pyarrow.csv.InvalidRow) -> str:
+        wrong.append(row)
+        return "error"
+
+    try:
+        cells = pyarrow.csv.read_csv(
+            pa.BufferReader(text.encode()),
+            # With several threads the rows have no numbers.
+            read_options=pyarrow.csv.ReadOptions(
+                column_names=unique, skip_rows=1, block_size=_BLOCK, use_threads=False
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=refuse
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(unique, pa.string()), strings_can_be_null=True, null_values=[""]
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if not wrong:
+            raise
+        # pyarrow's message shows the row, which may have a report.
+        row = wrong[0]
+        raise UsageError(
+            f"{path} can't be read: row {row.number - 1} below its header has {row.actual_columns} cells, the header "
+            f"{row.expected_columns}; a cell with {delimiter!r} or a line end in it needs quotation marks around it"
+        ) from error
     places = {name: place for place, name in enumerate(names) if name}
     return Table(path, Columns(cells, places), _lines(cells), encoding)
 

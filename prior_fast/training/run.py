@@ -243,18 +243,21 @@ class Run:
             return
         done = self.position.total_steps == self.schedule.total_steps
         rate = steps * self.config.batch_size / seconds
-        write_json(
-            self.out / "metrics.json",
-            {
-                **dataclasses.asdict(self.position),
-                "finished": done,
-                "seconds": round(seconds, 1),
-                # Over the whole time, with validation and checkpoints; "speed" leaves them out.
-                "pairs_per_second": round(rate, 1),
-                "speed": self.meter.summary(),
-                "images_replaced": self.loader.source.replaced,
-            },
-        )
+        path = self.out / "metrics.json"
+        # A finished run that is resumed does nothing: the speed of its steps stays.
+        if steps or not path.exists():
+            write_json(
+                path,
+                {
+                    **dataclasses.asdict(self.position),
+                    "finished": done,
+                    "seconds": round(seconds, 1),
+                    # Over the whole time, with validation and checkpoints; "speed" leaves them out.
+                    "pairs_per_second": round(rate, 1),
+                    "speed": self.meter.summary(),
+                    "images_replaced": self.loader.source.replaced,
+                },
+            )
         state = "finished" if done else f"stopped in stage {self.position.stage}; --resume auto goes on"
         if signals is not None:
             kept = ", with a checkpoint" if self.saving.saved_at else ""

@@ -15,7 +15,7 @@ CODE = "import sys, prior_fast, prior_fast.cli.main as m; m.make_parser(); print
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--no-such"], ["COMMAND is missing", "train"]),
+        (["--no-such"], ["unknown argument '--no-such'", "prior-fast --help"]),
         (["trian"], ["invalid choice: 'trian'", "train"]),
         (["train", "--preset", "tiny", "--data", "x"], ["--out is missing"]),
         (["train", "--preset", "tinny", "--data", "x", "--out", "y"], ["no preset 'tinny'", "tiny"]),

@@ -111,3 +111,16 @@ def test_dotted_names_are_compared_whole_first(word: str, meant: str | None) -> 
         *("data.flip", "model.layout"),
     )
     assert closest(word, known) == meant
+
+
+def test_initials_stand_for_a_setting(capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", "--data", "x", "--out", "y", "lr=0.1"]) == 2
+    assert "unknown setting 'lr': did you mean 'learning_rate'?" in capsys.readouterr().err
+
+
+def test_a_mistyped_option_is_named_before_those_that_are_missing(capsys: pytest.CaptureFixture) -> None:
+    assert main(["prepare", "table", "--tabel", "x", "--out", "y"]) == 2
+    shown = capsys.readouterr().err
+    assert "unknown argument '--tabel': did you mean '--table'?" in shown and "required" not in shown
+    assert main(["prepare", "table", "--tab", "x", "--out", "y"]) == 2  # argparse knows beginnings of options
+    assert "--images" in capsys.readouterr().err

@@ -19,7 +19,9 @@ def read_yaml(path: str) -> dict:
 
 def test_one_version_is_named_everywhere() -> None:
     version = PROJECT["project"]["version"]
-    changes = re.findall(r"^## (\d+\.\d+\.\d+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    changes = re.findall(
+        r"^## (\d+\.\d+\.\d+) \(\d{4}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert changes[0] == version == read_yaml("CITATION.cff")["version"]
     assert sorted(changes, key=lambda each: [int(part) for part in each.split(".")], reverse=True) == changes
 

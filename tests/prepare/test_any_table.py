@@ -174,3 +174,11 @@ def test_a_message_shows_some_of_many_columns(tmp_path):
     path = save(tmp_path / "a.csv", ",".join(f"c{number}" for number in range(60)) + "\n" + "1," * 59 + "1\n")
     with pytest.raises(UsageError, match=r"it has c0, c1, .*, c49, \.\.\. \(60 in all\)$"):
         read_table(path).needed("zz")
+
+
+def test_a_row_with_more_cells_than_the_header_is_named_by_its_place_and_not_shown(tmp_path):
+    path = tmp_path / "studies.csv"
+    path.write_text('image,report\na.png,"one,\ntwo"\nb.png,No effusion,secret\n')
+    with pytest.raises(UsageError, match=r"row 2 below its header has 3 cells, the header 2") as error:
+        read_table(path)
+    assert "secret" not in str(error.value) and "effusion" not in str(error.value)

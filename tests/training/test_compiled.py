@@ -211,6 +211,24 @@ def test_with_the_kernels_of_a_gpu_a_stage_is_one_graph_too(
 
 
 @pytest.mark.slow
+def test_few_and_many_sentences_share_the_code_of_training(
+    config: RunConfig, loader: TrainingLoader, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """With the compiler that training uses, whose sums of more than 4096 numbers have other code on a CPU."""
+    counter = CompileCounterWithBackend("inductor")
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda loss, **how: compile_with(loss, backend=counter, **how))
+    model, _ = build_model(config.model, loader.dataset.vocab_size, seed=1)
+    _, compiled = both(model, 2, config)
+    width, most = config.model.embed_dim, 4096
+    for sentences in (1, 4, 50):
+        batch = made_of([[2] * sentences] * 4, loader.dataset, rng)
+        compiled.evaluate(batch, StepContext(tau=0.5, seed=1))["loss"].backward()
+    assert 4 * width < most < 4 * 50 * width
+    assert count(counter) == 1
+
+
+@pytest.mark.slow
 def test_compiled_run_equals_plain_run(small_store: Path, small_settings: list[str], tmp_path: Path) -> None:
     """With the compiler that training uses; only stage 1, which takes half a minute to compile."""
     losses = []

@@ -62,8 +62,9 @@ def test_training_changes_the_weights_of_each_stage_only(unbroken: Path) -> None
 
 
 def test_a_finished_run_has_nothing_left_to_do(unbroken: Path, small_store: Path) -> None:
-    before = last_weights(unbroken)
+    before, facts = last_weights(unbroken), (unbroken / "metrics.json").read_text(encoding="utf-8")
     assert train(small_store, unbroken, "--resume", "auto") == 0
+    assert (unbroken / "metrics.json").read_text(encoding="utf-8") == facts  # the speed of the run stays
     assert all(torch.equal(before[name], tensor) for name, tensor in last_weights(unbroken).items())
 
 

@@ -1,6 +1,8 @@
 """Collecting studies from any source: rows become studies with numbers, splits, files that exist, and labels."""
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -14,7 +16,10 @@ from prior_fast.prepare.studies.plan import StudyPlan, digest, sorted_studies
 from prior_fast.radiology.study import SPLITS, Rejection, Report, Study, StudyImage
 
 IMAGE_MISSING = "image missing"
-_FRONTAL = ("ap", "pa", "frontal", "postero-anterior", "antero-posterior", "posteroanterior", "anteroposterior")
+_FRONTAL = ("ap", "pa", "frontal", "posteroanterior", "anteroposterior")
+# Views that are known not to be frontal, by their beginnings; others are named where they are many.
+_NOT_FRONTAL = ("lat", "ll", "lao", "rao")
+_MANY = 0.1  # of the images
 
 
 @dataclass
@@ -56,7 +61,7 @@ class StudyBuilder:
         self.beside: Path | None = None
         self._refused: dict[str, Rejection] = {}
         self._rejections: list[Rejection] = []
-        self._lateral = 0
+        self._images, self._unknown_views = 0, Counter[str]()
 
     def add(
         self,
@@ -77,7 +82,7 @@ class StudyBuilder:
             report: None where the row has none; another row of the study may have it.
             subject: "" if the source names none: each study then has its own.
             split: a usual name of a split, in any case; None to assign one by the subject.
-            view: AP, PA or frontal in any case for a frontal view; None if the source does not say it.
+            view: AP, PA or frontal for a frontal view, in any case and with dots or dashes; None if it is not said.
             labels: 1, 0 or -1 by class; absent where blank.
         """
         if reason := bad_name(study) or bad_name(subject):
@@ -95,7 +100,10 @@ class StudyBuilder:
             if found.labels.setdefault(name, value) != value:
                 found.wrong = found.wrong or f"its rows have different labels for {name}"
         for path in images:
-            if view is not None and view.strip().lower() not in _FRONTAL:
+            self._images += 1
+            if view is not None and (letters := re.sub(r"[\W_]", "", view.lower())) not in _FRONTAL:
+                if not letters.startswith(_NOT_FRONTAL):
+                    self._unknown_views[view.strip()] += 1
                 found.left_out.append(Rejection(0, path, "not a frontal view", f"({view.strip()})", study=study))
             else:
                 found.images.setdefault(path)
@@ -136,6 +144,9 @@ class StudyBuilder:
             )
         if nameless := sum(not found.subject for found in kept.values()):
             self.notes.append(f"{nameless} studies name no subject: each counts as a subject of its own")
+        if self._unknown_views.total() > _MANY * self._images:
+            names = ", ".join(f"{view!r} {count}" for view, count in self._unknown_views.most_common(5))
+            self.notes.append(f"images left out because their view is none of AP, PA and frontal: {names}")
         if elsewhere := self.image_files.elsewhere + self.report_files.elsewhere:
             self.notes.append(f"{elsewhere} file(s) were found in another folder or format than the source names")
         studies = [

@@ -327,3 +327,17 @@ def test_a_dry_run_on_files_that_pillow_does_not_open(tmp_path, capsys):
     table = write_table(tmp_path / "t.csv", ("image", "report"), [("a.dcm", text(1))])
     assert prepare("table", tmp_path / "out", "--table", table, "--images", tmp_path / "images", "--check", 1) == 0
     assert "a.dcm: 48 x 40" in capsys.readouterr().out
+
+
+def test_views_may_have_dots_and_dashes_and_unknown_ones_are_named_where_they_are_many(tmp_path, images, capsys):
+    view = ["P.A.", "a-p", "Postero-Anterior", "AP supino", "LATERAL", "frontal"] * (COUNT // 6)
+    table = write_table(tmp_path / "t.csv", ("image", "report", "view"), rows(view))
+    assert prepare("table", tmp_path / "out", "--table", table, "--images", images) == 0
+    assert len(PreparedDataset.open(tmp_path / "out").images) == COUNT // 6 * 4
+    note = f"images left out because their view is none of AP, PA and frontal: 'AP supino' {COUNT // 6}"
+    assert note in " ".join(capsys.readouterr().err.split())
+    # Lateral views are known, and a few unknown ones are in rejected.csv alone.
+    few = ["LATERAL", "oblique", *["PA"] * (COUNT - 2)]
+    table = write_table(tmp_path / "few.csv", ("image", "report", "view"), rows(few))
+    assert prepare("table", tmp_path / "few", "--table", table, "--images", images) == 0
+    assert "their view" not in capsys.readouterr().err
