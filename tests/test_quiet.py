@@ -53,7 +53,7 @@ from torch.profiler import ProfilerActivity, profile
 from prior_fast.console.quiet import quiet_profiler
 quiet_profiler()
 for _ in range(2):
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
         torch.ones(3) + 1
 assert any(event.name == "aten::add" for event in profiler.events())
 """

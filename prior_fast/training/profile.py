@@ -61,7 +61,7 @@ def record_stage(out: Path, stage: int, steps: int, device: torch.device, enable
     skipped = min(SKIP, steps - recorded - warm_up)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     plan = schedule(skip_first=skipped, wait=0, warmup=warm_up, active=recorded, repeat=1)
-    with profile(activities=activities, schedule=plan, on_trace_ready=write) as profiler:
+    with profile(activities=activities, schedule=plan, on_trace_ready=write, acc_events=True) as profiler:
         yield _TorchRecorder(profiler)
 
 

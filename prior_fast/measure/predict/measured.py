@@ -99,7 +99,7 @@ def measure_parts(config: RunConfig, stage: int, mean_tokens: int, device: torch
             advance(1)
         profiles = []
         for number in range(PROFILED):
-            with profile(activities=activities) as profiler:
+            with profile(activities=activities, acc_events=True) as profiler:
                 step(WARM_UP + number)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
