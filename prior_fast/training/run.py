@@ -1,9 +1,11 @@
 """The parts of a training run, and its loop over stages and steps."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
+from pathlib import Path
 
 import torch
 from rich.progress import Progress, TaskID
@@ -245,7 +247,7 @@ class Run:
         rate = steps * self.config.batch_size / seconds
         path = self.out / "metrics.json"
         # A finished run that is resumed does nothing: the speed of its steps stays.
-        if steps or not path.exists():
+        if steps or not (done and says_finished(path)):
             write_json(
                 path,
                 {
@@ -268,6 +270,14 @@ class Run:
         stdout.print(f"{state}: {steps} steps in {seconds:.0f} s, {rate:.0f} pairs/s, in {self.out}")
         if replaced := self.loader.source.replaced:
             stdout.print(f"{replaced} images could not be read or were damaged; the prepared ones were used instead")
+
+
+def says_finished(path: Path) -> bool:
+    """Whether a metrics.json says that the run is finished; False if there is none, or a damaged one."""
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["finished"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def loader_config(config: RunConfig, ranks: Ranks) -> LoaderConfig:

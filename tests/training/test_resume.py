@@ -65,6 +65,11 @@ def test_a_finished_run_has_nothing_left_to_do(unbroken: Path, small_store: Path
     before, facts = last_weights(unbroken), (unbroken / "metrics.json").read_text(encoding="utf-8")
     assert train(small_store, unbroken, "--resume", "auto") == 0
     assert (unbroken / "metrics.json").read_text(encoding="utf-8") == facts  # the speed of the run stays
+    # A run that was killed after its last checkpoint has what an earlier stop wrote, or nothing readable.
+    for left in (facts.replace('"finished": true', '"finished": false'), "{"):
+        (unbroken / "metrics.json").write_text(left, encoding="utf-8")
+        assert train(small_store, unbroken, "--resume", "auto") == 0
+        assert json.loads((unbroken / "metrics.json").read_text(encoding="utf-8"))["finished"] is True
     assert all(torch.equal(before[name], tensor) for name, tensor in last_weights(unbroken).items())
 
 
